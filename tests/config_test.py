@@ -1,0 +1,101 @@
+"""Configurations: loading, JSON, and what a resumed run may change."""
+
+import json
+
+import pytest
+from ml_collections import ConfigDict
+
+from alexnet_jax import config as config_lib
+from alexnet_jax.command import UserError
+
+
+def _config(**changes):
+  config = ConfigDict(
+    {
+      "seed": 0,
+      "total_epochs": 90,
+      "total_steps": 0,
+      "data_dir": "",
+      "log_every_steps": 50,
+      "eval_every_epochs": 1,
+      "boundaries": (25, 51, 79),
+      "mesh": {"data": 0, "model": 2},
+      "splits": {"train": "train", "validation": "validation"},
+    }
+  )
+  config.update_from_flattened_dict(changes)
+  return config_lib.to_json(config)
+
+
+def test_to_json_is_json_with_tuples_as_lists():
+  plain = _config()
+  assert json.loads(json.dumps(plain)) == plain
+  assert plain["boundaries"] == [25, 51, 79]
+  assert plain["mesh"] == {"data": 0, "model": 2}
+
+
+def test_resume_may_change_length_place_and_cadence():
+  config_lib.check_resume(
+    _config(),
+    _config(
+      **{
+        "total_epochs": 91,
+        "total_steps": 10,
+        "mesh.data": 4,
+        "mesh.model": 1,
+        "data_dir": "elsewhere",
+        "log_every_steps": 1,
+        "eval_every_epochs": 5,
+      }
+    ),
+  )
+
+
+def test_resume_names_every_other_key_with_both_values():
+  saved = _config()
+  new = _config(**{"seed": 1, "splits.train": "train[:9]", "mesh.data": 2})
+  del saved["boundaries"]
+  with pytest.raises(UserError) as error:
+    config_lib.check_resume(saved, new)
+  message = str(error.value).split("Put them back")[0]
+  assert "seed (was 0, now 1)" in message
+  assert "splits.train (was 'train', now 'train[:9]')" in message
+  assert "boundaries (was 'absent', now [25, 51, 79])" in message
+  assert "mesh" not in message
+
+
+def test_a_key_that_only_begins_like_a_free_one_is_not_free():
+  saved, new = _config(), _config()
+  saved["mesh_order"], new["mesh_order"] = 0, 1
+  with pytest.raises(UserError, match="mesh_order"):
+    config_lib.check_resume(saved, new)
+
+
+@pytest.mark.parametrize(
+  ("path", "workdir"),
+  [
+    ("configs/paper.py", "runs/paper"),
+    ("/elsewhere/my.config.py", "runs/my.config"),
+    ("configs/cnn.py:a/b", "runs/cnn_a_b"),
+  ],
+)
+def test_default_workdir(path, workdir):
+  assert config_lib.default_workdir(path) == workdir
+
+
+def test_load_locks(tmp_path):
+  (tmp_path / "c.py").write_text(
+    "from ml_collections import ConfigDict\n"
+    "def get_config():\n  return ConfigDict({'seed': 3})\n"
+  )
+  config = config_lib.load(str(tmp_path / "c.py"))
+  assert config.seed == 3
+  with pytest.raises(AttributeError):
+    config.sed = 4
+
+
+def test_load_names_the_nearest_file(tmp_path):
+  (tmp_path / "quickstart.py").touch()
+  (tmp_path / "paper.py").touch()
+  with pytest.raises(UserError, match=r"nearest is '.*quickstart\.py'"):
+    config_lib.load(str(tmp_path / "quikstart.py"))
