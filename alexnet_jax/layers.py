@@ -1,0 +1,147 @@
+"""The layers as the paper defines them (sections 3 and 4), one device each."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax import lax
+
+
+class Conv(nnx.Module):
+  """A convolution, NHWC.
+
+  Attributes:
+    kernel: f32[size, size, in_features / groups, features], normal.
+    bias: f32[features], constant.
+  """
+
+  def __init__(
+    self,
+    in_features: int,
+    features: int,
+    *,
+    size: int,
+    stride: int = 1,
+    padding: tuple[int, int] = (0, 0),
+    groups: int = 1,
+    std: float = 0.01,
+    bias: float = 0.0,
+    key: jax.Array,
+  ):
+    shape = (size, size, in_features // groups, features)
+    self.kernel = nnx.Param(std * jax.random.normal(key, shape))
+    self.bias = nnx.Param(jnp.full(features, bias, jnp.float32))
+    self.stride = stride
+    self.padding = padding
+    self.groups = groups
+
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """f32[B,H,W,in_features] -> f32[B,H',W',features]."""
+    y = lax.conv_general_dilated(
+      x,
+      self.kernel[...],
+      window_strides=(self.stride, self.stride),
+      padding=(self.padding, self.padding),
+      feature_group_count=self.groups,
+      dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+    return y + self.bias[...].reshape(1, 1, 1, -1)
+
+
+class Linear(nnx.Module):
+  """A fully connected layer.
+
+  Attributes:
+    kernel: f32[in_features, features], normal.
+    bias: f32[features], constant; absent when `bias` is None.
+  """
+
+  def __init__(
+    self,
+    in_features: int,
+    features: int,
+    *,
+    std: float = 0.01,
+    bias: float | None = 0.0,
+    key: jax.Array,
+  ):
+    shape = (in_features, features)
+    self.kernel = nnx.Param(std * jax.random.normal(key, shape))
+    if bias is not None:
+      self.bias = nnx.Param(jnp.full(features, bias, jnp.float32))
+
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """f32[B,in_features] -> f32[B,features]."""
+    y = x @ self.kernel[...]
+    if hasattr(self, "bias"):
+      y = y + self.bias[...].reshape(1, -1)
+    return y
+
+
+def local_response_norm(
+  x: jax.Array,
+  *,
+  k: float = 2.0,
+  n: int = 5,
+  alpha: float = 1e-4,
+  beta: float = 0.75,
+) -> jax.Array:
+  """Section 3.3: each map divided by the activity of its n neighbours.
+
+  b = a / (k + alpha * sum_j a_j^2)^beta, j over the n maps centred on a's own,
+  clipped at the first and last map. The sum is not divided by n.
+
+  Args:
+    x: f32[B,H,W,C], one tower's maps.
+
+  Returns:
+    f32[B,H,W,C].
+  """
+  squares = lax.reduce_window(
+    x * x,
+    np.zeros((), x.dtype),
+    lax.add,
+    window_dimensions=(1, 1, 1, n),
+    window_strides=(1, 1, 1, 1),
+    padding=((0, 0), (0, 0), (0, 0), (n // 2, n - 1 - n // 2)),
+  )
+  return x * (k + alpha * squares) ** -beta
+
+
+def max_pool(x: jax.Array, *, size: int = 3, stride: int = 2) -> jax.Array:
+  """Section 3.4: overlapping max-pooling, f32[B,H,W,C] -> f32[B,H',W',C].
+
+  The last window may hang over the edge: H' = 1 + ceil((H - size) / stride), as
+  in the 2012 source. At 55, 27 and 13 with 3/2 no window does.
+  """
+  overhang = [-(length - size) % stride for length in x.shape[1:3]]
+  return lax.reduce_window(
+    x,
+    np.array(-np.inf, x.dtype),
+    lax.max,
+    window_dimensions=(1, size, size, 1),
+    window_strides=(1, stride, stride, 1),
+    padding=((0, 0), (0, overhang[0]), (0, overhang[1]), (0, 0)),
+  )
+
+
+def dropout(
+  x: jax.Array, keys: jax.Array | None, *, rate: float = 0.5
+) -> jax.Array:
+  """Section 4.2: units set to zero in training, scaled down in evaluation.
+
+  Nothing is rescaled in training (this is not "inverted" dropout).
+
+  Args:
+    x: f32[B,units].
+    keys: key<fry>[B], one an example; None in evaluation.
+
+  Returns:
+    f32[B,units].
+  """
+  if keys is None:
+    return x * (1 - rate)
+  keep = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - rate, x.shape[1:]))(
+    keys
+  )
+  return jnp.where(keep, x, jnp.zeros((), x.dtype))

@@ -1,0 +1,180 @@
+"""A network as data: one line a layer. The defaults are Figure 2.
+
+Sizes are one tower's. `exchanges` names the layers that read all towers; all
+others read their own tower alone.
+"""
+
+import dataclasses
+import math
+from typing import NamedTuple
+
+from alexnet_jax.command import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Layer:
+  """One layer of a tower: a convolution, or fully connected if `size` is 0.
+
+  Attributes:
+    features: kernels or units of one tower.
+    size, stride, padding, groups: of the convolution; padding is (before,
+      after), the same in both directions.
+    std: standard deviation of the initial weights (section 5).
+    bias: initial bias (section 5); None: the layer has none.
+    then: what follows, in this order: "relu", "lrn", "pool", "dropout".
+  """
+
+  features: int
+  size: int = 0
+  stride: int = 1
+  padding: tuple[int, int] = (0, 0)
+  groups: int = 1
+  std: float = 0.01
+  bias: float | None = 0.0
+  then: tuple[str, ...] = ("relu",)
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+  """Two towers of eight layers (section 3.5); every default is the paper's.
+
+  Attributes:
+    towers: how many towers there are.
+    width: multiplies the features of each layer but the last.
+    crop_size, channels: the input is f32[B,crop_size,crop_size,channels].
+    exchanges: the layers before which the towers exchange what they have (for
+      fc8: after which their class scores are summed).
+    conv6: only in the network pre-trained on all of ImageNet (section 6).
+  """
+
+  num_classes: int = 1000
+  towers: int = 2
+  width: float = 1.0
+  crop_size: int = 224
+  channels: int = 3
+  exchanges: tuple[str, ...] = ("conv3", "fc6", "fc7", "fc8")
+
+  # 224 x 224 x 3; the 55th kernel position hangs over the edge by 3 pixels.
+  conv1: Layer | None = Layer(
+    48, size=11, stride=4, padding=(0, 3), then=("relu", "lrn", "pool")
+  )
+  # 27 x 27 x 48, its own tower's
+  conv2: Layer | None = Layer(
+    128, size=5, padding=(2, 2), bias=1.0, then=("relu", "lrn", "pool")
+  )
+  # 13 x 13 x 256, both towers'
+  conv3: Layer | None = Layer(192, size=3, padding=(1, 1))
+  # 13 x 13 x 192, its own
+  conv4: Layer | None = Layer(192, size=3, padding=(1, 1), bias=1.0)
+  # 13 x 13 x 192, its own
+  conv5: Layer | None = Layer(
+    128, size=3, padding=(1, 1), bias=1.0, then=("relu", "pool")
+  )
+  conv6: Layer | None = None
+  # 6 x 6 x 256, both
+  fc6: Layer | None = Layer(2048, bias=1.0, then=("relu", "dropout"))
+  # 4096, both
+  fc7: Layer | None = Layer(2048, bias=1.0, then=("relu", "dropout"))
+
+  lrn_k: float = 2.0
+  lrn_n: int = 5
+  lrn_alpha: float = 1e-4
+  lrn_beta: float = 0.75
+  pool_size: int = 3
+  pool_stride: int = 2
+  dropout_rate: float = 0.5
+
+  @property
+  def fc8(self) -> Layer:
+    """The class scores, from a tower's own units (section 3.5).
+
+    Row-parallel: each tower scores every class from its half of the units, and
+    the towers' scores are summed. The bias, added once, belongs to no tower.
+    """
+    return Layer(self.num_classes, std=self.fc8_std, bias=None, then=())
+
+  fc8_std: float = 0.01
+
+
+class Shape(NamedTuple):
+  """A layer of one tower with what goes in and what comes out of it.
+
+  `inputs` is (height, width, maps) before a convolution, (units,) else;
+  `convolved` is the output before pooling; `outputs` the output after it.
+  """
+
+  name: str
+  layer: Layer
+  inputs: tuple[int, ...]
+  convolved: tuple[int, ...]
+  outputs: tuple[int, ...]
+
+
+# Where towers can exchange: the lines of `model.forward`.
+EXCHANGES = ("conv3", "conv6", "fc6", "fc7", "fc8")
+LAYERS = (
+  "conv1",
+  "conv2",
+  "conv3",
+  "conv4",
+  "conv5",
+  "conv6",
+  "fc6",
+  "fc7",
+  "fc8",
+)
+
+
+def shapes(network: Network) -> list[Shape]:
+  """The layers that `network` has, first to last, with one tower's shapes.
+
+  Raises:
+    UserError: a layer's input is smaller than its kernel or pooling window, or
+      an exchange is declared where there can be none.
+  """
+  present = [name for name in LAYERS if getattr(network, name) is not None]
+  _check_exchanges(network, present)
+  x = (network.crop_size, network.crop_size, network.channels)
+  result = []
+  for name in present:
+    layer = getattr(network, name)
+    if name != "fc8":
+      features = max(1, round(layer.features * network.width))
+      layer = dataclasses.replace(layer, features=features)
+      if name in network.exchanges:
+        x = (*x[:-1], x[-1] * network.towers)
+    if layer.size:
+      inputs = x
+      side = (x[0] + sum(layer.padding) - layer.size) // layer.stride + 1
+      convolved = outputs = (side, side, layer.features)
+      for _ in range(layer.then.count("pool")):
+        rest = outputs[0] - network.pool_size
+        side = 1 + math.ceil(rest / network.pool_stride)
+        outputs = (side, side, layer.features)
+    else:
+      inputs = (math.prod(x),)
+      convolved = outputs = (layer.features,)
+    if outputs[0] < 1:
+      raise UserError(
+        f"{name} gets maps of {x[0]} x {x[1]}, too small for its kernel of"
+        f" {layer.size} and its pooling: the input crop_size="
+        f"{network.crop_size} is too small for this network."
+      )
+    result.append(Shape(name, layer, inputs, convolved, outputs))
+    x = outputs
+  return result
+
+
+def _check_exchanges(network: Network, present: list[str]) -> None:
+  possible = [name for name in EXCHANGES if name in present]
+  for name in network.exchanges:
+    if name not in possible:
+      raise UserError(
+        f"network.exchanges names {name!r}; this network can exchange before"
+        f" {', '.join(possible)}."
+      )
+  if network.towers > 1 and "fc8" not in network.exchanges:
+    raise UserError(
+      "network.exchanges lacks 'fc8': the class scores are the sum of what all"
+      f" {network.towers} towers say, so fc8 always reads all of them."
+    )
