@@ -1,0 +1,211 @@
+"""Checkpoints: asynchronous, atomic, for every mesh, and verified on read.
+
+Orbax writes the arrays in the background, into a folder that only counts once
+it is complete. What is saved is global, so any mesh restores it. A checksum
+of every array, computed where the array lies, is saved beside it and compared
+on reading: neither Orbax nor the disk would notice a flipped bit.
+"""
+
+import json
+import pathlib
+import sys
+import zlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+
+from alexnet_jax.command import UserError
+
+# Goes up when what a checkpoint holds changes its meaning.
+FORMAT = 1
+
+
+class Checkpoints:
+  """The checkpoints of one run: `DIRECTORY/STEP/arrays` and `/metadata`."""
+
+  def __init__(
+    self, directory: str, max_to_keep: int = 2, read_only: bool = False
+  ):
+    """Finds what is there, and clears what a killed save left behind.
+
+    Args:
+      directory: created when needed.
+      max_to_keep: how many of the newest stay.
+      read_only: change nothing in `directory`; for evaluation.
+    """
+    self._directory = pathlib.Path(directory).absolute()
+    self._read_only = read_only
+    self._manager = ocp.CheckpointManager(
+      self._directory,
+      options=ocp.CheckpointManagerOptions(
+        save_interval_steps=0 if read_only else 1,
+        max_to_keep=max_to_keep,
+        cleanup_tmp_directories=not read_only,
+        create=not read_only,
+        read_only=read_only,
+      ),
+    )
+
+  def save(self, step: int, arrays: Any, metadata: dict[str, Any]) -> None:
+    """Begins to save; waits only for the arrays' copy to the host.
+
+    Args:
+      step: steps trained so far; the checkpoint's name.
+      arrays: pytree of jax.Array, sharded in any way.
+      metadata: JSON, such as the state of the learning rate schedule.
+    """
+    body = {
+      "format": FORMAT,
+      "step": step,
+      "metadata": metadata,
+      "arrays": {
+        jax.tree_util.keystr(path): [str(leaf.dtype), *leaf.shape]
+        for path, leaf in jax.tree.leaves_with_path(arrays)
+      },
+      "checksums": _checksums(arrays),
+    }
+    self._manager.save(
+      step,
+      args=ocp.args.Composite(
+        arrays=ocp.args.StandardSave(arrays),
+        metadata=ocp.args.JsonSave({**body, "crc32": _crc32(body)}),
+      ),
+    )
+
+  def latest_step(self) -> int | None:
+    """Step of the newest complete checkpoint, None if there is none."""
+    return self._manager.latest_step()
+
+  def restore(self, abstract: Any) -> tuple[Any, dict[str, Any]] | None:
+    """Reads the newest good checkpoint onto the mesh that `abstract` names.
+
+    One that is damaged is set aside as `damaged-STEP`, with a warning, and
+    the one before it is read.
+
+    Args:
+      abstract: pytree of jax.ShapeDtypeStruct with shardings; the mesh may
+        be another one than at the save.
+
+    Returns:
+      The arrays, bit for bit as saved, and the metadata; None if there is no
+      good checkpoint.
+
+    Raises:
+      UserError: it is of another format, or of another network.
+    """
+    for step in sorted(self._manager.all_steps(), reverse=True):
+      try:
+        return self._read(step, abstract)
+      except _DamagedError as error:
+        where = "left alone" if self._read_only else self._set_aside(step)
+        print(
+          f"warning: checkpoint {step} in {self._directory} is damaged"
+          f" ({str(error)[:300]}): {where}, taking the one before it",
+          file=sys.stderr,
+        )
+    return None
+
+  def wait(self) -> None:
+    """Waits until the save under way is complete on disk."""
+    self._manager.wait_until_finished()
+
+  def close(self) -> None:
+    """Waits for the save under way and ends the background threads."""
+    self._manager.close()
+
+  def _read(self, step: int, abstract: Any) -> tuple[Any, dict[str, Any]]:
+    folder = self._directory / str(step)
+    body = self._read_item(step, metadata=ocp.args.JsonRestore()).metadata
+    crc32 = body.pop("crc32", None)
+    if crc32 != _crc32(body) or body["step"] != step:
+      raise _DamagedError("its metadata differ from what was saved")
+    if body["format"] != FORMAT:
+      raise UserError(
+        f"{folder} has checkpoint format {body['format']}, this program reads"
+        f" format {FORMAT}. Continue the run with the version that began it"
+        f" ({body['metadata'].get('versions', 'unknown')}), or start anew with"
+        " another --workdir."
+      )
+    wanted = {
+      jax.tree_util.keystr(path): [str(leaf.dtype), *leaf.shape]
+      for path, leaf in jax.tree.leaves_with_path(abstract)
+    }
+    if wanted != body["arrays"]:
+      name = min(
+        name
+        for name in wanted.keys() | body["arrays"].keys()
+        if wanted.get(name) != body["arrays"].get(name)
+      )
+      raise UserError(
+        f"{folder} holds another network: {name} is"
+        f" {body['arrays'].get(name, 'absent')} there and"
+        f" {wanted.get(name, 'absent')} here. Use the configuration it was"
+        " trained with (config.json beside the checkpoints)."
+      )
+    restore = ocp.args.StandardRestore(abstract)
+    arrays = self._read_item(step, arrays=restore).arrays
+    read = _checksums(arrays)
+    for name, saved in body["checksums"].items():
+      if read[name] != saved:
+        raise _DamagedError(f"{name} differs from what was saved")
+    return arrays, body["metadata"]
+
+  def _read_item(self, step: int, **item: Any) -> ocp.args.Composite:
+    try:
+      return self._manager.restore(step, args=ocp.args.Composite(**item))
+    except Exception as error:  # Orbax has many kinds for a damaged file
+      raise _DamagedError(" ".join(str(error).split())) from error
+
+  def _set_aside(self, step: int) -> str:
+    source = self._directory / str(step)
+    target, n = self._directory / f"damaged-{step}", 1
+    while target.exists():
+      target, n = self._directory / f"damaged-{step}-{n}", n + 1
+    source.rename(target)
+    self._manager.reload()
+    return f"set aside as {target.name}"
+
+
+class _DamagedError(Exception):
+  """A checkpoint that cannot be read, or is not what was saved."""
+
+
+def _checksums(arrays: Any) -> dict[str, list[int]]:
+  """Two sums modulo 2**32 of each array's bits, the same on every mesh.
+
+  The plain sum changes with any single element; the sum weighted by position
+  changes when elements change places.
+  """
+  return {
+    jax.tree_util.keystr(path): np.asarray(sums).tolist()
+    for path, sums in jax.tree.leaves_with_path(_sum_bits(arrays))
+  }
+
+
+@jax.jit
+def _sum_bits(arrays: Any) -> Any:
+  def sums(x: jax.Array) -> jax.Array:
+    bits = jax.lax.bitcast_convert_type(x, f"uint{8 * x.dtype.itemsize}")
+    bits = bits.astype(jnp.uint32)
+    sharding = jax.typeof(x).sharding
+    position = jnp.zeros(x.shape, jnp.uint32, out_sharding=sharding)
+    for axis in range(x.ndim):
+      index = jax.lax.broadcasted_iota(
+        jnp.uint32, x.shape, axis, out_sharding=sharding
+      )
+      position = position * np.uint32(x.shape[axis]) + index
+    return jnp.stack(
+      [
+        jnp.sum(bits, dtype=jnp.uint32),
+        jnp.sum(bits * (position + np.uint32(1)), dtype=jnp.uint32),
+      ]
+    )
+
+  return jax.tree.map(sums, arrays)
+
+
+def _crc32(body: dict[str, Any]) -> int:
+  return zlib.crc32(json.dumps(body, sort_keys=True).encode())
