@@ -70,7 +70,7 @@ class Tower(nnx.Module):
         return layers.dropout(
           x, _fold_in(keys, layer_index), rate=net.dropout_rate
         )
-    raise ValueError(f"unknown step {what!r}")
+    raise ValueError(f"{what!r} is none of network.STEPS")
 
 
 class AlexNet(nnx.Module):

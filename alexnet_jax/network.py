@@ -6,7 +6,8 @@ others read their own tower alone.
 
 import dataclasses
 import math
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from alexnet_jax.command import UserError
 
@@ -96,6 +97,33 @@ class Network:
   fc8_std: float = 0.01
 
 
+def from_dict(values: Mapping[str, Any], num_classes: int) -> Network:
+  """The network of a configuration's `network` group (or its JSON).
+
+  A layer with no features is no layer.
+
+  Raises:
+    UserError: a layer names a step that does not exist.
+  """
+  fields: dict[str, Any] = {"num_classes": num_classes}
+  for name, value in values.items():
+    if isinstance(value, Mapping):
+      value = {key: _tuple(item) for key, item in value.items()}
+      value = Layer(**value) if value["features"] else None
+      for step in value.then if value else ():
+        if step not in STEPS:
+          raise UserError(
+            f"network.{name}.then names {step!r}; the steps that can follow a"
+            f" layer are {', '.join(STEPS)}."
+          )
+    fields[name] = _tuple(value)
+  return Network(**fields)
+
+
+def _tuple(value: Any) -> Any:
+  return tuple(value) if isinstance(value, list | tuple) else value
+
+
 class Shape(NamedTuple):
   """A layer of one tower with what goes in and what comes out of it.
 
@@ -110,6 +138,8 @@ class Shape(NamedTuple):
   outputs: tuple[int, ...]
 
 
+# What can follow a layer.
+STEPS = ("relu", "lrn", "pool", "dropout")
 # Where towers can exchange: the lines of `model.forward`.
 EXCHANGES = ("conv3", "conv6", "fc6", "fc7", "fc8")
 LAYERS = (

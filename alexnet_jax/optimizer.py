@@ -48,19 +48,22 @@ def _is_bias(path: tuple[Any, ...]) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class Piecewise:
-  """A rate that changes at given epochs.
+  """A rate that is divided by 10 at given epochs.
 
   Attributes:
-    rates: one more than boundaries.
-    boundaries: epochs, increasing; rates[i + 1] holds from boundaries[i] on.
+    learning_rate: at the start.
+    boundaries: epochs; from each on the rate is a tenth of what it was.
   """
 
-  rates: tuple[float, ...] = (1e-2, 1e-3, 1e-4, 1e-5)
+  learning_rate: float = 1e-2
   boundaries: tuple[float, ...] = (25, 51, 79)
 
   def rate(self, epoch: float) -> float:
     """The learning rate `epoch` epochs after the start."""
-    return self.rates[sum(epoch >= boundary for boundary in self.boundaries)]
+    return self.learning_rate / 10 ** sum(epoch >= b for b in self.boundaries)
+
+  def observe(self, error: float) -> None:
+    """Nothing: the validation error does not matter."""
 
 
 @dataclasses.dataclass

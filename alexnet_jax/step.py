@@ -11,7 +11,7 @@ from jax import lax
 from jax.sharding import Mesh, NamedSharding
 
 from alexnet_jax import augment, sharding
-from alexnet_jax.augment import Augmentation, ImageStatistics
+from alexnet_jax.augment import Augmentation
 from alexnet_jax.model import AlexNet, forward, param_specs
 from alexnet_jax.network import Network
 from alexnet_jax.sharding import BATCH, DATA, REPLICATED

@@ -1,0 +1,115 @@
+"""The text of the paper, to the letter, on ILSVRC-2012.
+
+  python -m alexnet_jax.main --config=configs/paper.py --config.data_dir=DIR
+
+Krizhevsky, Sutskever, Hinton: ImageNet Classification with Deep Convolutional
+Neural Networks, NIPS 2012. Ninety epochs took the authors five to six days on
+two GTX 580. Validation error to expect: 40.7% top-1 and 18.2% top-5 over ten
+views (Table 2, "1 CNN"); not yet measured here.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+  config = ConfigDict()
+  config.seed = 0
+  config.batch_size = 128  # section 5
+  config.total_epochs = 90  # section 5: "roughly 90 cycles"
+  config.total_steps = 0  # 0: from total_epochs
+
+  config.dataset = "imagenet2012"
+  config.data_dir = ""  # "": where tfds keeps its data sets
+  config.splits = ConfigDict()
+  config.splits.train = "train"
+  config.splits.validation = "validation"
+  config.splits.test = "validation"  # the test labels were never published
+  config.num_classes = 1000
+  config.holdout = 0  # training images kept for choosing; the paper kept none
+  config.max_undecodable = 0  # images that may be skipped
+
+  config.image_size = 256  # section 2: short side 256, then the centre
+  config.augmentation = ConfigDict()  # section 4.1
+  config.augmentation.crop = True  # random 224 x 224 of 256 x 256
+  config.augmentation.flip = True  # horizontal reflections
+  config.augmentation.lighting = 0.1  # along the components of RGB
+
+  config.network = _figure2()
+
+  config.optimizer = ConfigDict()  # section 5
+  config.optimizer.momentum = 0.9
+  config.optimizer.weight_decay = 5e-4
+  config.schedule = ConfigDict()
+  config.schedule.name = "piecewise"  # or "plateau", the paper's own rule
+  config.schedule.learning_rate = 0.01  # section 5, divided by 10 three times
+  # piecewise: when; these epochs are the authors' log of this network
+  config.schedule.boundaries = (25.0, 51.0, 79.0)
+  # plateau: after so many evaluations without a new best error, so many times
+  config.schedule.patience = 3
+  config.schedule.drops = 3
+
+  config.mesh = ConfigDict()
+  config.mesh.data = 0  # 0: fit
+  config.mesh.model = 0  # 2: one tower a device; 1: both on each
+
+  config.log_every_steps = 20
+  config.eval_every_epochs = 1
+  config.checkpoint_every_steps = 1000  # 0: after evaluations only
+  return config
+
+
+def _figure2() -> ConfigDict:
+  """Figure 2; sizes are one tower's."""
+  network = ConfigDict()
+  network.towers = 2  # section 3.2
+  network.width = 1.0
+  network.crop_size = 224
+  network.channels = 3
+  network.exchanges = ("conv3", "fc6", "fc7", "fc8")  # section 3.2
+  # Every weight is normal with a deviation of 0.01, biases are 1 in conv2,
+  # conv4, conv5, fc6 and fc7, and 0 elsewhere (section 5).
+  network.conv1 = _layer(
+    48, size=11, stride=4, padding=(0, 3), then=("relu", "lrn", "pool")
+  )
+  network.conv2 = _layer(
+    128, size=5, padding=(2, 2), bias=1.0, then=("relu", "lrn", "pool")
+  )
+  network.conv3 = _layer(192, size=3, padding=(1, 1))
+  network.conv4 = _layer(192, size=3, padding=(1, 1), bias=1.0)
+  network.conv5 = _layer(
+    128, size=3, padding=(1, 1), bias=1.0, then=("relu", "pool")
+  )
+  network.conv6 = _layer(0)  # 0: no such layer
+  network.fc6 = _layer(2048, bias=1.0, then=("relu", "dropout"))
+  network.fc7 = _layer(2048, bias=1.0, then=("relu", "dropout"))
+  network.fc8_std = 0.01
+  network.lrn_k = 2.0  # section 3.3
+  network.lrn_n = 5
+  network.lrn_alpha = 1e-4
+  network.lrn_beta = 0.75
+  network.pool_size = 3  # section 3.4: overlapping
+  network.pool_stride = 2
+  network.dropout_rate = 0.5  # section 4.2
+  return network
+
+
+def _layer(
+  features: int,
+  size: int = 0,
+  stride: int = 1,
+  padding: tuple[int, int] = (0, 0),
+  bias: float = 0.0,
+  then: tuple[str, ...] = ("relu",),
+) -> ConfigDict:
+  return ConfigDict(
+    {
+      "features": features,
+      "size": size,  # 0: fully connected
+      "stride": stride,
+      "padding": padding,
+      "groups": 1,
+      "std": 0.01,
+      "bias": bias,
+      "then": then,
+    }
+  )
