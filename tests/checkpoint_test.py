@@ -1,5 +1,7 @@
 """Checkpoints: any mesh, bit for bit, nothing damaged is believed."""
 
+import shutil
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -162,6 +164,35 @@ def test_a_flipped_byte_in_any_file_is_never_believed(
       (tmp_path / "c" / "damaged-2").rename(newest)
     path.write_bytes(whole)
   assert set_aside >= 3  # arrays, their index, metadata
+
+
+def test_readable_files_with_other_content_are_not_believed(
+  checkpoints, tmp_path
+):
+  """What no parser notices: arrays of another step, one digit of the JSON."""
+  mesh = _mesh(1, 2)
+  first = checkpoints()
+  for step in (1, 2):
+    first.save(step, _place(_values(step), mesh), {"rate": 0.01, "of": step})
+  first.wait()
+  folder = tmp_path / "c"
+  shutil.copytree(folder / "2", tmp_path / "good")
+  shutil.rmtree(folder / "2" / "arrays")
+  shutil.copytree(folder / "1" / "arrays", folder / "2" / "arrays")
+  _, metadata = checkpoints().restore(_abstract(mesh))
+  assert metadata["of"] == 1
+  shutil.copytree(tmp_path / "good", folder / "2")
+  _, metadata = checkpoints().restore(_abstract(mesh))
+  assert metadata["of"] == 2
+  json_file = folder / "2" / "metadata" / "metadata"
+  text = json_file.read_text()
+  assert text.count("0.01") == 1
+  json_file.write_text(text.replace("0.01", "0.02"))
+  _, metadata = checkpoints().restore(_abstract(mesh))
+  assert metadata == {"rate": 0.01, "of": 1}
+  shutil.copytree(tmp_path / "good", folder / "3")  # under a wrong name
+  _, metadata = checkpoints().restore(_abstract(mesh))
+  assert metadata["of"] == 1
 
 
 def test_a_missing_file_and_all_damaged(checkpoints, tmp_path, capfd):

@@ -85,12 +85,13 @@ def test_nothing_is_created_before_the_first_line(tmp_path):
   assert not (tmp_path / "new").exists()
 
 
-def test_resume_drops_what_comes_again_and_the_torn_line(tmp_path):
+@pytest.mark.parametrize("torn", [1, 5])  # 1: only the line's end is missing
+def test_resume_drops_what_comes_again_and_the_torn_line(tmp_path, torn):
   writer = metrics.MetricsWriter(str(tmp_path))
   _train(writer, range(1, 8))
   writer.close()
   path = tmp_path / "metrics.jsonl"
-  path.write_bytes(path.read_bytes()[:-5])
+  path.write_bytes(path.read_bytes()[:-torn])
   assert _steps(tmp_path) == [1, 2, 3, 4, 5, 6]
   again = metrics.MetricsWriter(str(tmp_path))
   again.resume(4)
