@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from alexnet_jax.command import UserError
+
 
 def momentum_sgd(
   momentum: float = 0.9, weight_decay: float = 5e-4
@@ -86,7 +88,7 @@ class Plateau:
   learning_rate: float = 1e-2
   patience: int = 3
   drops: int = 3
-  best_error: float = float("inf")
+  best_error: float = 1.0
   waited: int = 0
   dropped: int = 0
 
@@ -103,3 +105,23 @@ class Plateau:
     self.waited += 1
     if self.waited >= self.patience and self.dropped < self.drops:
       self.dropped, self.waited = self.dropped + 1, 0
+
+
+def make_schedule(
+  *,
+  name: str,
+  learning_rate: float,
+  boundaries: tuple[float, ...],
+  patience: int,
+  drops: int,
+) -> Piecewise | Plateau:
+  """The schedule of a configuration's `schedule` group.
+
+  Raises:
+    UserError: an unknown name.
+  """
+  if name == "piecewise":
+    return Piecewise(learning_rate, tuple(boundaries))
+  if name == "plateau":
+    return Plateau(learning_rate, patience, drops)
+  raise UserError(f"schedule.name={name!r}: say 'piecewise' or 'plateau'.")

@@ -22,6 +22,10 @@ from alexnet_jax.command import UserError
 DATA = "data"
 MODEL = "model"
 
+BATCH = P(DATA)  # a batch is split over "data" and whole on "model"
+TOWERS = P(MODEL)  # a leading tower axis is split over "model"
+REPLICATED = P()
+
 MAX_CPU_DEVICES = 8
 
 
@@ -103,6 +107,11 @@ def check_batch_size(batch_size: int, mesh: Mesh) -> None:
     )
 
 
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+  """How the arrays of a batch lie: split over "data", whole on "model"."""
+  return NamedSharding(mesh, BATCH)
+
+
 def on_each_device(
   function: Callable[..., Any], mesh: Mesh, in_specs: Any, out_specs: Any
 ) -> Callable[..., Any]:
@@ -135,8 +144,3 @@ def describe_mesh(mesh: Mesh) -> str:
   axes = " x ".join(f"{name}:{size}" for name, size in mesh.shape.items())
   count = math.prod(mesh.shape.values())
   return f"{axes} on {count} {device.platform} device{'s'[: count != 1]}"
-
-
-BATCH = P(DATA)  # a batch is split over "data" and whole on "model"
-TOWERS = P(MODEL)  # a leading tower axis is split over "model"
-REPLICATED = P()

@@ -1,12 +1,13 @@
 """The training step and the evaluation step: what every command compiles."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from flax import nnx
 from jax import lax
 from jax.sharding import Mesh, NamedSharding
 
@@ -33,10 +34,20 @@ class TrainState(NamedTuple):
   velocity: AlexNet
 
 
-def state_shardings(network: Network, mesh: Mesh) -> TrainState:
-  """Where each array of the training state lies on `mesh`."""
-  net = jax.tree.map(lambda spec: NamedSharding(mesh, spec), _specs(network))
-  return TrainState(NamedSharding(mesh, REPLICATED), net, net)
+def abstract_state(network: Network, mesh: Mesh) -> TrainState:
+  """The state's shapes, dtypes and places on `mesh`, without its values."""
+  shapes = jax.eval_shape(lambda: AlexNet(network, jax.random.key(0)))
+  net = jax.tree.map(
+    lambda leaf, spec: jax.ShapeDtypeStruct(
+      leaf.shape, leaf.dtype, sharding=NamedSharding(mesh, spec)
+    ),
+    shapes,
+    param_specs(shapes),
+  )
+  step = jax.ShapeDtypeStruct(
+    (), jnp.int32, sharding=NamedSharding(mesh, REPLICATED)
+  )
+  return TrainState(step, net, net)
 
 
 def init_state(
@@ -51,8 +62,33 @@ def init_state(
     net = AlexNet(network, key)
     return TrainState(jnp.zeros((), jnp.int32), net, optimizer.init(net))
 
-  shardings = state_shardings(network, mesh)
+  shardings = jax.tree.map(
+    lambda leaf: leaf.sharding, abstract_state(network, mesh)
+  )
   return jax.jit(init, out_shardings=shardings)(jax.random.key(seed))
+
+
+def to_dict(state: TrainState) -> dict[str, Any]:
+  """Plain nested dicts: {"step": ..., "net": {"towers": ...}, ...}."""
+  return {
+    "step": state.step,
+    "net": nnx.to_pure_dict(nnx.state(state.net)),
+    "velocity": nnx.to_pure_dict(nnx.state(state.velocity)),
+  }
+
+
+def from_dict(values: dict[str, Any], abstract: TrainState) -> TrainState:
+  """The inverse of `to_dict`; `abstract` gives the structure."""
+
+  def like(module, plain):
+    structure = jax.tree.structure(module)
+    return jax.tree.unflatten(structure, jax.tree.leaves(plain))
+
+  return TrainState(
+    values["step"],
+    like(abstract.net, values["net"]),
+    like(abstract.velocity, values["velocity"]),
+  )
 
 
 def make_train_step(

@@ -11,7 +11,7 @@ from configs import paper
 
 def get_config():
   config = paper.get_config()
-  config.dataset = "patterns"
+  config.dataset = "patterns/10"
   config.num_classes = 10
   config.network.width = 0.25
   config.batch_size = 64

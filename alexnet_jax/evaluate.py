@@ -1,0 +1,213 @@
+"""Top-1 and top-5 error over every example of a split (sections 4.1 and 6).
+
+  python -m alexnet_jax.evaluate --workdir=DIR[,DIR...] [--views=1|10]
+      [--split=validation] [--json=FILE]
+
+Several workdirs are an ensemble: the class probabilities are averaged over
+views and networks. `--split` is train, validation or test, as the workdir's
+configuration names them.
+"""
+
+import json
+import pathlib
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import flags
+from jax.sharding import Mesh
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from alexnet_jax import command, datasets, input_pipeline, sharding, step
+from alexnet_jax import network as networks
+from alexnet_jax.augment import VIEWS, ImageStatistics
+from alexnet_jax.checkpoint import Checkpoints
+from alexnet_jax.command import UserError
+
+Predict = Callable[[jax.Array], jax.Array]
+
+
+def evaluate(
+  predictors: Sequence[Predict],
+  batches: Iterable[step.Batch],
+  mesh: Mesh,
+  num_examples: int,
+) -> dict[str, float]:
+  """Counts every example once.
+
+  Args:
+    predictors: each maps uint8[B,S,S,3] to log-probabilities f32[B,classes].
+    batches: on the device; examples of weight 0 only fill up a batch.
+    mesh: that they lie on.
+    num_examples: that `batches` must hold.
+
+  Returns:
+    `num_examples`, and the means `loss`, `top1_error` and `top5_error`.
+
+  Raises:
+    UserError: the batches held another number of examples.
+  """
+  score = step.make_score(mesh)
+  totals: dict[str, float] = {}
+  for batch in batches:
+    each = [predict(batch["image"]) for predict in predictors]
+    sums = score(_average(each), batch["label"], batch["weight"])
+    for name, value in jax.device_get(sums).items():
+      totals[name] = totals.get(name, 0.0) + float(value)
+  counted = round(totals.pop("weight", 0))
+  if counted != num_examples:
+    raise UserError(
+      f"the evaluation counted {counted} of {num_examples} examples; the rest"
+      " could not be decoded. `python -m alexnet_jax.prepare --check` names"
+      " them."
+    )
+  means = {name: total / counted for name, total in totals.items()}
+  return {"num_examples": counted, **means}
+
+
+def _average(log_probabilities):
+  """The logarithm of the mean probability of several networks."""
+  if len(log_probabilities) == 1:
+    return log_probabilities[0]
+  count = np.log(len(log_probabilities)).astype(np.float32)
+  return jax.nn.logsumexp(jnp.stack(log_probabilities), axis=0) - count
+
+
+def image_statistics(
+  source: datasets.Source, image_size: int, mesh: Mesh
+) -> ImageStatistics:
+  """The training split's mean image and RGB components, on the devices."""
+  found = datasets.statistics(source, image_size)
+  components = found.eigenvectors * np.sqrt(found.eigenvalues)
+  return sharding.place(
+    ImageStatistics(
+      found.mean_image.astype(np.float32), components.astype(np.float32)
+    ),
+    sharding.REPLICATED,
+    mesh,
+  )
+
+
+def load_config(workdir: str) -> dict[str, Any]:
+  """The configuration of a run.
+
+  Raises:
+    UserError: `workdir` holds no run.
+  """
+  path = pathlib.Path(workdir) / "config.json"
+  if not path.is_file():
+    raise UserError(
+      f"{workdir} holds no run: there is no {path}. Name the --workdir of a"
+      " training (default runs/NAME for configs/NAME.py)."
+    )
+  return json.loads(path.read_text())
+
+
+def load_predictor(
+  workdir: str, mesh: Mesh, views: int, data_dir: str
+) -> Predict:
+  """The network of a run's newest checkpoint, ready to predict.
+
+  Raises:
+    UserError: `workdir` holds no run, or no checkpoint yet.
+  """
+  config = load_config(workdir)
+  network = networks.from_dict(config["network"], config["num_classes"])
+  abstract = step.abstract_state(network, mesh)
+  checkpoints = Checkpoints(
+    str(pathlib.Path(workdir) / "checkpoints"), read_only=True
+  )
+  restored = checkpoints.restore(step.to_dict(abstract))
+  checkpoints.close()
+  if restored is None:
+    raise UserError(
+      f"{workdir} holds no checkpoint yet; one is written after the first"
+      " evaluation of a training."
+    )
+  net = step.from_dict(restored[0], abstract).net
+  train = datasets.open_split(
+    config["dataset"], config["splits"]["train"], data_dir or config["data_dir"]
+  )
+  statistics = image_statistics(train, config["image_size"], mesh)
+  predict = step.make_predict(network, views, mesh)
+  return lambda images: predict(net, images, statistics)
+
+
+def evaluate_workdirs(
+  workdirs: Sequence[str], *, views: int, split: str, data_dir: str = ""
+) -> dict[str, Any]:
+  """Evaluates one run, or several as an ensemble.
+
+  Args:
+    workdirs: of the runs; they must be of one data set.
+    views: 1 or 10.
+    split: "train", "validation" or "test" of the configuration.
+    data_dir: "" for the configuration's.
+
+  Returns:
+    What `evaluate` returns, and `views`.
+  """
+  configs = [load_config(workdir) for workdir in workdirs]
+  for key in ("dataset", "num_classes", "image_size"):
+    if len({str(config[key]) for config in configs}) > 1:
+      raise UserError(
+        f"these runs cannot be averaged: their {key} differ"
+        f" ({', '.join(str(config[key]) for config in configs)})."
+      )
+  config = configs[0]
+  if split not in config["splits"]:
+    raise UserError(
+      f"--split={split}: say one of {', '.join(config['splits'])}."
+    )
+  towers = min(config["network"]["towers"] for config in configs)
+  mesh = sharding.make_mesh(towers=towers)
+  data = mesh.shape[sharding.DATA]
+  batch_size = -(-config["batch_size"] // data) * data
+  source = datasets.open_split(
+    config["dataset"], config["splits"][split], data_dir or config["data_dir"]
+  )
+  predictors = [
+    load_predictor(workdir, mesh, views, data_dir) for workdir in workdirs
+  ]
+  batches = input_pipeline.to_device(
+    input_pipeline.evaluation_batches(
+      source, batch_size=batch_size, size=config["image_size"]
+    ),
+    sharding.batch_sharding(mesh),
+  )
+  total = -(-len(source) // batch_size)
+  shown = track(batches, f"{config['dataset']} {split}", total, transient=True)
+  return evaluate(predictors, shown, mesh, len(source)) | {"views": views}
+
+
+def main() -> None:
+  flag = flags.FLAGS
+  if flag.views not in VIEWS:
+    raise UserError(f"--views={flag.views}: say 1 (centre) or 10.")
+  result = evaluate_workdirs(
+    flag.workdir, views=flag.views, split=flag.split, data_dir=flag.data_dir
+  )
+  table = Table("examples", "views", "top-1 error", "top-5 error", "loss")
+  table.add_row(
+    str(result["num_examples"]),
+    str(result["views"]),
+    f"{result['top1_error']:.2%}",
+    f"{result['top5_error']:.2%}",
+    f"{result['loss']:.4f}",
+  )
+  Console().print(table)
+  if flag.json:
+    pathlib.Path(flag.json).write_text(json.dumps(result, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+  flags.DEFINE_list("workdir", None, "of a run, or of several", required=True)
+  flags.DEFINE_integer("views", 1, "1 (centre) or 10 (section 4.1)")
+  flags.DEFINE_string("split", "validation", "train, validation or test")
+  flags.DEFINE_string("data_dir", "", "of the data set, if it has moved")
+  flags.DEFINE_string("json", "", "file to write the result to")
+  command.run(main)
