@@ -1,0 +1,63 @@
+"""Sizes and parameter counts, against those worked out by hand."""
+
+import math
+
+import jax
+import pytest
+
+from alexnet_jax import model
+from alexnet_jax.command import UserError
+from alexnet_jax.network import Layer, Network, shapes
+
+
+def count(network):
+  """Parameters of a network, nothing computed."""
+  net = jax.eval_shape(lambda: model.AlexNet(network, jax.random.key(0)))
+  return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(net))
+
+
+def test_parameters_of_the_papers_network():
+  # Two towers' kernels and biases, layer by layer, and one bias for fc8.
+  kernels = (
+    2 * 11 * 11 * 3 * 48
+    + 2 * 5 * 5 * 48 * 128
+    + 2 * 3 * 3 * 256 * 192
+    + 2 * 3 * 3 * 192 * 192
+    + 2 * 3 * 3 * 192 * 128
+    + 2 * 9216 * 2048
+    + 2 * 4096 * 2048
+    + 2 * 2048 * 1000
+  )
+  biases = 2 * (48 + 128 + 192 + 192 + 128 + 2048 + 2048) + 1000
+  assert (kernels, biases) == (60_954_656, 10_568)
+  assert count(Network()) == 60_965_224
+
+
+def test_map_sizes_of_the_papers_network():
+  net = {shape.name: shape for shape in shapes(Network())}
+  sides = [net[f"conv{i}"].convolved[0] for i in range(1, 6)]
+  assert sides == [55, 27, 13, 13, 13]
+  assert net["conv5"].outputs == (6, 6, 128)
+  inputs = [shape.inputs[-1] for shape in net.values()]
+  # What each layer of a tower reads: conv3 and fc6 to fc7 read both towers.
+  assert inputs == [3, 48, 256, 192, 192, 9216, 4096, 2048]
+
+
+def test_sixth_convolution_has_the_pretrained_networks_count():
+  network = Network(
+    conv6=Layer(128, size=3, padding=(1, 1), std=0.03, bias=1.0),
+    exchanges=("conv3", "conv6", "fc6", "fc7", "fc8"),
+  )
+  assert count(network) == 61_555_304
+
+
+def test_too_small_an_input_is_refused():
+  with pytest.raises(UserError, match=r"crop_size=30"):
+    shapes(Network(crop_size=30))
+
+
+def test_an_exchange_that_cannot_be_is_refused():
+  with pytest.raises(UserError, match="'conv6'"):
+    shapes(Network(exchanges=("conv6", "fc8")))
+  with pytest.raises(UserError, match="lacks 'fc8'"):
+    shapes(Network(exchanges=("conv3",)))
