@@ -5,9 +5,10 @@ import pathlib
 import jax
 import pytest
 
-jax.config.update("jax_num_cpu_devices", 8)  # before the backend starts
+jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.devices()  # starts the backend, so that no mesh makes fewer devices
 
 
 @pytest.fixture(scope="session")

@@ -74,9 +74,10 @@ def test_the_exchange_sends_back_to_each_tower_what_concerns_it():
     both = sharding.exchange([parts[0]])
     return jax.lax.psum(jnp.sum(both * weights[0]), "model")
 
-  gradient = jax.grad(
-    sharding.on_each_device(loss, mesh, (P("model"), P("model")), P())
-  )(*sharding.place((jnp.zeros((2, 1, 4)), weights), P("model"), mesh))
+  mapped = sharding.on_each_device(loss, mesh, (P("model"), P("model")), P())
+  gradient = jax.jit(jax.grad(mapped))(
+    *sharding.place((jnp.zeros((2, 1, 4)), weights), P("model"), mesh)
+  )
   summed = weights.sum(0)
   np.testing.assert_array_equal(
     gradient, np.stack([summed[:, :4], summed[:, 4:]])
