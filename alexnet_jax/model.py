@@ -115,8 +115,26 @@ def forward(
   Returns:
     f32[B,num_classes], the same on all devices of the "model" axis.
   """
+  scores = activations(net, images, keys)["fc8"]
+  with jax.named_scope("fc8"):
+    return lax.psum(sum(scores), MODEL) + net.fc8_bias[...].reshape(1, -1)
+
+
+def activations(
+  net: AlexNet, images: jax.Array, keys: jax.Array | None = None
+) -> dict[str, list[jax.Array]]:
+  """What each layer hands on, a list over this device's towers.
+
+  Arguments as of `forward`. What nobody looks at costs nothing: it is gone
+  once compiled.
+
+  Returns:
+    For each layer's name, for each tower here, f32[B,...] after its ReLU,
+    normalisation, pooling and dropout; for fc8 the tower's share of the scores.
+  """
   network = net.towers.network
   towers = _local_towers(net.towers, keys)
+  outputs = {}
 
   def both(layer, x):
     """What each tower reads at `layer`: both towers', if it is an exchange."""
@@ -127,16 +145,18 @@ def forward(
 
   def each(x, *names):
     """Every tower runs its own layers of these names on what it reads."""
-    return [run(*names, x=x) for run, x in zip(towers, x, strict=True)]
+    for name in names:
+      x = [run(name, x=x) for run, x in zip(towers, x, strict=True)]
+      outputs[name] = x
+    return x
 
   x = each([images] * len(towers), "conv1", "conv2")  # each f32[B,13,13,128]
   x = each(both("conv3", x), "conv3", "conv4", "conv5")  # f32[B,13,13,256]
   x = each(both("conv6", x), "conv6")  # neither, in the paper's main network
   x = each(both("fc6", x), "fc6")  # f32[B,6,6,256]
   x = each(both("fc7", x), "fc7")  # f32[B,4096]
-  x = each(x, "fc8")  # each f32[B,1000]: the classes, as this tower scores them
-  with jax.named_scope("fc8"):
-    return lax.psum(sum(x), MODEL) + net.fc8_bias[...].reshape(1, -1)
+  each(x, "fc8")  # each f32[B,1000]: the classes, as this tower scores them
+  return outputs
 
 
 def _local_towers(stacked, keys):
