@@ -57,7 +57,7 @@ def test_exchange_puts_tower_0_first_whatever_the_mesh(devices):
     return both[None]  # one copy a device
 
   result = sharding.on_each_device(on_device, mesh, (P("model"),), P("model"))(
-    jnp.array(parts)
+    sharding.place(parts, P("model"), mesh)
   )
   expected = np.concatenate([parts[0], parts[1]], axis=-1)
   for copy in np.asarray(result):

@@ -1,0 +1,212 @@
+"""Input: the batches of a run, each a function of the seed and the step.
+
+The position of a run is its step alone. Example p = step * batch_size + i of
+a run is number p % n of the p // n-th permutation of the n examples, so each
+comes once an epoch, a batch may end one epoch and begin the next, and it is
+the same batch on any number of processes. Indices are batched first; then a
+Grain worker thread reads, decodes and rescales into one array.
+"""
+
+import collections
+import functools
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator
+
+import grain
+import jax
+import numpy as np
+from absl import logging
+
+from alexnet_jax.command import UserError
+from alexnet_jax.datasets import Source, num_cores, permutation
+from alexnet_jax.images import UndecodableImage, decode, rescale
+
+Batch = dict[str, np.ndarray]
+
+
+def train_batches(
+  source: Source,
+  *,
+  batch_size: int,
+  seed: int,
+  start_step: int,
+  size: int,
+  max_undecodable: int = 0,
+  num_threads: int = 0,
+  process_index: int = 0,
+  process_count: int = 1,
+) -> Iterator[Batch]:
+  """Yields the batch of `start_step` and every one after it, without end.
+
+  Args:
+    source: the training images, n of them.
+    batch_size: global, over all processes.
+    seed: of the permutations.
+    start_step: number of the first batch.
+    size: side S of the rescaled images.
+    max_undecodable: how many images may be left out of training.
+    num_threads: which decode; 0 is one a core.
+    process_index: which contiguous part of each batch this process loads,
+    process_count: of how many.
+
+  Yields:
+    image uint8[B,S,S,3], label int32[B], index int32[B] (of the example in
+    the source), epoch int32[B] and weight float32[B]: 1, or 0 where the image
+    could not be decoded (it is then black). B is this process's share.
+
+  Raises:
+    UserError: more than `max_undecodable` images cannot be decoded; or the
+      source is empty, or the batch not divisible by the processes.
+  """
+  if not len(source):
+    raise UserError(f"{source.name} holds no image to train on.")
+  share = _share(batch_size, process_index, process_count)
+  n = len(source)
+  # Two, for the batches that straddle epochs.
+  order = functools.lru_cache(2)(lambda epoch: permutation(n, seed, epoch))
+
+  def indices(step: int) -> tuple[np.ndarray, np.ndarray]:
+    epochs, places = np.divmod(step * batch_size + share, n)
+    which = [order(int(e))[p] for e, p in zip(epochs, places, strict=True)]
+    return np.array(which), epochs
+
+  load = _Loader(source, size, max_undecodable)
+  steps = grain.MapDataset.range(start_step, sys.maxsize)
+  return _load_ahead(steps.map(lambda step: load(*indices(step))), num_threads)
+
+
+def evaluation_batches(
+  source: Source,
+  *,
+  batch_size: int,
+  size: int,
+  max_undecodable: int = 0,
+  num_threads: int = 0,
+  process_index: int = 0,
+  process_count: int = 1,
+) -> Iterator[Batch]:
+  """Yields every example exactly once, in order; arguments as for training.
+
+  The last batch is filled up with copies of example 0, whose weight is 0, so
+  that every batch has one shape; so every process yields as many batches.
+
+  Yields:
+    as `train_batches`; epoch is 0.
+
+  Raises:
+    UserError: as `train_batches`.
+  """
+  share = _share(batch_size, process_index, process_count)
+  load = _Loader(source, size, max_undecodable)
+
+  def batch(step: int) -> Batch:
+    indices = step * batch_size + share
+    real = indices < len(source)
+    loaded = load(np.where(real, indices, 0), np.zeros_like(indices))
+    loaded["weight"] *= real
+    return loaded
+
+  steps = grain.MapDataset.range(-(-len(source) // batch_size))
+  return _load_ahead(steps.map(batch), num_threads)
+
+
+def to_device(
+  batches: Iterable[Batch],
+  shardings: jax.sharding.Sharding | dict | Callable,
+  depth: int = 2,
+) -> Iterator:
+  """Yields the batches as device arrays, keeping `depth` ahead on the device.
+
+  Pixels cross the bus as bytes; the step makes floats of them.
+
+  Args:
+    batches: host batches; with many processes, each process's own share.
+    shardings: of every array, or one for each key; or what makes a device
+      batch of a host batch.
+    depth: how many batches wait on the device while one is used.
+  """
+  place = shardings
+  if not callable(place):
+    place = functools.partial(_place, shardings)
+  ahead = collections.deque()
+  for batch in batches:
+    ahead.append(place(batch))
+    if len(ahead) > depth:
+      yield ahead.popleft()
+  yield from ahead
+
+
+def _place(shardings, batch: Batch) -> dict[str, jax.Array]:
+  if not isinstance(shardings, dict):
+    shardings = dict.fromkeys(batch, shardings)
+  if jax.process_count() == 1:
+    return jax.device_put(batch, shardings)
+  return {
+    key: jax.make_array_from_process_local_data(shardings[key], array)
+    for key, array in batch.items()
+  }
+
+
+def _share(batch_size: int, process_index: int, process_count: int):
+  """The places i64[B] in a global batch that this process fills."""
+  if batch_size % process_count:
+    raise UserError(
+      f"A batch of {batch_size} cannot be divided among {process_count}"
+      " processes: choose a multiple of that."
+    )
+  count = batch_size // process_count
+  return np.arange(process_index * count, (process_index + 1) * count)
+
+
+def _load_ahead(batches: grain.MapDataset, num_threads: int) -> Iterator[Batch]:
+  threads = num_threads or num_cores()
+  # A batch in the making for each thread, and two that are ready.
+  options = grain.ReadOptions(
+    num_threads=threads, prefetch_buffer_size=threads + 2
+  )
+  return iter(batches.to_iter_dataset(options))
+
+
+class _Loader:
+  """Makes a batch of indices; counts the examples that cannot be decoded."""
+
+  def __init__(self, source: Source, size: int, max_undecodable: int):
+    self._source, self._size = source, size
+    self._max_undecodable = max_undecodable
+    self._undecodable, self._lock = set(), threading.Lock()
+
+  def __call__(self, indices: np.ndarray, epochs: np.ndarray) -> Batch:
+    count = len(indices)
+    batch = {
+      "image": np.empty((count, self._size, self._size, 3), np.uint8),
+      "label": np.empty(count, np.int32),
+      "index": indices.astype(np.int32),
+      "epoch": epochs.astype(np.int32),
+      "weight": np.ones(count, np.float32),
+    }
+    for i, index in enumerate(indices.tolist()):
+      encoded, batch["label"][i] = self._source[index]
+      try:
+        batch["image"][i] = rescale(decode(encoded), self._size)
+      except UndecodableImage as error:
+        self._count(index, error)
+        batch["image"][i] = 0
+        batch["weight"][i] = 0
+    return batch
+
+  def _count(self, index: int, reason: UndecodableImage) -> None:
+    with self._lock:
+      if index in self._undecodable:
+        return
+      self._undecodable.add(index)
+      count = len(self._undecodable)
+    what = f"{self._source.example_name(index)} cannot be decoded: {reason}"
+    if count > self._max_undecodable:
+      raise UserError(
+        f"{what}. That is {count} such image{'s' * (count > 1)}, and"
+        f" max_undecodable allows {self._max_undecodable}; raise it to leave"
+        " them out, or prepare the dataset anew (python -m"
+        " alexnet_jax.prepare skips and counts them)."
+      )
+    logging.error("%s; it is left out.", what)
