@@ -6,9 +6,12 @@ of every array, computed where the array lies, is saved beside it and compared
 on reading: neither Orbax nor the disk would notice a flipped bit.
 """
 
+import contextlib
 import json
 import pathlib
+import shutil
 import sys
+import threading
 import zlib
 from typing import Any
 
@@ -16,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers as policies
 
 from alexnet_jax.command import UserError
 
@@ -24,7 +28,11 @@ FORMAT = 1
 
 
 class Checkpoints:
-  """The checkpoints of one run: `DIRECTORY/STEP/arrays` and `/metadata`."""
+  """The checkpoints of one run: `DIRECTORY/STEP/arrays` and `/metadata`.
+
+  A save that fails, on a full disk say, is told and leaves the older ones as
+  they are; training can go on and the next save tries again.
+  """
 
   def __init__(
     self, directory: str, max_to_keep: int = 2, read_only: bool = False
@@ -33,33 +41,52 @@ class Checkpoints:
 
     Args:
       directory: created when needed.
-      max_to_keep: how many of the newest stay.
+      max_to_keep: how many of the newest stay, beside the one of the least
+        validation error.
       read_only: change nothing in `directory`; for evaluation.
     """
     self._directory = pathlib.Path(directory).absolute()
     self._read_only = read_only
+    self._failure = ""
+    self._saving: int | None = None
+    self._thread_hook = threading.excepthook
+    self._unraisable_hook = sys.unraisablehook
+    threading.excepthook = self._quiet_thread
+    sys.unraisablehook = self._quiet_unraisable
+    self._keep = _NewestAndBest(max_to_keep)
     self._manager = ocp.CheckpointManager(
       self._directory,
       options=ocp.CheckpointManagerOptions(
         save_interval_steps=0 if read_only else 1,
-        max_to_keep=max_to_keep,
+        preservation_policy=self._keep,
         cleanup_tmp_directories=not read_only,
         create=not read_only,
         read_only=read_only,
       ),
     )
+    for step in self._manager.all_steps():
+      with contextlib.suppress(_DamagedError):
+        self._keep.note(step, self._read_body(step).get("validation_error"))
 
-  def save(self, step: int, arrays: Any, metadata: dict[str, Any]) -> None:
+  def save(
+    self,
+    step: int,
+    arrays: Any,
+    metadata: dict[str, Any],
+    validation_error: float | None = None,
+  ) -> None:
     """Begins to save; waits only for the arrays' copy to the host.
 
     Args:
       step: steps trained so far; the checkpoint's name.
       arrays: pytree of jax.Array, sharded in any way.
       metadata: JSON, such as the state of the learning rate schedule.
+      validation_error: top-1 error of these very parameters, if known.
     """
     body = {
       "format": FORMAT,
       "step": step,
+      "validation_error": validation_error,
       "metadata": metadata,
       "arrays": {
         jax.tree_util.keystr(path): [str(leaf.dtype), *leaf.shape]
@@ -67,13 +94,19 @@ class Checkpoints:
       },
       "checksums": _checksums(arrays),
     }
-    self._manager.save(
-      step,
-      args=ocp.args.Composite(
-        arrays=ocp.args.StandardSave(arrays),
-        metadata=ocp.args.JsonSave({**body, "crc32": _crc32(body)}),
-      ),
-    )
+    self._settle()
+    self._saving, self._failure = step, ""
+    self._keep.note(step, validation_error)
+    try:
+      self._manager.save(
+        step,
+        args=ocp.args.Composite(
+          arrays=ocp.args.StandardSave(arrays),
+          metadata=ocp.args.JsonSave({**body, "crc32": _crc32(body)}),
+        ),
+      )
+    except Exception as error:  # Orbax has many kinds for a full disk
+      self._failed(error)
 
   def latest_step(self) -> int | None:
     """Step of the newest complete checkpoint, None if there is none."""
@@ -103,25 +136,64 @@ class Checkpoints:
         where = "left alone" if self._read_only else self._set_aside(step)
         print(
           f"warning: checkpoint {step} in {self._directory} is damaged"
-          f" ({str(error)[:300]}): {where}, taking the one before it",
+          f" ({error}): {where}, taking the one before it",
           file=sys.stderr,
         )
     return None
 
   def wait(self) -> None:
-    """Waits until the save under way is complete on disk."""
-    self._manager.wait_until_finished()
+    """Waits until the save under way is complete on disk.
+
+    Raises:
+      UserError: it failed; says why and which checkpoint is good.
+    """
+    self._settle()
+    if self._failure:
+      raise UserError(
+        f"the checkpoint of step {self._saving} could not be written into"
+        f" {self._directory}: {self._failure}. The last good one is of step"
+        f" {self.latest_step()}. Make room there, then run the same command"
+        " again: it goes on from that step."
+      )
 
   def close(self) -> None:
     """Waits for the save under way and ends the background threads."""
+    self._settle()
     self._manager.close()
+    threading.excepthook = self._thread_hook
+    sys.unraisablehook = self._unraisable_hook
+
+  def _settle(self) -> None:
+    try:
+      self._manager.wait_until_finished()
+    except Exception as error:  # as in save
+      self._failed(error)
+
+  def _failed(self, error: Exception) -> None:
+    self._failure = _summary(error)
+    print(
+      f"warning: the checkpoint of step {self._saving} could not be written"
+      f" into {self._directory}: {self._failure}. The one of step"
+      f" {self.latest_step()} is untouched; the next save tries again",
+      file=sys.stderr,
+    )
+    for partial in self._directory.glob("*.orbax-checkpoint-tmp*"):
+      shutil.rmtree(partial, ignore_errors=True)  # it fills the disk
+    self._manager.reload()
+
+  def _quiet_thread(self, failure: threading.ExceptHookArgs) -> None:
+    """Orbax's threads hand their errors on; nobody needs the traceback too."""
+    if not type(failure.thread).__module__.startswith("orbax."):
+      self._thread_hook(failure)
+
+  def _quiet_unraisable(self, failure: Any) -> None:
+    """After an error tensorstore answers to an event loop that Orbax closed."""
+    if "Event loop is closed" not in str(failure.exc_value):
+      self._unraisable_hook(failure)
 
   def _read(self, step: int, abstract: Any) -> tuple[Any, dict[str, Any]]:
     folder = self._directory / str(step)
-    body = self._read_item(step, metadata=ocp.args.JsonRestore()).metadata
-    crc32 = body.pop("crc32", None)
-    if crc32 != _crc32(body) or body["step"] != step:
-      raise _DamagedError("its metadata differ from what was saved")
+    body = self._read_body(step)
     if body["format"] != FORMAT:
       raise UserError(
         f"{folder} has checkpoint format {body['format']}, this program reads"
@@ -153,11 +225,19 @@ class Checkpoints:
         raise _DamagedError(f"{name} differs from what was saved")
     return arrays, body["metadata"]
 
+  def _read_body(self, step: int) -> dict[str, Any]:
+    """The JSON of a checkpoint, as `save` made it."""
+    body = self._read_item(step, metadata=ocp.args.JsonRestore()).metadata
+    crc32 = body.pop("crc32", None)
+    if crc32 != _crc32(body) or body["step"] != step:
+      raise _DamagedError("its metadata differ from what was saved")
+    return body
+
   def _read_item(self, step: int, **item: Any) -> ocp.args.Composite:
     try:
       return self._manager.restore(step, args=ocp.args.Composite(**item))
     except Exception as error:  # Orbax has many kinds for a damaged file
-      raise _DamagedError(" ".join(str(error).split())) from error
+      raise _DamagedError(_summary(error)) from error
 
   def _set_aside(self, step: int) -> str:
     source = self._directory / str(step)
@@ -167,6 +247,27 @@ class Checkpoints:
     source.rename(target)
     self._manager.reload()
     return f"set aside as {target.name}"
+
+
+class _NewestAndBest(policies.PreservationPolicy):
+  """Which checkpoints stay: some of the newest, and the one of least error."""
+
+  def __init__(self, newest: int):
+    self._newest = newest
+    self._errors: dict[int, float] = {}
+
+  def note(self, step: int, error: float | None) -> None:
+    if error is not None:
+      self._errors[step] = error
+
+  def should_preserve(self, checkpoints, *, context) -> list[bool]:
+    del context
+    steps = [checkpoint.step for checkpoint in checkpoints]
+    stay = set(sorted(steps)[-self._newest :])
+    known = [step for step in steps if step in self._errors]
+    if known:
+      stay.add(min(known, key=self._errors.__getitem__))
+    return [step in stay for step in steps]
 
 
 class _DamagedError(Exception):
@@ -205,6 +306,12 @@ def _sum_bits(arrays: Any) -> Any:
     )
 
   return jax.tree.map(sums, arrays)
+
+
+def _summary(error: Exception) -> str:
+  """One line, not too long: the end, where the cause stands."""
+  text = " ".join(str(error).split()) or type(error).__name__
+  return text if len(text) < 250 else f"... {text[-240:]}"
 
 
 def _crc32(body: dict[str, Any]) -> int:

@@ -29,6 +29,8 @@ RESUMABLE = (
   "log_every_steps",
   "eval_every_epochs",
   "checkpoint_every_steps",
+  "checkpoints_to_keep",
+  "stall_minutes",
 )
 
 _TYPE_NAMES = {

@@ -23,6 +23,8 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.summary import scalar
 
+from alexnet_jax.files import write_whole
+
 FILE_NAME = "metrics.jsonl"
 
 
@@ -49,21 +51,28 @@ class MetricsWriter:
     self._started = time.monotonic()
     self._failing = False
 
-  def resume(self, step: int) -> None:
+  def resume(self, step: int, evaluation_due: bool = False) -> None:
     """Forgets what lies beyond the restored checkpoint; it will come again.
 
     Drops a torn last line too, and hides the same steps from TensorBoard.
 
     Args:
       step: steps trained in the checkpoint; 0 forgets everything.
+      evaluation_due: the checkpoint was saved before the evaluation at `step`.
     """
+
+    def stays(line: dict[str, Any]) -> bool:
+      if line["step"] == step and line["split"] == "validation":
+        return not evaluation_due
+      return 0 < line["step"] <= step
+
     path = self._workdir / FILE_NAME
     if path.exists():
       before = path.read_bytes()
-      lines = [line for line in _parse(before) if 0 < line["step"] <= step]
+      lines = [line for line in _parse(before) if stays(line)]
       after = "".join(map(_line, lines)).encode()
       if after != before:
-        _replace(path, after)
+        write_whole(path, after)
       self._purge_step = step + 1
       if lines:
         self._seconds_before = lines[-1].get("seconds", 0.0)
@@ -301,16 +310,6 @@ def _parse(text: bytes) -> list[dict[str, Any]]:
     with contextlib.suppress(ValueError):
       lines.append(json.loads(line))
   return [line for line in lines if isinstance(line, dict) and "step" in line]
-
-
-def _replace(path: pathlib.Path, content: bytes) -> None:
-  """Writes beside `path`, then renames: the old or the new, never a part."""
-  beside = path.with_name(path.name + ".new")
-  with open(beside, "wb") as file:
-    file.write(content)
-    file.flush()
-    os.fsync(file.fileno())
-  os.replace(beside, path)
 
 
 def _duration(seconds: float) -> str:

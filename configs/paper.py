@@ -55,6 +55,10 @@ def get_config() -> ConfigDict:
   config.log_every_steps = 20
   config.eval_every_epochs = 1
   config.checkpoint_every_steps = 1000  # 0: after evaluations only
+  config.checkpoints_to_keep = 2  # the newest, beside the best
+  config.stall_minutes = (
+    10.0  # without a step: say what is waited for; 0: never
+  )
   return config
 
 

@@ -1,5 +1,6 @@
 """Checkpoints: any mesh, bit for bit, nothing damaged is believed."""
 
+import resource
 import shutil
 
 import jax
@@ -71,7 +72,7 @@ def checkpoints(tmp_path):
     return opened[-1]
 
   yield open_them
-  for each in opened:
+  for each in reversed(opened):
     each.close()
 
 
@@ -119,6 +120,50 @@ def test_keeps_the_newest(checkpoints, tmp_path):
   assert folders == {"2", "3"}
 
 
+def test_keeps_the_best_beside_the_newest(checkpoints, tmp_path):
+  mesh = _mesh(1, 2)
+  first = checkpoints(max_to_keep=1)
+  errors = {1: 0.5, 2: 0.3, 3: None, 4: 0.4, 5: None}
+  for step, error in errors.items():
+    first.save(step, _place(_values(step), mesh), {}, error)
+  first.wait()
+  assert {path.name for path in (tmp_path / "c").iterdir()} == {"2", "5"}
+  again = checkpoints(max_to_keep=1)  # it still knows which one was best
+  again.save(6, _place(_values(6), mesh), {}, 0.35)
+  again.wait()
+  assert {path.name for path in (tmp_path / "c").iterdir()} == {"2", "6"}
+
+
+def test_full_disk_keeps_the_last_good_one_and_the_next_save_goes_through(
+  checkpoints, tmp_path, capfd
+):
+  """A limit on the size of files stands in for the full disk."""
+  mesh = _mesh(1, 2)
+  values = {"x": np.random.default_rng(0).normal(size=(2, 50_000))}
+  values = jax.tree.map(np.float32, values)
+  first = checkpoints()
+  first.save(1, _place(values, mesh), {})
+  first.wait()
+  soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+  resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+  try:
+    first.save(2, _place(values, mesh), {})
+    first.save(3, _place(values, mesh), {})  # tells that 2 failed, and tries
+    with pytest.raises(UserError, match=r"step 3 .* of step 1\. Make room"):
+      first.wait()
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+  assert {path.name for path in (tmp_path / "c").iterdir()} == {"1"}
+  said = capfd.readouterr().err
+  assert said.count("warning: the checkpoint of step") == 2
+  assert "Traceback" not in said
+  first.save(4, _place(values, mesh), {"of": 4})
+  first.wait()
+  arrays, metadata = checkpoints().restore(_abstract(mesh, values))
+  assert metadata == {"of": 4}
+  _assert_same_bits(arrays, values)
+
+
 def test_saves_what_was_there_though_the_buffer_is_donated_at_once(checkpoints):
   mesh = _mesh(1, 2)
   update = jax.jit(lambda x: x + 1, donate_argnums=0)
@@ -136,8 +181,6 @@ def test_saves_what_was_there_though_the_buffer_is_donated_at_once(checkpoints):
   assert (np.asarray(x) == 20).all()
 
 
-# After a failed read tensorstore answers to an event loop that Orbax closed.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_flipped_byte_in_any_file_is_never_believed(
   checkpoints, tmp_path, capfd
 ):

@@ -116,6 +116,21 @@ def test_resume_at_step_0_forgets_everything(tmp_path):
   writer.close()
 
 
+def test_resume_before_an_evaluation_drops_what_it_said(tmp_path):
+  writer = metrics.MetricsWriter(str(tmp_path))
+  for step in (2, 4):
+    writer.write(step, step, "train", loss=1)
+    writer.write(step, step, "validation", loss=1)
+  writer.resume(4)
+  assert _steps(tmp_path) == [2, 2, 4, 4]
+  writer.resume(4, evaluation_due=True)
+  assert [
+    (line["step"], line["split"]) for line in metrics.read(str(tmp_path))
+  ][-1] == (4, "train")
+  assert _steps(tmp_path) == [2, 2, 4]
+  writer.close()
+
+
 def test_resume_with_nothing_to_drop_leaves_the_file_alone(tmp_path):
   writer = metrics.MetricsWriter(str(tmp_path))
   _train(writer, range(1, 4))
