@@ -249,6 +249,16 @@ class Checkpoints:
     return f"set aside as {target.name}"
 
 
+def latest_step(directory: str) -> int:
+  """Step of the newest checkpoint, read or not; -1 if there is none.
+
+  Args:
+    directory: of the checkpoints; nothing in it is touched.
+  """
+  folders = pathlib.Path(directory).glob("*")
+  return max((int(p.name) for p in folders if p.name.isdigit()), default=-1)
+
+
 class _NewestAndBest(policies.PreservationPolicy):
   """Which checkpoints stay: some of the newest, and the one of least error."""
 

@@ -36,6 +36,7 @@ def evaluate(
   batches: Iterable[step.Batch],
   mesh: Mesh,
   num_examples: int,
+  max_undecodable: int = 0,
 ) -> dict[str, float]:
   """Counts every example once.
 
@@ -44,12 +45,14 @@ def evaluate(
     batches: on the device; examples of weight 0 only fill up a batch.
     mesh: that they lie on.
     num_examples: that `batches` must hold.
+    max_undecodable: how many of them may be missing.
 
   Returns:
-    `num_examples`, and the means `loss`, `top1_error` and `top5_error`.
+    `num_examples` that were counted, and the means `loss`, `top1_error` and
+    `top5_error`.
 
   Raises:
-    UserError: the batches held another number of examples.
+    UserError: the batches held fewer examples.
   """
   score = step.make_score(mesh)
   totals: dict[str, float] = {}
@@ -59,7 +62,7 @@ def evaluate(
     for name, value in jax.device_get(sums).items():
       totals[name] = totals.get(name, 0.0) + float(value)
   counted = round(totals.pop("weight", 0))
-  if counted != num_examples:
+  if not num_examples - max_undecodable <= counted <= num_examples:
     raise UserError(
       f"the evaluation counted {counted} of {num_examples} examples; the rest"
       " could not be decoded. `python -m alexnet_jax.prepare --check` names"

@@ -102,7 +102,8 @@ def make_train_step(
   Returns:
     A function of (state, batch, statistics, key, learning_rate) that returns
     the next state and the metrics of the batch before the update: `loss`,
-    `top1_error`, `top5_error`, f32[]. The state is donated. The batch has
+    `top1_error`, `top5_error`, f32[]; `num_examples`, f32[], those of weight
+    1; and `finite`, what `all_finite` says. The state is donated. The batch has
     `image` uint8[B,S,S,3], `label`, `index`, `epoch` i32[B] and `weight` f32[B]
     (0: not an example), B over "data"; the key is the seed's.
   """
@@ -135,9 +136,29 @@ def make_train_step(
         gradients, state.velocity, state.net, learning_rate=learning_rate
       )
       net = optax.apply_updates(state.net, updates)
+    metrics["finite"] = all_finite(net)
     return TrainState(state.step + 1, net, velocity), metrics
 
   return jax.jit(train_step, donate_argnums=0)
+
+
+def all_finite(net: AlexNet) -> dict[str, jax.Array]:
+  """Says of each parameter of each tower whether it is finite.
+
+  After an update this covers the gradients too: one that is not finite makes
+  the velocity and the parameter so. Each device looks at its own towers and
+  the host puts the answers together, so nothing is exchanged for it.
+
+  Returns:
+    bool[towers] by name, such as `conv3.kernel`; bool[num_classes] for fc8's
+    bias.
+  """
+  return {
+    ".".join(key.name for key in path[:-1]).removeprefix("towers."): (
+      jnp.isfinite(leaf).all(axis=tuple(range(1, leaf.ndim)))
+    )
+    for path, leaf in jax.tree.leaves_with_path(net)
+  }
 
 
 def make_predict(
@@ -184,9 +205,10 @@ def make_score(mesh: Mesh) -> Callable[..., dict[str, jax.Array]]:
 
 def _mean_metrics(log_probabilities, label, weight):
   sums = _sums(log_probabilities, label, weight)
-  count = jnp.maximum(sums.pop("weight"), 1.0)
+  num_examples = sums.pop("weight")
+  count = jnp.maximum(num_examples, 1.0)
   metrics = {name: value / count for name, value in sums.items()}
-  return metrics["loss"], metrics
+  return metrics["loss"], {**metrics, "num_examples": num_examples}
 
 
 def _sums(log_probabilities, label, weight):

@@ -4,7 +4,8 @@ import dataclasses
 import json
 import math
 import pathlib
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -12,19 +13,50 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from alexnet_jax import config as configs
-from alexnet_jax import datasets, input_pipeline, metrics, sharding, step
+from alexnet_jax import (
+  datasets,
+  input_pipeline,
+  metrics,
+  provenance,
+  sharding,
+  step,
+)
 from alexnet_jax import network as networks
 from alexnet_jax.augment import Augmentation
-from alexnet_jax.checkpoint import Checkpoints
+from alexnet_jax.checkpoint import Checkpoints, latest_step
 from alexnet_jax.command import UserError
 from alexnet_jax.datasets import Source
 from alexnet_jax.evaluate import evaluate, image_statistics
-from alexnet_jax.optimizer import make_schedule, momentum_sgd
+from alexnet_jax.files import write_whole
+from alexnet_jax.lock import WorkdirLock
+from alexnet_jax.network import Network
+from alexnet_jax.optimizer import (
+  Piecewise,
+  Plateau,
+  make_schedule,
+  momentum_sgd,
+)
 from alexnet_jax.timetable import Stopwatch, Timetable
+from alexnet_jax.watch import Stopped, Watch, how_to_go_on
+
+
+class _Job(NamedTuple):
+  """What a configuration asks for, checked before anything is written."""
+
+  network: Network
+  mesh: Mesh
+  schedule: Piecewise | Plateau
+  train: Source
+  validation: Source
+  timetable: Timetable
 
 
 def train_and_evaluate(config: ConfigDict, workdir: str) -> None:
   """Trains as `config` says, from where `workdir` stands to the end.
+
+  SIGTERM and SIGINT save and leave: at the next batch, that is within a step,
+  a batch of the evaluation or a compilation, and the time of a save. However a
+  run ends, the same call goes on, and the outcome is that of one whole run.
 
   Args:
     config: of configs/, locked.
@@ -32,122 +64,218 @@ def train_and_evaluate(config: ConfigDict, workdir: str) -> None:
 
   Raises:
     UserError: a mistake in configuration, data or workdir, before anything is
-      written; or a loss that is not finite.
+      written; or a run that went wrong: numbers not finite, a full disk.
   """
-  _check_workdir(workdir, config)
+  with Watch(config.stall_minutes) as watch:
+    _check_workdir(workdir, config)
+    watch.phase("opening the data")
+    job = _make_job(config)
+    if _is_finished(workdir, job.timetable.total):
+      print(f"{workdir}: finished after {job.timetable.total} steps")
+    else:
+      with WorkdirLock(workdir):
+        _train(job, config, workdir, watch)
+    metrics.print_table(metrics.read(workdir))
+
+
+def _make_job(config: ConfigDict) -> _Job:
   network = networks.from_dict(config.network.to_dict(), config.num_classes)
   mesh = sharding.make_mesh(
     config.mesh.data, config.mesh.model, towers=network.towers
   )
   sharding.check_batch_size(config.batch_size, mesh)
   schedule = make_schedule(**config.schedule)
-  optimizer = momentum_sgd(**config.optimizer)
-  augmentation = Augmentation(**config.augmentation)
   train, validation = _open_splits(config)
   timetable = Timetable(config, len(train))
+  return _Job(network, mesh, schedule, train, validation, timetable)
 
+
+def _train(job: _Job, config: ConfigDict, workdir: str, watch: Watch) -> None:
+  network, mesh, schedule, train, validation, timetable = job
+  optimizer = momentum_sgd(**config.optimizer)
+  augmentation = Augmentation(**config.augmentation)
+
+  watch.phase("reading the checkpoint")
   abstract = step.abstract_state(network, mesh)
-  checkpoints = Checkpoints(f"{workdir}/checkpoints")
+  checkpoints = Checkpoints(
+    f"{workdir}/checkpoints", config.checkpoints_to_keep
+  )
   restored = checkpoints.restore(step.to_dict(abstract))
+  evaluation_due = False
   if restored:
     arrays, metadata = restored
+    _check_data(metadata["data"], job)
     state = step.from_dict(arrays, abstract)
     schedule = dataclasses.replace(schedule, **metadata["schedule"])
+    evaluation_due = metadata["evaluation_due"]
   else:
     state = step.init_state(network, optimizer, config.seed, mesh)
-  start = int(state.step)
-  if start >= timetable.total:
-    print(f"{workdir}: finished after {start} steps")
-    metrics.print_table(metrics.read(workdir))
-    return
+  done = int(state.step)
 
   _write_config(workdir, config)
   writer = metrics.MetricsWriter(workdir)
-  writer.resume(start)
+  writer.resume(done, evaluation_due)
   progress = metrics.Progress(timetable.total, config.batch_size)
-  progress.say(_greeting(config, mesh, train, validation, timetable, start))
+  progress.say(_greeting(config, job, done))
+  watch.phase("computing the statistics of the training images")
   statistics = image_statistics(train, config.image_size, mesh)
   train_step = step.make_train_step(network, augmentation, optimizer, mesh)
   predict = step.make_predict(network, 1, mesh)
   key = sharding.place(jax.random.key(config.seed), sharding.REPLICATED, mesh)
-  batches = input_pipeline.to_device(
-    input_pipeline.train_batches(
-      train,
-      batch_size=config.batch_size,
-      seed=config.seed,
-      start_step=start,
-      size=config.image_size,
-      max_undecodable=config.max_undecodable,
-    ),
-    sharding.batch_sharding(mesh),
-  )
+  options = {
+    "batch_size": config.batch_size,
+    "size": config.image_size,
+    "max_undecodable": config.max_undecodable,
+  }
 
-  def validate(net) -> dict[str, float]:
-    host_batches = input_pipeline.evaluation_batches(
-      validation,
-      batch_size=config.batch_size,
-      size=config.image_size,
-      max_undecodable=config.max_undecodable,
+  def on_device(host_batches) -> Iterator[step.Batch]:
+    batches = input_pipeline.to_device(
+      host_batches, sharding.batch_sharding(mesh)
     )
-    return evaluate(
-      [lambda images: predict(net, images, statistics)],
-      input_pipeline.to_device(host_batches, sharding.batch_sharding(mesh)),
+    return watch.guard(batches, "waiting for images")
+
+  def validate() -> float:
+    """Writes what the validation images say; returns the top-1 error."""
+    progress.phase("evaluating")
+    watch.phase("evaluating")
+    epoch = timetable.epoch(done)
+    errors = evaluate(
+      [lambda images: predict(state.net, images, statistics)],
+      on_device(input_pipeline.evaluation_batches(validation, **options)),
       mesh,
       len(validation),
+      config.max_undecodable,
     )
+    schedule.observe(errors["top1_error"])
+    writer.write(done, epoch, "validation", views=1, **errors)
+    progress.say(
+      f"epoch {epoch:.4g}: validation top-1 error"
+      f" {errors['top1_error']:.2%}, top-5 {errors['top5_error']:.2%},"
+      f" loss {errors['loss']:.4f}"
+    )
+    return errors["top1_error"]
 
+  def save(validation_error: float | None = None) -> None:
+    watch.phase("saving")
+    metadata = _metadata(config, job, schedule, evaluation_due)
+    checkpoints.save(done, step.to_dict(state), metadata, validation_error)
+
+  batches = on_device(
+    input_pipeline.train_batches(
+      train, seed=config.seed, start_step=done, **options
+    )
+  )
   stopwatch = Stopwatch(config.batch_size)
-  with progress:
-    progress.phase("compiling")
-    for now in range(start + 1, timetable.total + 1):
-      with stopwatch.waiting():
-        batch = next(batches)
-      rate = schedule.rate(timetable.epoch(now - 1))
-      state, results = train_step(
-        state, batch, statistics, key, np.float32(rate)
-      )
-      results = {name: float(x) for name, x in results.items()}
-      _check_finite(results["loss"], now, rate)
-      stopwatch.step_ends()
-      progress.advance(now)
-      epoch = timetable.epoch(now)
-      if timetable.logs(now):
-        speed = stopwatch.read()
-        writer.write(
-          now, epoch, "train", learning_rate=rate, **results, **speed
+  undecodable = 0
+  try:
+    with progress:
+      if evaluation_due:  # stopped by a signal before its end
+        validate()
+        evaluation_due = False
+      progress.phase("compiling")
+      watch.phase("compiling the training step")
+      while done < timetable.total:
+        with stopwatch.waiting():
+          batch = next(batches)
+        rate = schedule.rate(timetable.epoch(done))
+        state, results = train_step(
+          state, batch, statistics, key, np.float32(rate)
         )
-        progress.report(now, results["loss"], results["top1_error"], **speed)
-      if timetable.evaluates(now):
-        progress.phase("evaluating")
-        errors = validate(state.net)
-        schedule.observe(errors["top1_error"])
-        writer.write(now, epoch, "validation", views=1, **errors)
-        progress.say(
-          f"epoch {epoch:.4g}: validation top-1 error"
-          f" {errors['top1_error']:.2%}, top-5 {errors['top5_error']:.2%},"
-          f" loss {errors['loss']:.4f}"
-        )
-      if timetable.saves(now):
-        checkpoints.save(
-          now, step.to_dict(state), _metadata(config, mesh, schedule)
-        )
-        stopwatch.pause()
-  checkpoints.close()
-  writer.close()
-  metrics.print_table(metrics.read(workdir))
+        results = jax.device_get(results)
+        done += 1
+        _check_finite(results["loss"], results.pop("finite"), done, rate)
+        undecodable += config.batch_size - int(results.pop("num_examples"))
+        watch.stepped()
+        stopwatch.step_ends()
+        progress.advance(done)
+        if timetable.logs(done):
+          results = {name: float(x) for name, x in results.items()}
+          speed = stopwatch.read()
+          writer.write(
+            done,
+            timetable.epoch(done),
+            "train",
+            learning_rate=rate,
+            **results,
+            undecodable=undecodable,
+            **speed,
+          )
+          undecodable = 0
+          progress.report(done, results["loss"], results["top1_error"], **speed)
+        error = None
+        if timetable.evaluates(done):
+          evaluation_due = True
+          error = validate()
+          evaluation_due = False
+        if timetable.saves(done):
+          save(error)
+          stopwatch.pause()
+    checkpoints.wait()
+  except Stopped:
+    checkpoints.wait()
+    if checkpoints.latest_step() != done:
+      save()
+      checkpoints.wait()
+    print(f"stopped after step {done}; it is saved. {how_to_go_on()}")
+  finally:
+    checkpoints.close()
+    writer.close()
+
+
+def _is_finished(workdir: str, total: int) -> bool:
+  """Whether the last checkpoint and the last evaluation are there."""
+  return latest_step(f"{workdir}/checkpoints") >= total and any(
+    line["split"] == "validation" and line["step"] >= total
+    for line in metrics.read(workdir)
+  )
 
 
 def _check_workdir(workdir: str, config: ConfigDict) -> None:
   """Refuses a workdir of another configuration."""
   path = pathlib.Path(workdir, "config.json")
-  if path.exists():
-    configs.check_resume(json.loads(path.read_text()), configs.to_json(config))
+  if not path.exists():
+    return
+  try:
+    saved = json.loads(path.read_text())
+  except ValueError:
+    raise UserError(
+      f"{path} is damaged: it is no JSON. Put the configuration of this run"
+      " back (every checkpoint's metadata hold it), or choose another"
+      " --workdir."
+    ) from None
+  configs.check_resume(saved, configs.to_json(config))
+
+
+def _check_data(saved: dict[str, str], job: _Job) -> None:
+  """Refuses to go on with other images than the run began with."""
+  now = _data(job)
+  for split in now:
+    if saved[split] != now[split]:
+      raise UserError(
+        f"the {split} images are not those this run began with: they were"
+        f" {saved[split]}, now {now[split]}. Bring that data set back"
+        " (data_dir), or start a new run with another --workdir."
+      )
+
+
+def _data(job: _Job) -> dict[str, str]:
+  return {
+    "train": job.train.fingerprint,
+    "validation": job.validation.fingerprint,
+  }
 
 
 def _write_config(workdir: str, config: ConfigDict) -> None:
   path = pathlib.Path(workdir, "config.json")
-  path.parent.mkdir(parents=True, exist_ok=True)
-  path.write_text(json.dumps(configs.to_json(config), indent=2) + "\n")
+  text = json.dumps(configs.to_json(config), indent=2) + "\n"
+  if not path.exists() or path.read_text() != text:
+    try:
+      write_whole(path, text)
+    except OSError as error:
+      raise UserError(
+        f"{path} cannot be written ({error.strerror}). Make room there, or"
+        " choose another --workdir."
+      ) from None
 
 
 def _open_splits(config: ConfigDict) -> tuple[Source, Source]:
@@ -172,15 +300,9 @@ def _open_splits(config: ConfigDict) -> tuple[Source, Source]:
   )
 
 
-def _greeting(
-  config: ConfigDict,
-  mesh: Mesh,
-  train: Source,
-  validation: Source,
-  timetable: Timetable,
-  start: int,
-) -> str:
+def _greeting(config: ConfigDict, job: _Job, start: int) -> str:
   """What is going to happen, and what to expect of the loss."""
+  _, mesh, _, train, validation, timetable = job
   chance = math.log(config.num_classes)
   played_by = (
     f"{len(validation):,} training images held out"
@@ -199,19 +321,47 @@ def _greeting(
   )
 
 
-def _check_finite(loss: float, now: int, rate: float) -> None:
-  if not math.isfinite(loss):
-    raise UserError(
-      f"the loss is {loss} at step {now} (learning rate {rate:g}). The last"
-      " checkpoint is untouched. Try a lower schedule.learning_rate, check the"
-      " images with `python -m alexnet_jax.prepare --check`, or another seed."
-    )
+def _check_finite(
+  loss: float, finite: dict[str, np.ndarray], done: int, rate: float
+) -> None:
+  """Stops when a number goes wrong.
+
+  Args:
+    loss: of the batch.
+    finite: of the parameters after the update, `step.all_finite`.
+    done: number of the step.
+    rate: its learning rate.
+  """
+  wrong = [name for name, towers in finite.items() if not towers.all()]
+  if math.isfinite(loss) and not wrong:
+    return
+  what = f"the loss is {loss}"
+  if math.isfinite(loss):
+    what = f"parameters are not finite ({', '.join(wrong)})"
+  elif wrong:
+    what += f", and so parameters are no longer finite ({', '.join(wrong)})"
+  raise UserError(
+    f"{what} at step {done} (learning rate {rate:g}). The last checkpoint is"
+    " untouched. Try a lower schedule.learning_rate or another seed in a new"
+    " --workdir, or check the images with `python -m alexnet_jax.prepare"
+    " --check`."
+  )
 
 
-def _metadata(config: ConfigDict, mesh: Mesh, schedule: Any) -> dict[str, Any]:
+def _metadata(
+  config: ConfigDict,
+  job: _Job,
+  schedule: Piecewise | Plateau,
+  evaluation_due: bool,
+) -> dict[str, Any]:
+  """What a checkpoint says beside its arrays; the position in the data is its
+  step, see input_pipeline."""
   return {
     "config": configs.to_json(config),
-    "mesh": dict(mesh.shape),
+    "data": _data(job),
+    "mesh": dict(job.mesh.shape),
     "schedule": dataclasses.asdict(schedule),
-    "versions": {"jax": jax.__version__},
+    "evaluation_due": evaluation_due,
+    "versions": provenance.versions(),
+    "git_commit": provenance.git_commit(),
   }
