@@ -105,18 +105,25 @@ def open_split(name: str, split: str, data_dir: str = "") -> Source:
   """
   if re.fullmatch("patterns([/:].*)?", name):
     name, data_dir = _generated(name, data_dir)
-  directory = _find_dataset(name, data_dir)
-  builder = tfds.builder_from_directory(directory)
-  info = builder.info
+  directory = find_dataset(name, data_dir)
+  info = tfds.builder_from_directory(directory).info
   if info.file_format != tfds.core.FileFormat.ARRAY_RECORD:
     raise UserError(
       f"Dataset {name} in {directory} is stored as"
       f" {info.file_format.value}, which allows no random access; only"
       " array_record does. Convert it once: python -m alexnet_jax.prepare"
-      f" --source=tfds:{name} --source_dir={_base_directory(data_dir)}"
-      f" --data_dir=NEW, then read {_prepared_name(name)} from NEW."
+      f" --source=tfds:{name} --source_dir={base_directory(data_dir)}"
+      f" --data_dir=NEW, then read {prepared_name(name)} from NEW."
     )
-  image_key, label_key = _supervised_keys(info, name)
+  return open_directory(directory, split)
+
+
+def open_directory(directory: str, split: str) -> Source:
+  """Opens a split of the tfds dataset in a folder; as `open_split`."""
+  builder = tfds.builder_from_directory(directory)
+  info = builder.info
+  name = info.full_name
+  image_key, label_key = supervised_keys(info)
   try:
     files = [part.filename for part in info.splits[split].file_instructions]
     records = builder.as_data_source(
@@ -135,16 +142,17 @@ def open_split(name: str, split: str, data_dir: str = "") -> Source:
     raise UserError(
       f"Dataset {name} is not whole: {missing[0]} is missing"
       f" ({len(missing)} of {len(files)} files of {split}). Copy it again, or"
-      f" remove {directory}. {_how_to_prepare(name, data_dir)}"
+      f" remove {directory} and prepare it anew (python -m"
+      " alexnet_jax.prepare)."
     )
   label = info.features[label_key]
   return Source(
     _Examples(records, image_key, label_key),
     # A set without label names still has classes.
     label.names or map(str, range(label.num_classes)),
-    fingerprint=f"{info.full_name}:{split}:{len(records)}:"
+    fingerprint=f"{name}:{split}:{len(records)}:"
     + _digest(pathlib.Path(directory, "dataset_info.json").read_bytes()),
-    name=f"{info.full_name} {split}",
+    name=f"{name} {split}",
     directory=directory,
   )
 
@@ -188,10 +196,14 @@ def permutation(count: int, *seed: int) -> np.ndarray:
   return np.argsort(bits, kind="stable")
 
 
-def _find_dataset(name: str, data_dir: str) -> str:
-  """The folder of the newest version there is, or of the one named."""
+def find_dataset(name: str, data_dir: str) -> str:
+  """The folder of the newest version there is, or of the one named.
+
+  Raises:
+    UserError: there is none.
+  """
   path, _, version = name.partition(":")
-  folder = _base_directory(data_dir) / path
+  folder = base_directory(data_dir) / path
   found = [
     entry
     for entry in (folder.iterdir() if folder.is_dir() else ())
@@ -212,7 +224,7 @@ def _find_dataset(name: str, data_dir: str) -> str:
 
 def _how_to_prepare(name: str, data_dir: str) -> str:
   original = name.removesuffix("_256")
-  target = f"--data_dir={_base_directory(data_dir)}"
+  target = f"--data_dir={base_directory(data_dir)}"
   if original in ("imagenet2012", "imagenet2010"):
     year = original.removeprefix("imagenet")
     return (
@@ -228,11 +240,13 @@ def _how_to_prepare(name: str, data_dir: str) -> str:
   )
 
 
-def _prepared_name(name: str) -> str:
-  return re.sub(r"\W", "_", name) + "_256"
+def prepared_name(name: str, size: int = 256) -> str:
+  """What `prepare` calls its version of a dataset by default."""
+  return re.sub(r"\W", "_", f"{name}_{size}")
 
 
-def _base_directory(data_dir: str) -> pathlib.Path:
+def base_directory(data_dir: str) -> pathlib.Path:
+  """The folder that holds datasets; tfds' own for ""."""
   default = os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")
   return pathlib.Path(data_dir or default).expanduser()
 
@@ -256,8 +270,12 @@ def _own_directory(data_dir: str) -> str:
   return data_dir if own else ""
 
 
-def _supervised_keys(info, name: str) -> tuple[str, str]:
-  """The names of the image and of the label among a dataset's features."""
+def supervised_keys(info) -> tuple[str, str]:
+  """The names of the image and of the label among a dataset's features.
+
+  Raises:
+    UserError: it has no such two.
+  """
   keys = info.supervised_keys or ("image", "label")
   kinds = (tfds.features.Image, tfds.features.ClassLabel)
   if len(keys) != 2 or not all(
@@ -265,8 +283,9 @@ def _supervised_keys(info, name: str) -> tuple[str, str]:
     for key, kind in zip(keys, kinds, strict=True)
   ):
     raise UserError(
-      f"Dataset {name} is no image classification set: it has the features"
-      f" {', '.join(info.features)}, and an image and a class label are wanted."
+      f"Dataset {info.full_name} is no image classification set: it has the"
+      f" features {', '.join(info.features)}; an image and a class label are"
+      " wanted."
     )
   return keys
 
@@ -391,12 +410,15 @@ def _sum_over(source: Source, size: int) -> Moments:
   return total
 
 
-def save_statistics(path: str, result: Statistics, fingerprint: str) -> None:
-  """Writes them as .npz, atomically."""
+def save_statistics(
+  path: str, result: Statistics, fingerprint: str, **more: np.ndarray
+) -> None:
+  """Writes them as .npz, atomically, with more arrays for the curious."""
   os.makedirs(os.path.dirname(path), exist_ok=True)
   unfinished = f"{path}.{os.getpid()}.tmp"
   with open(unfinished, "wb") as file:
-    np.savez(file, fingerprint=fingerprint, **dataclasses.asdict(result))
+    arrays = dataclasses.asdict(result) | more
+    np.savez(file, fingerprint=fingerprint, **arrays)
   os.replace(unfinished, path)
 
 

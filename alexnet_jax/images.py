@@ -4,8 +4,10 @@ What the 2012 tools made of each image before training (paper, section 2;
 `make-data` of cuda-convnet2).
 """
 
+import contextlib
 import io
 import re
+import threading
 import warnings
 
 import cv2
@@ -13,8 +15,11 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
-MAX_PIXELS = 2**30 // 4 // 3  # Pillow's own bound, 89 million: 268 MB as RGB
+MAX_PIXELS = 2**26  # 8192 x 8192: 200 MB as RGB
 MAX_ASPECT = 8  # what lies further out than this is far outside the crop
+
+LARGE = 2**24  # pixels; a photograph seldom has more
+_one_large_image = threading.Lock()
 
 # Pillow only warns of a decompression bomb; here it is an image refused.
 warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
@@ -26,50 +31,47 @@ class UndecodableImage(ValueError):
   """Bytes that no decoder makes an image of; the message is the reason."""
 
 
-def decode(encoded: bytes) -> np.ndarray:
+def decode(encoded: bytes, upright: bool = False) -> np.ndarray:
   """Makes uint8[H,W,3] RGB of a JPEG, PNG or whatever else Pillow reads.
 
   Greyscale is repeated, CMYK converted (Adobe's inverted kind too), what is
-  transparent lies on white, of 16 bits the upper 8 count. EXIF orientation is
-  ignored, as in 2012 and by every ImageNet pipeline since.
+  transparent lies on white, of 16 bits the upper 8 count.
+
+  Args:
+    encoded: the file's bytes.
+    upright: whether to turn the image as its EXIF orientation says; nobody
+      does so with ImageNet, in 2012 or since.
 
   Raises:
     UndecodableImage: damaged, no image, or more than MAX_PIXELS; images too
       large are refused before they are decoded.
   """
+  image = None
   if encoded[:3] == b"\xff\xd8\xff":
     try:
       height, width, colors, _ = simplejpeg.decode_jpeg_header(encoded)
-      if height * width > MAX_PIXELS:
-        raise UndecodableImage(_too_large(height, width))
+      _check_size(height, width)
       if colors in ("YCbCr", "RGB", "Gray"):  # CMYK is Pillow's
-        return simplejpeg.decode_jpeg(encoded)
+        image = simplejpeg.decode_jpeg(encoded)
     except UndecodableImage:
       raise
     except ValueError:
       pass  # damaged, perhaps harmlessly: Pillow decides
-  return _decode_with_pillow(encoded)
+  if image is None:
+    image = _decode_with_pillow(encoded)
+  return _turn(image, encoded) if upright else image
 
 
 def _decode_with_pillow(encoded: bytes) -> np.ndarray:
   try:
-    with Image.open(io.BytesIO(encoded)) as image:
-      if image.width * image.height > MAX_PIXELS:
-        raise UndecodableImage(_too_large(image.height, image.width))
-      if image.has_transparency_data:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image)
-      elif image.mode.startswith("I;16"):
-        levels = np.asarray(image).astype(np.uint16)  # either byte order
-        image = Image.fromarray((levels >> 8).astype(np.uint8))
-      elif image.mode in ("I", "F"):
-        raise UndecodableImage("32-bit levels, whose range nothing tells")
-      return np.array(image.convert("RGB"))
+    with _open(encoded) as image:
+      _check_size(image.height, image.width)
+      # Pillow wants several copies: one such image at a time bounds memory.
+      large = image.height * image.width > LARGE
+      with _one_large_image if large else contextlib.nullcontext():
+        return np.array(_to_rgb(image))
   except UndecodableImage:
     raise
-  except Image.DecompressionBombError as error:
-    raise UndecodableImage(str(error)) from error
   # Damaged files make Pillow's readers raise nearly anything.
   except Exception as error:
     reason = str(error) or type(error).__name__
@@ -78,8 +80,44 @@ def _decode_with_pillow(encoded: bytes) -> np.ndarray:
     raise UndecodableImage(reason) from error
 
 
-def _too_large(height: int, width: int) -> str:
-  return f"{width} x {height} pixels are more than {MAX_PIXELS:,}"
+def _open(encoded: bytes) -> Image.Image:
+  return Image.open(io.BytesIO(encoded))
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+  if image.has_transparency_data:
+    image = image.convert("RGBA")
+    white = Image.new("RGBA", image.size, "white")
+    image = Image.alpha_composite(white, image)
+  elif image.mode.startswith("I;16"):
+    levels = np.asarray(image).astype(np.uint16)  # either byte order
+    image = Image.fromarray((levels >> 8).astype(np.uint8))
+  elif image.mode in ("I", "F"):
+    raise UndecodableImage("32-bit levels, whose range nothing tells")
+  return image.convert("RGB")
+
+
+def _turn(image: np.ndarray, encoded: bytes) -> np.ndarray:
+  """Turns an image upright as its EXIF orientation (1 to 8) says."""
+  try:
+    with _open(encoded) as opened:
+      orientation = opened.getexif().get(0x0112, 1)
+  except Exception:  # the pixels were read, so the image counts
+    return image
+  if orientation in (5, 6, 7, 8):  # stored with rows and columns exchanged
+    image = image.swapaxes(0, 1)
+  if orientation in (3, 4, 7, 8):
+    image = image[::-1]
+  if orientation in (2, 3, 6, 7):
+    image = image[:, ::-1]
+  return np.ascontiguousarray(image)
+
+
+def _check_size(height: int, width: int) -> None:
+  if height * width > MAX_PIXELS:
+    raise UndecodableImage(
+      f"{width} x {height} pixels are more than {MAX_PIXELS:,}"
+    )
 
 
 def rescale(image: np.ndarray, size: int = 256) -> np.ndarray:
