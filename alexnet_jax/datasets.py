@@ -7,6 +7,7 @@ without TensorFlow.
 import concurrent.futures
 import dataclasses
 import hashlib
+import io
 import os
 import pathlib
 import re
@@ -19,7 +20,7 @@ import rich.progress
 import tensorflow_datasets as tfds
 from tensorflow_datasets.proto import tf_example_pb2
 
-from alexnet_jax import patterns
+from alexnet_jax import files, patterns
 from alexnet_jax.command import UserError
 from alexnet_jax.images import UndecodableImage, decode, rescale
 
@@ -125,7 +126,7 @@ def open_directory(directory: str, split: str) -> Source:
   name = info.full_name
   image_key, label_key = supervised_keys(info)
   try:
-    files = [part.filename for part in info.splits[split].file_instructions]
+    parts = [part.filename for part in info.splits[split].file_instructions]
     records = builder.as_data_source(
       split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES
     )
@@ -137,11 +138,11 @@ def open_directory(directory: str, split: str) -> Source:
       f"Dataset {name} in {directory} has no split {split!r}. It has {there}."
       " Name one of these, or a slice such as train[:90%]."
     ) from error
-  missing = [file for file in files if not os.path.isfile(file)]
+  missing = [path for path in parts if not os.path.isfile(path)]
   if missing:
     raise UserError(
       f"Dataset {name} is not whole: {missing[0]} is missing"
-      f" ({len(missing)} of {len(files)} files of {split}). Copy it again, or"
+      f" ({len(missing)} of {len(parts)} files of {split}). Copy it again, or"
       f" remove {directory} and prepare it anew (python -m"
       " alexnet_jax.prepare)."
     )
@@ -414,12 +415,10 @@ def save_statistics(
   path: str, result: Statistics, fingerprint: str, **more: np.ndarray
 ) -> None:
   """Writes them as .npz, atomically, with more arrays for the curious."""
-  os.makedirs(os.path.dirname(path), exist_ok=True)
-  unfinished = f"{path}.{os.getpid()}.tmp"
-  with open(unfinished, "wb") as file:
-    arrays = dataclasses.asdict(result) | more
-    np.savez(file, fingerprint=fingerprint, **arrays)
-  os.replace(unfinished, path)
+  content = io.BytesIO()
+  arrays = dataclasses.asdict(result) | more
+  np.savez(content, fingerprint=fingerprint, **arrays)
+  files.write_whole(path, content.getvalue())
 
 
 def _load_statistics(path: str, fingerprint: str, size: int):

@@ -29,7 +29,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from absl import flags
 
-from alexnet_jax import command, datasets, originals, shards
+from alexnet_jax import command, datasets, files, originals, shards
 from alexnet_jax.command import UserError
 from alexnet_jax.lock import WorkdirLock
 
@@ -263,9 +263,7 @@ def _begin(folder: pathlib.Path, plan: dict[str, Any]) -> None:
       _compare(json.loads(kept.read_text()), plan, folder, "was begun")
     for part in ("data", "facts"):
       (folder / part).mkdir(exist_ok=True)
-    unfinished = kept.with_suffix(".tmp")
-    unfinished.write_text(json.dumps(plan))
-    os.replace(unfinished, kept)
+    files.write_whole(kept, json.dumps(plan))
   except OSError as error:
     raise UserError(f"{folder} cannot be written: {error.strerror}.") from error
 
