@@ -42,7 +42,13 @@ def exchange(parts: Sequence[jax.Array]) -> jax.Array:
   return lax.all_gather(local, MODEL, axis=local.ndim - 1, tiled=True)
 
 
-def make_mesh(data: int = 0, model: int = 0, *, towers: int = 2) -> Mesh:
+def make_mesh(
+  data: int = 0,
+  model: int = 0,
+  *,
+  towers: int = 2,
+  devices: Sequence[jax.Device] | None = None,
+) -> Mesh:
   """The device mesh ("data", "model").
 
   On a CPU the devices are made here, as many as the mesh asks for (up to 8; 2
@@ -52,6 +58,7 @@ def make_mesh(data: int = 0, model: int = 0, *, towers: int = 2) -> Mesh:
     data: devices along "data"; 0: all that "model" leaves.
     model: devices along "model"; 0: one a tower if there are enough, else 1.
     towers: the network's towers; each device holds towers / model of them.
+    devices: what there is; default: all that this process sees or makes.
 
   Raises:
     UserError: `model` does not divide `towers`, or devices are too few.
@@ -67,8 +74,9 @@ def make_mesh(data: int = 0, model: int = 0, *, towers: int = 2) -> Mesh:
       f" device holds towers / mesh.model of them. Set mesh.model to a divisor"
       f" of {towers}."
     )
-  _make_cpu_devices(data, model)
-  devices = jax.devices()
+  if devices is None:
+    _make_cpu_devices(data, model)
+    devices = jax.devices()
   if not model:
     model = towers if len(devices) // max(data, 1) >= towers else 1
   if not data:
