@@ -1,0 +1,273 @@
+"""Every number of the paper, the authors' own log of it, and ours.
+
+  python -m experiments.paper_tables [--workdir=DIR,...] [--json=FILE]
+
+Ours comes from the committed results, and from the runs named: these are
+evaluated on the split that a number is about, in one view or ten. Several runs
+of ILSVRC-2012 are an ensemble too: once with equal weights, and once with
+weights fitted to the validation labels, which is what the authors' script
+offered (`avg-valid.py`) and is tuned on the images that it is measured on.
+"""
+
+import json
+import pathlib
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from absl import flags
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from alexnet_jax import (
+  claims,
+  command,
+  comparison,
+  datasets,
+  input_pipeline,
+  sharding,
+)
+from alexnet_jax import config as configs
+from alexnet_jax import evaluate as evaluation
+from alexnet_jax import network as networks
+from alexnet_jax.comparison import Ours
+
+GRID = np.arange(21) / 20  # the weights that the authors' search tried
+
+
+def probabilities(
+  workdir: str, *, split: str, views: int, data_dir: str = ""
+) -> tuple[np.ndarray, np.ndarray]:
+  """What a run's network says of every example of a split.
+
+  Args:
+    workdir: of the run.
+    split: "train", "validation" or "test" of its configuration.
+    views: 1 or 10, averaged.
+    data_dir: "" for the configuration's.
+
+  Returns:
+    The probabilities f32[N,num_classes], and the labels i32[N].
+  """
+  config = evaluation.load_config(workdir)
+  network = networks.from_dict(config["network"], config["num_classes"])
+  mesh = sharding.make_mesh(towers=network.towers)
+  data = mesh.shape[sharding.DATA]
+  batch_size = -(-config["batch_size"] // data) * data
+  source = datasets.open_split(
+    config["dataset"], config["splits"][split], data_dir or config["data_dir"]
+  )
+  predict = evaluation.load_predictor(workdir, mesh, views, data_dir)
+  batches = input_pipeline.evaluation_batches(
+    source, batch_size=batch_size, size=config["image_size"]
+  )
+  total = -(-len(source) // batch_size)
+  found, labels = [], []
+  for batch in track(batches, f"{workdir} {split}", total, transient=True):
+    real = batch["weight"] > 0
+    images = jax.device_put(batch["image"], sharding.batch_sharding(mesh))
+    found.append(np.exp(np.asarray(predict(images)))[real])
+    labels.append(batch["label"][real])
+  return np.concatenate(found), np.concatenate(labels)
+
+
+def top_error(found: np.ndarray, labels: np.ndarray, k: int) -> float:
+  """The share of examples whose label is not among the `k` most probable.
+
+  Of classes that tie for the last places each counts in part.
+  """
+  own = np.take_along_axis(found, labels[:, np.newaxis], axis=1)
+  above = (found > own).sum(axis=1)
+  ties = (found == own).sum(axis=1)
+  return float(1 - np.clip((k - above) / ties, 0, 1).mean())
+
+
+def average(each: Sequence[np.ndarray], weights: Sequence[float]) -> np.ndarray:
+  """The weighted sum of several networks' probabilities, f32[N,classes]."""
+  return sum(
+    np.float32(weight) * found
+    for weight, found in zip(weights, each, strict=True)
+  )
+
+
+def fit_weights(
+  each: Sequence[np.ndarray], labels: np.ndarray, k: int = 5
+) -> list[float]:
+  """The weights of least top-k error, one coordinate at a time, from ones.
+
+  Each is set to the best of 0, 0.05, ..., 1 while the others stand, round and
+  round until nothing changes; a tie changes nothing.
+  """
+  weights = [1.0] * len(each)
+  least = top_error(average(each, weights), labels, k)
+  changed = True
+  while changed:
+    changed = False
+    for i in range(len(each)):
+      rest = average(each, [*weights[:i], 0.0, *weights[i + 1 :]])
+      for value in GRID:
+        if not (value or any(weights[:i] + weights[i + 1 :])):
+          continue  # no network at all
+        error = top_error(rest + np.float32(value) * each[i], labels, k)
+        if error < least:
+          least, weights[i], changed = error, float(value), True
+  return weights
+
+
+def of_runs(
+  workdirs: Sequence[str], data_dir: str = ""
+) -> tuple[dict[str, Ours], list[dict[str, Any]]]:
+  """Evaluates runs for every claim that they can answer.
+
+  Returns:
+    Our numbers by the claims' keys, and what was measured: one dict a run or
+    ensemble, with `workdirs`, `config`, `dataset`, `split`, `views`,
+    `weights`, `top1_error` and `top5_error`.
+  """
+  known = sorted(map(str, pathlib.Path("configs").glob("[!_]*.py")))
+  runs = {path: evaluation.load_config(path) for path in workdirs}
+  names = {
+    path: comparison.name_of(config, known) for path, config in runs.items()
+  }
+  measured = []
+  for dataset in sorted({_dataset(config) for config in runs.values()}):
+    group = [path for path in workdirs if _dataset(runs[path]) == dataset]
+    split = "test" if dataset == "imagenet2010" else "validation"
+    for views in (1, 10):
+      each = []
+      for path in group:
+        found, labels = probabilities(
+          path, split=split, views=views, data_dir=data_dir
+        )
+        each.append(found)
+        where = {"dataset": dataset, "split": split, "views": views}
+        entry = {"workdirs": [path], "config": names[path], **where}
+        measured.append(entry | _errors(found, labels, [1.0]))
+      if len(group) > 1:
+        for weights in ([1.0] * len(group), fit_weights(each, labels)):
+          entry = {"workdirs": group, "config": "ensemble", **where}
+          entry |= {"pretrained": sum(_has_conv6(runs[path]) for path in group)}
+          found = average(each, weights)
+          measured.append(entry | _errors(found, labels, weights))
+  return _answers(measured, runs), measured
+
+
+def _answers(
+  measured: list[dict[str, Any]], runs: dict[str, dict[str, Any]]
+) -> dict[str, Ours]:
+  """Which claims the measured errors answer."""
+
+  def error(net, names, metric):
+    for entry in measured:
+      paths = entry["workdirs"]
+      pretrained = sum(_has_conv6(runs[path]) for path in paths)
+      plain = len(paths) > 1 or net.pretrained or entry["config"] in names
+      if (
+        entry["dataset"] == net.dataset
+        and entry["views"] == net.views
+        and len(paths) == net.nets
+        and pretrained == net.pretrained
+        and plain
+      ):
+        return entry[metric], " + ".join(paths)
+    return None
+
+  answers = {}
+  for claim in claims.ERRORS:
+    if claim.net is None:
+      continue
+    metric = claim.measure.replace("-", "").replace(" ", "_")
+    found = [error(claim.net, claim.net.configs, metric)]
+    if claim.net.less:
+      found.append(error(claim.net, claim.net.less, metric))
+    if all(found):
+      value = found[0][0] - (found[1][0] if claim.net.less else 0)
+      source = " less ".join(text for _, text in found)
+      answers[claim.key] = Ours(value, source)
+  return answers
+
+
+def _errors(found, labels, weights) -> dict[str, Any]:
+  return {
+    "weights": list(weights),
+    "tuned_on_validation": any(weight != weights[0] for weight in weights),
+    "num_examples": len(labels),
+    "top1_error": top_error(found, labels, 1),
+    "top5_error": top_error(found, labels, 5),
+  }
+
+
+def _dataset(config: dict[str, Any]) -> str:
+  return config["dataset"].split(":")[0].removesuffix("_256")
+
+
+def _has_conv6(config: dict[str, Any]) -> bool:
+  return bool(config["network"]["conv6"]["features"])
+
+
+def collect(
+  workdirs: Sequence[str] = (), data_dir: str = ""
+) -> dict[str, list[dict[str, Any]]]:
+  """The tables as JSON: `claims` (`comparison.table`) and `measured`."""
+  text = comparison.sizes(configs.load("configs/paper.py"))
+  ours = {key: Ours(value, "configs/paper.py") for key, value in text.items()}
+  ours |= comparison.committed()
+  answers, measured = of_runs(workdirs, data_dir) if workdirs else ({}, [])
+  return {"claims": comparison.table(ours | answers), "measured": measured}
+
+
+def show(tables: dict[str, list[dict[str, Any]]], console: Console) -> None:
+  """Prints them."""
+  table = Table("", "", "", "paper", "logged", "in run", "ours", "difference")
+  notes = []
+  for row in tables["claims"]:
+    mark = ""
+    if row["note"]:
+      notes += [row["note"]] if row["note"] not in notes else []
+      mark = f" ({notes.index(row['note']) + 1})"
+    paper, logged, ours, difference = comparison.shown(row)
+    what = f"{row['what']}{mark}"
+    measure = row["measure"]
+    table.add_row(
+      row["where"], what, measure, paper, logged, row["run"], ours, difference
+    )
+  console.print(table)
+  for number, note in enumerate(notes, 1):
+    console.print(f"({number}) {note}", markup=False, highlight=False)
+  for row in tables["claims"]:
+    if row["source"] not in ("", "configs/paper.py"):
+      text = f"ours, {row['key']}: {row['source']}"
+      console.print(text, markup=False, highlight=False)
+  for entry in tables["measured"]:
+    tuned = (
+      f"; weights {entry['weights']}, TUNED on these labels"
+      if entry["tuned_on_validation"]
+      else ""
+    )
+    console.print(
+      f"{' + '.join(entry['workdirs'])} ({entry['config'] or 'own config'}):"
+      f" {entry['dataset']} {entry['split']}, {entry['num_examples']:,} images,"
+      f" {entry['views']} view(s): top-1 error {entry['top1_error']:.6f}, top-5"
+      f" {entry['top5_error']:.6f}{tuned}",
+      markup=False,
+      highlight=False,
+    )
+
+
+def main() -> None:
+  flag = flags.FLAGS
+  tables = collect(flag.workdir, flag.data_dir)
+  # Where there is no terminal, 80 columns would be assumed, and words broken.
+  show(tables, Console(width=None if sys.stdout.isatty() else 160))
+  if flag.json:
+    pathlib.Path(flag.json).write_text(json.dumps(tables, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+  flags.DEFINE_list("workdir", [], "of runs, evaluated for these tables")
+  flags.DEFINE_string("data_dir", "", "of the data sets, if they have moved")
+  flags.DEFINE_string("json", "", "file to write the tables to")
+  command.run(main)
