@@ -108,37 +108,88 @@ def local_response_norm(
   return x * (k + alpha * squares) ** -beta
 
 
-def max_pool(x: jax.Array, *, size: int = 3, stride: int = 2) -> jax.Array:
+def within_map_norm(
+  x: jax.Array, *, k: float, n: int, alpha: float, beta: float
+) -> jax.Array:
+  """As `local_response_norm`, but over the n x n places around in its own map.
+
+  Not in the paper; `rnorm` of the 2012 source, whose alpha is the configured
+  scale divided by n^2. Places outside the map count nothing.
+
+  Args:
+    x: f32[B,H,W,C].
+
+  Returns:
+    f32[B,H,W,C].
+  """
+  around = (n // 2, n - 1 - n // 2)
+  squares = lax.reduce_window(
+    x * x,
+    np.zeros((), x.dtype),
+    lax.add,
+    window_dimensions=(1, n, n, 1),
+    window_strides=(1, 1, 1, 1),
+    padding=((0, 0), around, around, (0, 0)),
+  )
+  return x * (k + alpha * squares) ** -beta
+
+
+def max_pool(
+  x: jax.Array, *, size: int = 3, stride: int = 2, overhang: bool = True
+) -> jax.Array:
   """Section 3.4: overlapping max-pooling, f32[B,H,W,C] -> f32[B,H',W',C].
 
   The last window may hang over the edge: H' = 1 + ceil((H - size) / stride), as
-  in the 2012 source. At 55, 27 and 13 with 3/2 no window does.
+  in the 2012 source; without `overhang` it is floor. At 55, 27 and 13 with 3/2
+  no window does, and the two agree.
   """
-  overhang = [-(length - size) % stride for length in x.shape[1:3]]
+  return _pool(x, -np.inf, lax.max, size, stride, overhang)
+
+
+def avg_pool(
+  x: jax.Array, *, size: int = 3, stride: int = 2, overhang: bool = True
+) -> jax.Array:
+  """The mean of each window's places inside the map; windows as `max_pool`."""
+  sums = _pool(x, 0, lax.add, size, stride, overhang)
+  places = np.ones((1, *x.shape[1:3], 1), x.dtype)
+  return sums / _pool(places, 0, lax.add, size, stride, overhang)
+
+
+def _pool(x, empty, reduce, size, stride, overhang):
+  after = [
+    -(length - size) % stride if overhang else 0 for length in x.shape[1:3]
+  ]
   return lax.reduce_window(
     x,
-    np.array(-np.inf, x.dtype),
-    lax.max,
+    np.array(empty, x.dtype),
+    reduce,
     window_dimensions=(1, size, size, 1),
     window_strides=(1, stride, stride, 1),
-    padding=((0, 0), (0, overhang[0]), (0, overhang[1]), (0, 0)),
+    padding=((0, 0), (0, after[0]), (0, after[1]), (0, 0)),
   )
 
 
 def dropout(
-  x: jax.Array, keys: jax.Array | None, *, rate: float = 0.5
+  x: jax.Array,
+  keys: jax.Array | None,
+  *,
+  rate: float = 0.5,
+  inverted: bool = False,
 ) -> jax.Array:
   """Section 4.2: units set to zero in training, scaled down in evaluation.
 
-  Nothing is rescaled in training (this is not "inverted" dropout).
+  Nothing is rescaled in training, unless it is "inverted" dropout: that scales
+  up in training and leaves evaluation alone.
 
   Args:
-    x: f32[B,units].
+    x: f32[B,...].
     keys: key<fry>[B], one an example; None in evaluation.
 
   Returns:
-    f32[B,units].
+    f32[B,...].
   """
+  if inverted:
+    x = x / (1 - rate)
   if keys is None:
     return x * (1 - rate)
   keep = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - rate, x.shape[1:]))(

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
-from alexnet_jax import layers
+from alexnet_jax import layers, local
 from alexnet_jax.network import LAYERS, Network, shapes
 from alexnet_jax.sharding import MODEL, REPLICATED, TOWERS, exchange
 
@@ -31,10 +31,13 @@ class Tower(nnx.Module):
     for name, layer, inputs, _, _ in shapes(network):
       options = {"std": layer.std, "bias": layer.bias}
       options["key"] = keys[LAYERS.index(name)]
-      if layer.size:
-        options |= {"size": layer.size, "stride": layer.stride}
-        options |= {"padding": layer.padding, "groups": layer.groups}
-        module = layers.Conv(inputs[-1], layer.features, **options)
+      kernel = {"size": layer.size, "stride": layer.stride}
+      kernel["padding"] = layer.padding
+      if layer.local:
+        module = local.LocalConv(inputs, layer.features, **kernel, **options)
+      elif layer.size:
+        kernel["groups"] = layer.groups
+        module = layers.Conv(inputs[-1], layer.features, **kernel, **options)
       else:
         module = layers.Linear(inputs[-1], layer.features, **options)
       setattr(self, name, module)
@@ -60,16 +63,20 @@ class Tower(nnx.Module):
     match what:
       case "relu":
         return jax.nn.relu(x)
+      case "tanh":
+        return jnp.tanh(x)
+      case "sigmoid":
+        return jax.nn.sigmoid(x)
       case "lrn":
-        return layers.local_response_norm(
-          x, k=net.lrn_k, n=net.lrn_n, alpha=net.lrn_alpha, beta=net.lrn_beta
-        )
+        return layers.local_response_norm(x, **net.lrn)
+      case "within_map_norm":
+        return layers.within_map_norm(x, **net.within_map)
       case "pool":
-        return layers.max_pool(x, size=net.pool_size, stride=net.pool_stride)
+        return layers.max_pool(x, **net.pooling)
+      case "avg_pool":
+        return layers.avg_pool(x, **net.pooling)
       case "dropout":
-        return layers.dropout(
-          x, _fold_in(keys, layer_index), rate=net.dropout_rate
-        )
+        return layers.dropout(x, _fold_in(keys, layer_index), **net.dropout)
     raise ValueError(f"{what!r} is none of network.STEPS")
 
 
@@ -151,8 +158,9 @@ def activations(
     return x
 
   x = each([images] * len(towers), "conv1", "conv2")  # each f32[B,13,13,128]
-  x = each(both("conv3", x), "conv3", "conv4", "conv5")  # f32[B,13,13,256]
-  x = each(both("conv6", x), "conv6")  # neither, in the paper's main network
+  x = each(both("conv3", x), "conv3")  # f32[B,13,13,256]
+  x = each(both("conv4", x), "conv4", "conv5")  # its own; both's if no conv3
+  x = each(both("conv6", x), "conv6")  # not in the paper's main network
   x = each(both("fc6", x), "fc6")  # f32[B,6,6,256]
   x = each(both("fc7", x), "fc7")  # f32[B,4096]
   each(x, "fc8")  # each f32[B,1000]: the classes, as this tower scores them

@@ -20,9 +20,10 @@ class Layer:
     features: kernels or units of one tower.
     size, stride, padding, groups: of the convolution; padding is (before,
       after), the same in both directions.
+    local: each place has kernels of its own (the CIFAR nets of cuda-convnet).
     std: standard deviation of the initial weights (section 5).
     bias: initial bias (section 5); None: the layer has none.
-    then: what follows, in this order: "relu", "lrn", "pool", "dropout".
+    then: what follows, in this order: words of STEPS.
   """
 
   features: int
@@ -30,6 +31,7 @@ class Layer:
   stride: int = 1
   padding: tuple[int, int] = (0, 0)
   groups: int = 1
+  local: bool = False
   std: float = 0.01
   bias: float | None = 0.0
   then: tuple[str, ...] = ("relu",)
@@ -46,6 +48,16 @@ class Network:
     exchanges: the layers before which the towers exchange what they have (for
       fc8: after which their class scores are summed).
     conv6: only in the network pre-trained on all of ImageNet (section 6).
+    lrn_k, lrn_n, lrn_alpha, lrn_beta: section 3.3; alpha multiplies the sum of
+      squares as printed (the 2012 source, Caffe and PyTorch divide it by n).
+    within_map_k, ...: the same over n x n places of one map; alpha multiplies
+      the sum. Not in the paper; the 2012 source has it after conv2.
+    pool_size, pool_stride: of max-pooling (section 3.4) and average pooling.
+    pool_overhang: whether the last window may hang over the edge (2012 source,
+      Caffe) or only whole windows count (PyTorch).
+    dropout_inverted: scale up in training instead of down in evaluation (Caffe,
+      PyTorch); another network unless fc7 and fc8 are rescaled.
+    fc8_std: standard deviation of fc8's initial weights.
   """
 
   num_classes: int = 1000
@@ -81,9 +93,15 @@ class Network:
   lrn_n: int = 5
   lrn_alpha: float = 1e-4
   lrn_beta: float = 0.75
+  within_map_k: float = 1.0
+  within_map_n: int = 5
+  within_map_alpha: float = 1e-3 / 25
+  within_map_beta: float = 0.75
   pool_size: int = 3
   pool_stride: int = 2
+  pool_overhang: bool = True
   dropout_rate: float = 0.5
+  dropout_inverted: bool = False
 
   @property
   def fc8(self) -> Layer:
@@ -95,6 +113,26 @@ class Network:
     return Layer(self.num_classes, std=self.fc8_std, bias=None, then=())
 
   fc8_std: float = 0.01
+
+  # The constants above as the functions of `layers` name them.
+  @property
+  def lrn(self) -> dict[str, Any]:
+    return self._constants("lrn", "k", "n", "alpha", "beta")
+
+  @property
+  def within_map(self) -> dict[str, Any]:
+    return self._constants("within_map", "k", "n", "alpha", "beta")
+
+  @property
+  def pooling(self) -> dict[str, Any]:
+    return self._constants("pool", "size", "stride", "overhang")
+
+  @property
+  def dropout(self) -> dict[str, Any]:
+    return self._constants("dropout", "rate", "inverted")
+
+  def _constants(self, group: str, *names: str) -> dict[str, Any]:
+    return {name: getattr(self, f"{group}_{name}") for name in names}
 
 
 def from_dict(values: Mapping[str, Any], num_classes: int) -> Network:
@@ -111,10 +149,10 @@ def from_dict(values: Mapping[str, Any], num_classes: int) -> Network:
       value = {key: _tuple(item) for key, item in value.items()}
       value = Layer(**value) if value["features"] else None
       for step in value.then if value else ():
-        if step not in STEPS:
+        if step not in STEPS + MAP_STEPS:
           raise UserError(
             f"network.{name}.then names {step!r}; the steps that can follow a"
-            f" layer are {', '.join(STEPS)}."
+            f" layer are {', '.join(STEPS + MAP_STEPS)}."
           )
     fields[name] = _tuple(value)
   return Network(**fields)
@@ -138,10 +176,11 @@ class Shape(NamedTuple):
   outputs: tuple[int, ...]
 
 
-# What can follow a layer.
-STEPS = ("relu", "lrn", "pool", "dropout")
-# Where towers can exchange: the lines of `model.forward`.
-EXCHANGES = ("conv3", "conv6", "fc6", "fc7", "fc8")
+# What can follow a layer; the second line only where there are maps.
+STEPS = ("relu", "tanh", "sigmoid", "dropout")
+MAP_STEPS = ("lrn", "within_map_norm", "pool", "avg_pool")
+# Where towers can exchange: the lines of `model.activations`.
+EXCHANGES = ("conv3", "conv4", "conv6", "fc6", "fc7", "fc8")
 LAYERS = (
   "conv1",
   "conv2",
@@ -159,11 +198,14 @@ def shapes(network: Network) -> list[Shape]:
   """The layers that `network` has, first to last, with one tower's shapes.
 
   Raises:
-    UserError: a layer's input is smaller than its kernel or pooling window, or
-      an exchange is declared where there can be none.
+    UserError: the network cannot be laid out; the message says where and why.
   """
   present = [name for name in LAYERS if getattr(network, name) is not None]
   _check_exchanges(network, present)
+  if network.channels not in (1, 3):
+    raise UserError(
+      f"network.channels={network.channels}: images have 3 (RGB) or 1 (grey)."
+    )
   x = (network.crop_size, network.crop_size, network.channels)
   result = []
   for name in present:
@@ -173,18 +215,19 @@ def shapes(network: Network) -> list[Shape]:
       layer = dataclasses.replace(layer, features=features)
       if name in network.exchanges:
         x = (*x[:-1], x[-1] * network.towers)
+    _check_layer(name, layer, x)
     if layer.size:
       inputs = x
       side = (x[0] + sum(layer.padding) - layer.size) // layer.stride + 1
       convolved = outputs = (side, side, layer.features)
-      for _ in range(layer.then.count("pool")):
-        rest = outputs[0] - network.pool_size
-        side = 1 + math.ceil(rest / network.pool_stride)
-        outputs = (side, side, layer.features)
+      for step in layer.then:
+        if step in ("pool", "avg_pool"):
+          side = _pooled(side, network)
+          outputs = (side, side, layer.features)
     else:
       inputs = (math.prod(x),)
       convolved = outputs = (layer.features,)
-    if outputs[0] < 1:
+    if min(*convolved, *outputs) < 1:
       raise UserError(
         f"{name} gets maps of {x[0]} x {x[1]}, too small for its kernel of"
         f" {layer.size} and its pooling: the input crop_size="
@@ -195,7 +238,42 @@ def shapes(network: Network) -> list[Shape]:
   return result
 
 
+def _pooled(side: int, network: Network) -> int:
+  """Pooling windows along a side; below 1 if not even one fits."""
+  windows = (side - network.pool_size) / network.pool_stride + 1
+  return math.ceil(windows) if network.pool_overhang else math.floor(windows)
+
+
+def _check_layer(name: str, layer: Layer, x: tuple[int, ...]) -> None:
+  """Raises UserError unless `layer` can read `x`, maps or units."""
+  problem = ""
+  if not layer.size:
+    unused = [step for step in layer.then if step in MAP_STEPS]
+    if unused:
+      problem = f"{unused[0]!r} follows it, but it has no maps (size=0)"
+    elif (layer.stride, layer.padding, layer.groups) != (1, (0, 0), 1):
+      problem = "stride, padding and groups belong to a convolution (size=0)"
+    elif layer.local:
+      problem = "a local layer needs a kernel (size=0)"
+  elif len(x) < 3:
+    problem = "a convolution needs maps, and the layer before it has units"
+  elif layer.local and layer.groups > 1:
+    problem = f"a local layer has one group, not groups={layer.groups}"
+  elif x[-1] % layer.groups or layer.features % layer.groups:
+    problem = (
+      f"groups={layer.groups} divides not both its {x[-1]} input maps and its"
+      f" {layer.features} features"
+    )
+  if problem:
+    raise UserError(f"network.{name} cannot be laid out: {problem}.")
+
+
 def _check_exchanges(network: Network, present: list[str]) -> None:
+  if network.towers == 1 and network.exchanges:
+    raise UserError(
+      f"network.exchanges={network.exchanges}, but one tower has nobody to"
+      " exchange with: say network.exchanges=()."
+    )
   possible = [name for name in EXCHANGES if name in present]
   for name in network.exchanges:
     if name not in possible:

@@ -91,9 +91,17 @@ def _figure2() -> ConfigDict:
   network.lrn_n = 5
   network.lrn_alpha = 1e-4
   network.lrn_beta = 0.75
+  # "within_map_norm" may follow a layer; the authors' source has it, the paper
+  # does not.
+  network.within_map_k = 1.0
+  network.within_map_n = 5
+  network.within_map_alpha = 1e-3 / 25
+  network.within_map_beta = 0.75
   network.pool_size = 3  # section 3.4: overlapping
   network.pool_stride = 2
+  network.pool_overhang = True  # may the last window hang over the edge?
   network.dropout_rate = 0.5  # section 4.2
+  network.dropout_inverted = False
   return network
 
 
@@ -112,6 +120,7 @@ def _layer(
       "stride": stride,
       "padding": padding,
       "groups": 1,
+      "local": False,
       "std": 0.01,
       "bias": bias,
       "then": then,
