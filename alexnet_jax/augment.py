@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from alexnet_jax.command import UserError
+
 VIEWS = (1, 10)
 
 
@@ -25,18 +27,59 @@ class Augmentation:
     flip: mirror left to right, half of the time.
     lighting: standard deviation of the coefficients of the RGB components; 0:
       none.
+    lighting_divisor: of the image after lighting; the 2012 source has 1.1.
+    lighting_until: epoch from which there is no lighting, and no division; 0:
+      to the end.
+    shared_by: so many consecutive images have one crop and flip; the 2012
+      source has 32.
   """
 
   crop: bool = True
   flip: bool = True
   lighting: float = 0.1
+  lighting_divisor: float = 1.0
+  lighting_until: float = 0.0
+  shared_by: int = 1
+
+  def check(self, batch_size: int, image_size: int, crop_size: int) -> None:
+    """Raises UserError for what cannot hold.
+
+    Args:
+      batch_size: images of one device.
+      image_size: side of the stored images.
+      crop_size: side of what the network reads.
+    """
+    if crop_size > image_size:
+      raise UserError(
+        f"network.crop_size={crop_size} is more than image_size={image_size}."
+      )
+    if self.shared_by < 1 or batch_size % self.shared_by:
+      raise UserError(
+        f"augmentation.shared_by={self.shared_by}, but a device has"
+        f" {batch_size} images a step, which are no whole number of such"
+        " groups. Choose another batch_size, mesh.data or shared_by."
+      )
+    if self.shared_by > 1 and not (self.crop or self.flip):
+      raise UserError(
+        f"augmentation.shared_by={self.shared_by} shares crops and flips, but"
+        " both are off: set augmentation.shared_by=1."
+      )
+    if not self.lighting and (
+      self.lighting_divisor != 1 or self.lighting_until
+    ):
+      raise UserError(
+        "augmentation.lighting=0, so there is no lighting to divide or to end:"
+        " set augmentation.lighting_divisor=1 and lighting_until=0."
+      )
 
 
 class ImageStatistics(NamedTuple):
   """Of the training images, on the device.
 
   Attributes:
-    mean_image: f32[256,256,3], 0-255.
+    mean_image: f32[256,256,3], 0-255, of which each crop loses its own part;
+      or f32[224,224,3], the centre, which each crop loses wherever it is and
+      after it is flipped (2012 source; so it is if crops are whole images).
     components: f32[3,3]; column i is an eigenvector of the RGB covariance times
       the square root of its eigenvalue. (The paper says "eigenvalue"; that is
       not free of scale, and the 2012 source has the square root.)
@@ -61,6 +104,7 @@ def training_images(
   statistics: ImageStatistics,
   augmentation: Augmentation,
   crop_size: int,
+  epoch: jax.Array,
 ) -> jax.Array:
   """Random crops, reflections and lighting, each example with its own.
 
@@ -70,26 +114,32 @@ def training_images(
     statistics: of the training images.
     augmentation: what is random.
     crop_size: side of the result.
+    epoch: i32[B], of each example.
 
   Returns:
     f32[B,crop_size,crop_size,3].
   """
   margin = images.shape[1] - crop_size
 
-  def augment(image, key):
-    crop_key, flip_key, lighting_key = jax.random.split(key, 3)
+  def augment(image, key, shared_key, epoch):
+    crop_key, flip_key, _ = jax.random.split(shared_key, 3)
+    lighting_key = jax.random.split(key, 3)[2]
     offset = (margin // 2, margin // 2)
     if augmentation.crop:
       offset = jax.random.randint(crop_key, (2,), 0, margin + 1)
-    x = _centred(image, statistics.mean_image, offset, crop_size)
-    if augmentation.flip:
-      x = jnp.where(jax.random.bernoulli(flip_key), x[:, ::-1], x)
+    flip = jax.random.bernoulli(flip_key) if augmentation.flip else False
+    x = _centred(image, statistics.mean_image, offset, crop_size, flip)
     if augmentation.lighting:
       strengths = augmentation.lighting * jax.random.normal(lighting_key, (3,))
-      x = x + (statistics.components @ strengths).reshape(1, 1, 3)
+      lit = x + (statistics.components @ strengths).reshape(1, 1, 3)
+      lit = lit / augmentation.lighting_divisor
+      until = augmentation.lighting_until
+      x = jnp.where(epoch < until, lit, x) if until else lit
     return x
 
-  return jax.vmap(augment)(images, keys)
+  # A group's crop and flip are those of its first image.
+  shared = jnp.repeat(keys[:: augmentation.shared_by], augmentation.shared_by)
+  return jax.vmap(augment)(images, keys, shared, epoch)
 
 
 def view_images(
@@ -108,15 +158,27 @@ def view_images(
     [(middle, middle), (0, 0), (0, margin), (margin, 0), (margin, margin)]
   )
   offset = offsets[view % 5]
-  x = jax.vmap(
-    lambda image: _centred(image, statistics.mean_image, offset, crop_size)
+  mean = statistics.mean_image
+  return jax.vmap(
+    lambda image: _centred(image, mean, offset, crop_size, view >= 5)
   )(images)
-  return jnp.where(view >= 5, x[:, :, ::-1], x)
 
 
-def _centred(image, mean_image, offset, crop_size):
-  """A crop of the image minus the same crop of the mean image."""
+def grey(images: jax.Array) -> jax.Array:
+  """f32[B,H,W,3] -> f32[B,H,W,1]: brightness as television weighs RGB."""
+  weights = jnp.array([0.299, 0.587, 0.114], images.dtype)
+  return (images @ weights)[..., None]
+
+
+def _centred(image, mean_image, offset, crop_size, flip):
+  """A crop of the image minus the mean image, perhaps mirrored."""
   start = (offset[0], offset[1], 0)
   size = (crop_size, crop_size, 3)
   crop = lax.dynamic_slice(image, start, size).astype(jnp.float32)
-  return crop - lax.dynamic_slice(mean_image, start, size)
+  if mean_image.shape == size:  # the same for all: never cropped nor mirrored
+    return _mirrored(crop, flip) - mean_image
+  return _mirrored(crop - lax.dynamic_slice(mean_image, start, size), flip)
+
+
+def _mirrored(x, flip):
+  return jnp.where(flip, x[:, ::-1], x)

@@ -81,15 +81,22 @@ def _average(log_probabilities):
 
 
 def image_statistics(
-  source: datasets.Source, image_size: int, mesh: Mesh
+  source: datasets.Source, image_size: int, mesh: Mesh, mean_size: int = 0
 ) -> ImageStatistics:
-  """The training split's mean image and RGB components, on the devices."""
+  """The training split's mean image and RGB components, on the devices.
+
+  Args:
+    mean_size: side of the centre of the mean image that is subtracted from
+      every crop, wherever it is; 0: each crop loses its own part of it.
+  """
   found = datasets.statistics(source, image_size)
   components = found.eigenvectors * np.sqrt(found.eigenvalues)
+  mean = found.mean_image.astype(np.float32)
+  if mean_size:
+    start = (image_size - mean_size) // 2
+    mean = mean[start : start + mean_size, start : start + mean_size]
   return sharding.place(
-    ImageStatistics(
-      found.mean_image.astype(np.float32), components.astype(np.float32)
-    ),
+    ImageStatistics(mean, components.astype(np.float32)),
     sharding.REPLICATED,
     mesh,
   )
@@ -135,7 +142,12 @@ def load_predictor(
   train = datasets.open_split(
     config["dataset"], config["splits"]["train"], data_dir or config["data_dir"]
   )
-  statistics = image_statistics(train, config["image_size"], mesh)
+  statistics = image_statistics(
+    train,
+    config["image_size"],
+    mesh,
+    mean_size=network.crop_size if config["centre_mean"] else 0,
+  )
   predict = step.make_predict(network, views, mesh)
   return lambda images: predict(net, images, statistics)
 

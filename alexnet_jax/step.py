@@ -133,15 +133,22 @@ def make_train_step(
     `top1_error`, `top5_error`, f32[]; `num_examples`, f32[], those of weight
     1; and `finite`, what `all_finite` says. The state is donated. The batch has
     `image` uint8[B,S,S,3], `label`, `index`, `epoch` i32[B] and `weight` f32[B]
-    (0: not an example), B over "data"; the key is the seed's.
+    (0: not an example), B over "data"; the key is the seed's; the learning
+    rate is f32[] or `optimizer.Rates`.
   """
 
   def loss_on_device(net, batch, statistics, key):
     keys = augment.example_keys(key, batch["epoch"], batch["index"])
     augment_keys, dropout_keys = _split(keys)
     images = augment.training_images(
-      batch["image"], augment_keys, statistics, augmentation, network.crop_size
+      batch["image"],
+      augment_keys,
+      statistics,
+      augmentation,
+      network.crop_size,
+      batch["epoch"],
     )
+    images = images if network.channels == 3 else augment.grey(images)
     scores = forward(net, images, dropout_keys)
     return _mean_metrics(
       jax.nn.log_softmax(scores), batch["label"], batch["weight"]
@@ -203,6 +210,7 @@ def make_predict(
   def predict_on_device(net, images, statistics):
     def predict(view):
       x = augment.view_images(images, statistics, view, network.crop_size)
+      x = x if network.channels == 3 else augment.grey(x)
       return jax.nn.log_softmax(forward(net, x))
 
     if views == 1:

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
@@ -84,7 +83,17 @@ def _make_job(config: ConfigDict) -> _Job:
     config.mesh.data, config.mesh.model, towers=network.towers
   )
   sharding.check_batch_size(config.batch_size, mesh)
-  schedule = make_schedule(**config.schedule)
+  schedule = make_schedule(**config.schedule, total_epochs=config.total_epochs)
+  Augmentation(**config.augmentation).check(
+    config.batch_size // mesh.shape[sharding.DATA],
+    config.image_size,
+    network.crop_size,
+  )
+  if config.schedule.conv1_frozen_from and network.conv1 is None:
+    raise UserError(
+      f"schedule.conv1_frozen_from={config.schedule.conv1_frozen_from}, but"
+      " this network has no conv1: set schedule.conv1_frozen_from=0."
+    )
   train, validation = _open_splits(config)
   timetable = Timetable(config, len(train))
   return _Job(network, mesh, schedule, train, validation, timetable)
@@ -118,7 +127,12 @@ def _train(job: _Job, config: ConfigDict, workdir: str, watch: Watch) -> None:
   progress = metrics.Progress(timetable.total, config.batch_size)
   progress.say(_greeting(config, job, done))
   watch.phase("computing the statistics of the training images")
-  statistics = image_statistics(train, config.image_size, mesh)
+  statistics = image_statistics(
+    train,
+    config.image_size,
+    mesh,
+    mean_size=network.crop_size if config.centre_mean else 0,
+  )
   train_step = step.make_train_step(network, augmentation, optimizer, mesh)
   predict = step.make_predict(network, 1, mesh)
   key = sharding.place(jax.random.key(config.seed), sharding.REPLICATED, mesh)
@@ -178,9 +192,8 @@ def _train(job: _Job, config: ConfigDict, workdir: str, watch: Watch) -> None:
         with stopwatch.waiting():
           batch = next(batches)
         rate = schedule.rate(timetable.epoch(done))
-        state, results = train_step(
-          state, batch, statistics, key, np.float32(rate)
-        )
+        rates = schedule.rates(timetable.epoch(done))
+        state, results = train_step(state, batch, statistics, key, rates)
         results = jax.device_get(results)
         done += 1
         _check_finite(results["loss"], results.pop("finite"), done, rate)

@@ -29,19 +29,32 @@ def get_config() -> ConfigDict:
   config.max_undecodable = 0  # images that may be skipped
 
   config.image_size = 256  # section 2: short side 256, then the centre
+  # Section 2: "subtracting the mean activity ... from each pixel". True: the
+  # centre of the mean image from every crop, wherever it is.
+  config.centre_mean = False
   config.augmentation = ConfigDict()  # section 4.1
   config.augmentation.crop = True  # random 224 x 224 of 256 x 256
   config.augmentation.flip = True  # horizontal reflections
+  config.augmentation.shared_by = 1  # images in a row of one crop and flip
   config.augmentation.lighting = 0.1  # along the components of RGB
+  config.augmentation.lighting_divisor = 1.0  # of images after lighting
+  config.augmentation.lighting_until = 0.0  # epoch; 0: to the end
 
   config.network = _figure2()
 
   config.optimizer = ConfigDict()  # section 5
   config.optimizer.momentum = 0.9
   config.optimizer.weight_decay = 5e-4
+  config.optimizer.layer_weight_decay = ()  # such as (("fc8", 1.0),)
+  config.optimizer.decay_biases = False  # the text does not say
   config.schedule = ConfigDict()
-  config.schedule.name = "piecewise"  # or "plateau", the paper's own rule
+  # or "plateau", the paper's own rule, "log145_2012" and "log145_2010", what
+  # the authors did by hand, "dexp", what they let the program do later
+  config.schedule.name = "piecewise"
   config.schedule.learning_rate = 0.01  # section 5, divided by 10 three times
+  config.schedule.bias_learning_rate = 0.01  # "equal for all layers"
+  config.schedule.bias_drops = "all"  # with the weights; or "once", "never"
+  config.schedule.conv1_frozen_from = 0.0  # epoch; 0: never
   # piecewise: when; these epochs are the authors' log of this network
   config.schedule.boundaries = (25.0, 51.0, 79.0)
   # plateau: after so many evaluations without a new best error, so many times

@@ -7,6 +7,7 @@ import pytest
 
 from alexnet_jax import augment
 from alexnet_jax.augment import Augmentation, ImageStatistics
+from alexnet_jax.command import UserError
 
 SIZE, CROP = 12, 8
 NONE = Augmentation(crop=False, flip=False, lighting=0.0)
@@ -35,9 +36,16 @@ def _keys(count, seed=0, epoch=0):
   )
 
 
-def _augment(images, keys, statistics, what):
+def _augment(images, keys, statistics, what, epoch=0):
   return np.asarray(
-    augment.training_images(jnp.array(images), keys, statistics, what, CROP)
+    augment.training_images(
+      jnp.array(images),
+      keys,
+      statistics,
+      what,
+      CROP,
+      jnp.full(len(images), epoch),
+    )
   )
 
 
@@ -106,7 +114,9 @@ def test_lighting_has_the_covariance_of_the_components():
   images = jnp.zeros((count, 1, 1, 3), jnp.uint8)
   statistics = ImageStatistics(jnp.zeros((1, 1, 3)), jnp.array(components))
   shifts = np.asarray(
-    augment.training_images(images, keys, statistics, what, 1)
+    augment.training_images(
+      images, keys, statistics, what, 1, jnp.zeros(count, jnp.int32)
+    )
   ).reshape(count, 3)
   expected = 0.01 * (vectors * eigenvalues) @ vectors.T
   np.testing.assert_allclose(
@@ -165,3 +175,70 @@ def test_ten_views_are_centre_and_corners_and_their_reflections(
   np.testing.assert_array_equal(
     image[0, :, 1], columns[::-1] if mirrored else columns
   )
+
+
+def test_consecutive_images_share_crop_and_flip_but_not_lighting():
+  what = Augmentation(shared_by=4)
+  statistics = _statistics(components=np.eye(3, dtype=np.float32))
+  images = _augment(_coordinates(24), _keys(24), statistics, what)
+  groups = images.reshape(6, 4, CROP, CROP, 3)
+  # Lighting moves a channel by a constant; differences of pixels remain.
+  slopes = groups - groups[:, :, :1, :1]
+  np.testing.assert_allclose(
+    slopes, np.broadcast_to(slopes[:, :1], slopes.shape), atol=1e-4
+  )
+  corners = np.round(groups[:, 0, 0, 0], 0)
+  assert len({tuple(corner) for corner in corners}) > 3
+  shifts = groups[..., 2].reshape(24, -1)[:, 0]
+  assert len(set(shifts.tolist())) == 24
+
+
+def test_the_sources_lighting_divides_and_ends():
+  """Source: (x + 0.1 n) / 1.1 up to an epoch, then x."""
+  statistics = _statistics(components=np.eye(3, dtype=np.float32) * 50)
+  plain = Augmentation(crop=False, flip=False, lighting=0.1)
+  late = Augmentation(
+    crop=False,
+    flip=False,
+    lighting=0.1,
+    lighting_divisor=1.1,
+    lighting_until=67,
+  )
+  images, keys = _coordinates(3), _keys(3)
+  lit = _augment(images, keys, statistics, plain)
+  got = _augment(images, keys, statistics, late, epoch=66)
+  np.testing.assert_allclose(got, lit / 1.1, rtol=1e-6)
+  np.testing.assert_array_equal(
+    _augment(images, keys, statistics, late, epoch=67),
+    _augment(images, keys, statistics, NONE),
+  )
+
+
+def test_the_sources_mean_is_the_centre_whatever_the_crop_and_flip():
+  mean = np.random.default_rng(0).uniform(0, 255, (CROP, CROP, 3))
+  statistics = ImageStatistics(jnp.float32(mean), jnp.zeros((3, 3)))
+  what = Augmentation(lighting=0.0)
+  images = _augment(_coordinates(50), _keys(50), statistics, what)
+  plain = _augment(_coordinates(50), _keys(50), _statistics(), what)
+  np.testing.assert_allclose(images, plain - mean, atol=1e-4)
+  view, bare = (
+    np.asarray(augment.view_images(jnp.array(_coordinates(1)), it, 7, CROP))
+    for it in (statistics, _statistics())
+  )
+  np.testing.assert_allclose(view, bare - mean, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+  "what, batch_size, said",
+  [
+    (Augmentation(shared_by=32), 48, "shared_by=32"),
+    (Augmentation(shared_by=2, crop=False, flip=False), 4, "both are off"),
+    (Augmentation(lighting=0.0, lighting_divisor=1.1), 4, "no lighting"),
+    (Augmentation(lighting=0.0, lighting_until=67.0), 4, "no lighting"),
+  ],
+)
+def test_what_cannot_hold_is_refused(what, batch_size, said):
+  with pytest.raises(UserError, match=said):
+    what.check(batch_size, SIZE, CROP)
+  with pytest.raises(UserError, match=r"crop_size=13.*image_size=12"):
+    Augmentation().check(1, 12, 13)
