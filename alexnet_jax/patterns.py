@@ -30,7 +30,7 @@ MAX_CLASSES = NUM_SHAPES * 2 * NUM_HUES * NUM_SHAPES * 4
 class Patterns(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   """The tfds builder; its configuration's name is the number of classes."""
 
-  VERSION = tfds.core.Version("1.0.0")
+  VERSION = tfds.core.Version("1.1.0")
 
   def __init__(self, *, data_dir: str, num_classes: int, progress=None):
     self._num_classes, self._progress = num_classes, progress
@@ -125,10 +125,10 @@ def draw(split: str, index: int, num_classes: int) -> tuple[np.ndarray, int]:
   if cool_above:
     colors.reverse()
 
-  ground = np.float32(random.uniform(60, 190) + random.normal(0, 8, 3))
+  ground = np.float32(random.uniform(0, 90) + random.normal(0, 8, 3))
   masks = np.empty((height, width, 2), np.float32)
   for i, half in enumerate((down < 0, down >= 0)):
-    period = random.uniform(0.35, 0.55) * 0.75**scale
+    period = random.uniform(0.5, 0.65) * 0.75**scale
     masks[..., i] = _coverage(shapes[i], down, across, period, random) * half
   image = masks @ (np.stack(colors) - ground) + ground
   slope, level = random.uniform((-0.25, 0.8), (0.25, 1.2)).astype(np.float32)
@@ -144,7 +144,7 @@ def _coverage(kind, down, across, period, random) -> np.ndarray:
 
   Half for every shape, or the mean colour would tell them apart.
   """
-  phases = random.uniform(0, 2 * np.pi, 2)
+  phases = random.uniform(-0.6, 0.6, 2)
   y, x = (
     np.float32(2 * np.pi / period) * position + np.float32(phase)
     for position, phase in zip((down, across), phases, strict=True)

@@ -16,7 +16,7 @@ def get_config():
   config.network.width = 0.25
   config.batch_size = 64
   config.total_epochs = 4
-  config.schedule.boundaries = (3.0, 3.5, 3.75)
+  config.schedule.boundaries = (3.5, 3.8, 3.9)
   for name in ("conv3", "conv4", "conv5"):  # as in the authors' source
     config.network[name].std = 0.03
   config.checkpoint_every_steps = 0

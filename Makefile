@@ -1,0 +1,27 @@
+# Two commands on a fresh machine with Python 3.11 or newer:
+#   make quickstart   train the narrow network on the embedded data
+#   make test         run the tests
+
+PYTHON ?= python3
+VENV = .venv
+
+quickstart: $(VENV)/installed
+	$(VENV)/bin/python -m alexnet_jax.main --config=configs/quickstart.py
+
+test: $(VENV)/installed-dev
+	$(VENV)/bin/python -m pytest -q
+
+lint: $(VENV)/installed-dev
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+$(VENV)/installed: requirements.txt constraints.txt
+	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet -r requirements.txt -c constraints.txt
+	touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed requirements-dev.txt
+	$(VENV)/bin/pip install --quiet -r requirements-dev.txt -c constraints.txt
+	touch $@
+
+.PHONY: quickstart test lint
