@@ -137,7 +137,7 @@ def test_generated_when_missing_and_only_then(few, tmp_path):
     sorted(train[i][1] for i in range(12))
     == [0, 0, 0, 1, 1, 1, 2, 2, 2] + [3] * 3
   )
-  folder = tmp_path / "patterns" / "4" / "1.0.0"
+  folder = tmp_path / "patterns" / "4" / "1.1.0"
   assert train.directory == str(folder)
   assert os.listdir(tmp_path) == ["patterns"]  # nothing unfinished is left
   before = {file: file.stat().st_mtime_ns for file in folder.iterdir()}
@@ -157,7 +157,7 @@ def test_generation_is_deterministic(few, tmp_path):
 
 def test_foreign_folders_are_left_alone(few, tmp_path, monkeypatch):
   monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-  own = str(tmp_path / "cache" / "alexnet_jax" / "patterns" / "2" / "1.0.0")
+  own = str(tmp_path / "cache" / "alexnet_jax" / "patterns" / "2" / "1.1.0")
   read_only = tmp_path / "read_only"
   read_only.mkdir(mode=0o555)
   for data_dir in ("", str(read_only), str(tmp_path / "absent")):
@@ -187,7 +187,7 @@ def test_what_another_process_finished_first_is_kept(few, tmp_path):
 
   def overtaken(self):
     real(self)
-    winner = tmp_path / "patterns" / "2" / "1.0.0"
+    winner = tmp_path / "patterns" / "2" / "1.1.0"
     if not winner.exists():
       os.makedirs(winner)
       (winner / "dataset_info.json").write_text("{}")
@@ -195,7 +195,7 @@ def test_what_another_process_finished_first_is_kept(few, tmp_path):
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(patterns.Patterns, "download_and_prepare", overtaken)
     patterns.generate("patterns/2", str(tmp_path))
-  folder = pathlib.Path(tmp_path, "patterns", "2", "1.0.0")
+  folder = pathlib.Path(tmp_path, "patterns", "2", "1.1.0")
   assert os.listdir(folder) == ["dataset_info.json"]
   assert os.listdir(tmp_path) == ["patterns"]
 
