@@ -18,6 +18,7 @@ from PIL import Image
 MAX_PIXELS = 2**26  # 8192 x 8192: 200 MB as RGB
 MAX_ASPECT = 8  # what lies further out than this is far outside the crop
 
+DIRECT_COLORS = ("YCbCr", "RGB", "Gray")  # CMYK is Pillow's
 LARGE = 2**24  # pixels; a photograph seldom has more
 _one_large_image = threading.Lock()
 
@@ -51,7 +52,7 @@ def decode(encoded: bytes, upright: bool = False) -> np.ndarray:
     try:
       height, width, colors, _ = simplejpeg.decode_jpeg_header(encoded)
       _check_size(height, width)
-      if colors in ("YCbCr", "RGB", "Gray"):  # CMYK is Pillow's
+      if colors in DIRECT_COLORS:
         image = simplejpeg.decode_jpeg(encoded)
     except UndecodableImage:
       raise
@@ -60,6 +61,25 @@ def decode(encoded: bytes, upright: bool = False) -> np.ndarray:
   if image is None:
     image = _decode_with_pillow(encoded)
   return _turn(image, encoded) if upright else image
+
+
+def decode_into(out: np.ndarray, encoded: bytes) -> None:
+  """Decodes and rescales an image into `out`, a contiguous uint8[S,S,3].
+
+  A prepared image is decoded in place, which saves a tenth of the time.
+
+  Raises:
+    UndecodableImage: as `decode`; `out` may then hold anything.
+  """
+  if encoded[:3] == b"\xff\xd8\xff":
+    try:
+      height, width, colors, _ = simplejpeg.decode_jpeg_header(encoded)
+      if (height, width) == out.shape[:2] and colors in DIRECT_COLORS:
+        simplejpeg.decode_jpeg(encoded, buffer=out)
+        return
+    except ValueError:
+      pass
+  out[:] = rescale(decode(encoded), len(out))
 
 
 def _decode_with_pillow(encoded: bytes) -> np.ndarray:

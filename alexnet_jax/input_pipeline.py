@@ -20,7 +20,7 @@ from absl import logging
 
 from alexnet_jax.command import UserError
 from alexnet_jax.datasets import Source, num_cores, permutation
-from alexnet_jax.images import UndecodableImage, decode, rescale
+from alexnet_jax.images import UndecodableImage, decode_into
 
 Batch = dict[str, np.ndarray]
 
@@ -188,7 +188,7 @@ class _Loader:
     for i, index in enumerate(indices.tolist()):
       encoded, batch["label"][i] = self._source[index]
       try:
-        batch["image"][i] = rescale(decode(encoded), self._size)
+        decode_into(batch["image"][i], encoded)
       except UndecodableImage as error:
         self._count(index, error)
         batch["image"][i] = 0

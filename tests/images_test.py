@@ -253,3 +253,25 @@ def test_extreme_shapes_stay_small(shape, monkeypatch):
   picture = np.full((*shape, 3), 77, np.uint8)
   assert (images.rescale(picture, 64) == 77).all()
   assert max(seen) <= 64 * 64 * images.MAX_ASPECT
+
+
+@pytest.mark.parametrize("shape", [(32, 32), (40, 50), (9, 7)])
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG"])
+def test_decoding_in_place_is_decoding_and_rescaling(shape, file_format):
+  encoded = encode(smooth(*shape), file_format)
+  batch = np.zeros((3, 32, 32, 3), np.uint8)
+  images.decode_into(batch[1], encoded)
+  expected = images.rescale(images.decode(encoded), 32)
+  np.testing.assert_array_equal(batch[1], expected)
+  assert not batch[0].any()
+  assert not batch[2].any()
+
+
+def test_decoding_in_place_refuses_and_converts_alike():
+  out = np.zeros((32, 32, 3), np.uint8)
+  cut = encode(smooth(32, 32), "JPEG")[:-200]
+  with pytest.raises(images.UndecodableImage):
+    images.decode_into(out, cut)
+  cmyk = encode(Image.new("CMYK", (32, 32), (0, 128, 255, 0)), "JPEG")
+  images.decode_into(out, cmyk)
+  np.testing.assert_allclose(out[8, 8], [255, 127, 0], atol=6)
