@@ -85,20 +85,20 @@ def _figure2() -> ConfigDict:
   network.exchanges = ("conv3", "fc6", "fc7", "fc8")  # section 3.2
   # Every weight is normal with a deviation of 0.01, biases are 1 in conv2,
   # conv4, conv5, fc6 and fc7, and 0 elsewhere (section 5).
-  network.conv1 = _layer(
+  network.conv1 = layer(
     48, size=11, stride=4, padding=(0, 3), then=("relu", "lrn", "pool")
   )
-  network.conv2 = _layer(
+  network.conv2 = layer(
     128, size=5, padding=(2, 2), bias=1.0, then=("relu", "lrn", "pool")
   )
-  network.conv3 = _layer(192, size=3, padding=(1, 1))
-  network.conv4 = _layer(192, size=3, padding=(1, 1), bias=1.0)
-  network.conv5 = _layer(
+  network.conv3 = layer(192, size=3, padding=(1, 1))
+  network.conv4 = layer(192, size=3, padding=(1, 1), bias=1.0)
+  network.conv5 = layer(
     128, size=3, padding=(1, 1), bias=1.0, then=("relu", "pool")
   )
-  network.conv6 = _layer(0)  # 0: no such layer
-  network.fc6 = _layer(2048, bias=1.0, then=("relu", "dropout"))
-  network.fc7 = _layer(2048, bias=1.0, then=("relu", "dropout"))
+  network.conv6 = layer(0)  # none
+  network.fc6 = layer(2048, bias=1.0, then=("relu", "dropout"))
+  network.fc7 = layer(2048, bias=1.0, then=("relu", "dropout"))
   network.fc8_std = 0.01
   network.lrn_k = 2.0  # section 3.3
   network.lrn_n = 5
@@ -118,23 +118,27 @@ def _figure2() -> ConfigDict:
   return network
 
 
-def _layer(
+def layer(
   features: int,
   size: int = 0,
   stride: int = 1,
   padding: tuple[int, int] = (0, 0),
+  groups: int = 1,
+  local: bool = False,
+  std: float = 0.01,
   bias: float = 0.0,
   then: tuple[str, ...] = ("relu",),
 ) -> ConfigDict:
+  """A layer of the network, as `alexnet_jax.network.Layer` has it."""
   return ConfigDict(
     {
-      "features": features,
+      "features": features,  # 0: no such layer
       "size": size,  # 0: fully connected
       "stride": stride,
       "padding": padding,
-      "groups": 1,
-      "local": False,
-      "std": 0.01,
+      "groups": groups,
+      "local": local,  # every place its own kernels
+      "std": std,
       "bias": bias,
       "then": then,
     }
