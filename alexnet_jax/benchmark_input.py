@@ -77,7 +77,7 @@ def benchmark_input(
     stages = {
       "read": lambda: _time(_spread(pool, read, count)),
       "decode_all_cores": lambda: _time(_spread(pool, decode, count)),
-      "batch": lambda: _time(_spread(pool, batch, steps, chunk=1)),
+      "batch": lambda: _time(_spread(pool, batch, steps)),
       "pipeline": lambda: _time_stream(stream(), steps),
       "transfer": lambda: _time(lambda: list(map(transfer, range(steps)))),
       "pipeline_to_device": lambda: _time_stream(
@@ -101,8 +101,9 @@ def _bare_decoder(record: bytes) -> Callable[[bytes], np.ndarray]:
     return images.decode
 
 
-def _spread(pool, function, count: int, chunk: int = 64) -> Callable[[], None]:
+def _spread(pool, function, count: int) -> Callable[[], object]:
   """What calls a function for 0 .. count - 1 on all threads of a pool."""
+  chunk = max(1, count // (8 * num_cores()))  # an even share, to the end
 
   def work(start):
     for i in range(start, min(start + chunk, count)):

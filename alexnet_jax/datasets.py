@@ -367,7 +367,7 @@ def statistics(source: Source, size: int, cache_dir: str = "") -> Statistics:
     f"statistics-{_digest(source.fingerprint.encode())}-{size}.npz",
   )
   for path in (os.path.join(source.directory, "statistics.npz"), cached):
-    stored = _load_statistics(path, source.fingerprint, size)
+    stored = load_statistics(path, source.fingerprint, size)
     if stored is not None:
       return stored
   moments = _sum_over(source, size)
@@ -421,7 +421,7 @@ def save_statistics(
   files.write_whole(path, content.getvalue())
 
 
-def _load_statistics(path: str, fingerprint: str, size: int):
+def load_statistics(path: str, fingerprint: str, size: int):
   """The Statistics in a file, or None if there is none that fits."""
   try:
     with open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:

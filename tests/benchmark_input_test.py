@@ -30,7 +30,7 @@ def source():
 
 def measure(source):
   rows = benchmark_input.benchmark_input(
-    source, batch_size=16, size=16, num_images=64, rounds=2
+    source, batch_size=8, size=16, num_images=32, rounds=2
   )
   return {row["name"]: row for row in rows}
 
@@ -48,7 +48,7 @@ def test_rows_and_their_arithmetic(source):
   for row in rows.values():
     ms = row["ms"]
     assert 0 < ms["min"] <= ms["median"] <= ms["max"]
-    assert row["images_per_second"] == pytest.approx(16 / ms["median"] * 1e3)
+    assert row["images_per_second"] == pytest.approx(8 / ms["median"] * 1e3)
 
 
 def test_reading_slowly_slows_reading_and_the_pipeline_alone(source):
@@ -56,10 +56,10 @@ def test_reading_slowly_slows_reading_and_the_pipeline_alone(source):
   cores = datasets.num_cores()
   rows = measure(source)
   # One thread a core, ten milliseconds each: 100 images/s a core.
-  assert 60 < rows["pipeline"]["images_per_second"] / cores < 101
+  assert 40 < rows["pipeline"]["images_per_second"] / cores < 101
   assert 40 < rows["read"]["images_per_second"] / cores < 101
   need = rows["pipeline"]["cores_per_1000_images_per_second"]
-  assert 9.9 < need < 17
+  assert 9.9 < need < 25
   assert rows["decode_all_cores"]["images_per_second"] > 1000
 
 
