@@ -27,6 +27,7 @@ from alexnet_jax import network as networks
 from alexnet_jax.augment import VIEWS, ImageStatistics
 from alexnet_jax.checkpoint import Checkpoints
 from alexnet_jax.command import UserError
+from alexnet_jax.model import AlexNet
 
 Predict = Callable[[jax.Array], jax.Array]
 
@@ -102,6 +103,16 @@ def image_statistics(
   )
 
 
+def run_statistics(
+  config: dict[str, Any], train: datasets.Source, mesh: Mesh
+) -> ImageStatistics:
+  """What a run, by its configuration, subtracts from its images."""
+  mean_size = config["network"]["crop_size"] if config["centre_mean"] else 0
+  return image_statistics(
+    train, config["image_size"], mesh, mean_size=mean_size
+  )
+
+
 def load_config(workdir: str) -> dict[str, Any]:
   """The configuration of a run.
 
@@ -117,10 +128,8 @@ def load_config(workdir: str) -> dict[str, Any]:
   return json.loads(path.read_text())
 
 
-def load_predictor(
-  workdir: str, mesh: Mesh, views: int, data_dir: str
-) -> Predict:
-  """The network of a run's newest checkpoint, ready to predict.
+def load_net(workdir: str, mesh: Mesh) -> tuple[AlexNet, dict[str, Any]]:
+  """The network of a run's newest checkpoint, and what was saved with it.
 
   Raises:
     UserError: `workdir` holds no run, or no checkpoint yet.
@@ -138,17 +147,25 @@ def load_predictor(
       f"{workdir} holds no checkpoint yet; one is written after the first"
       " evaluation of a training."
     )
-  net = step.from_dict(restored[0], abstract).net
+  arrays, metadata = restored
+  return step.from_dict(arrays, abstract).net, metadata
+
+
+def load_predictor(
+  workdir: str, mesh: Mesh, views: int, data_dir: str
+) -> Predict:
+  """The network of a run's newest checkpoint, ready to predict.
+
+  Raises:
+    UserError: `workdir` holds no run, or no checkpoint yet.
+  """
+  config = load_config(workdir)
+  net, _ = load_net(workdir, mesh)
   train = datasets.open_split(
     config["dataset"], config["splits"]["train"], data_dir or config["data_dir"]
   )
-  statistics = image_statistics(
-    train,
-    config["image_size"],
-    mesh,
-    mean_size=network.crop_size if config["centre_mean"] else 0,
-  )
-  predict = step.make_predict(network, views, mesh)
+  statistics = run_statistics(config, train, mesh)
+  predict = step.make_predict(net.towers.network, views, mesh)
   return lambda images: predict(net, images, statistics)
 
 
