@@ -134,7 +134,7 @@ def check_resume(saved: dict[str, Any], new: dict[str, Any]) -> None:
   Raises:
     UserError: naming every key outside RESUMABLE that differs, both values.
   """
-  before, after = dict(_flatten(saved)), dict(_flatten(new))
+  before, after = dict(flatten(saved)), dict(flatten(new))
   changed = [
     f"{key} (was {before.get(key, 'absent')!r}, now"
     f" {after.get(key, 'absent')!r})"
@@ -198,7 +198,7 @@ def _check_override(
   config: ConfigDict, config_path: str, key: str, value: str | None
 ) -> None:
   """Raises UserError unless `key` exists and can take `value`."""
-  present = dict(_flatten(config.to_dict()))
+  present = dict(flatten(config.to_dict()))
   group = [name for name in present if name.startswith(f"{key}.")]
   if group:
     raise UserError(
@@ -236,11 +236,11 @@ def _nearest(name: str, known: list[str]) -> str:
   return f" The nearest is {close[0]!r}." if close else ""
 
 
-def _flatten(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple]:
+def flatten(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple]:
   """Pairs (dotted key, value) of a nested dict's leaves."""
   for name, value in tree.items():
     if isinstance(value, dict) and value:
-      yield from _flatten(value, f"{prefix}{name}.")
+      yield from flatten(value, f"{prefix}{name}.")
     else:
       yield f"{prefix}{name}", value
 

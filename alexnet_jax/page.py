@@ -1,0 +1,131 @@
+"""HTML that cannot be broken into: what is not markup is escaped."""
+
+import base64
+import hashlib
+import html
+import io
+import json
+import math
+import pathlib
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+MAX_POINTS = 2000  # of a curve; of more, evenly spaced ones are shown
+
+
+class Html(str):
+  """Markup. Any other string is text, and escaped where it is put."""
+
+
+def element(tag: str, *children: Any, **attributes: Any) -> Html:
+  """<tag attribute="...">children</tag>; `class_` is the attribute class."""
+  written = "".join(
+    f' {name.rstrip("_")}="{html.escape(str(value))}"'
+    for name, value in attributes.items()
+  )
+  if tag in ("img", "meta", "br"):
+    return Html(f"<{tag}{written}>")
+  return Html(f"<{tag}{written}>{join(children)}</{tag}>")
+
+
+def join(children: Iterable[Any]) -> Html:
+  """One after the other, what is not Html escaped."""
+  return Html(
+    "".join(
+      child if isinstance(child, Html) else html.escape(str(child))
+      for child in children
+    )
+  )
+
+
+def table(
+  headings: Sequence[Any], rows: Iterable[Sequence[Any]], **attributes: Any
+) -> Html:
+  """A table that scrolls sideways where it is too wide."""
+  head = element("tr", *(element("th", heading) for heading in headings))
+  body = [element("tr", *(element("td", cell) for cell in row)) for row in rows]
+  content = element("table", element("thead", head), element("tbody", *body))
+  return element("div", content, class_="wide", **attributes)
+
+
+def picture(pixels: np.ndarray, alt: str, kind: str = "PNG") -> Html:
+  """An image uint8[H,W,3], inside the page."""
+  buffer = io.BytesIO()
+  Image.fromarray(pixels).save(buffer, kind)
+  data = base64.b64encode(buffer.getvalue()).decode()
+  height, width = pixels.shape[:2]
+  source = f"data:image/{kind.lower()};base64,{data}"
+  return element("img", src=source, alt=alt, width=width, height=height)
+
+
+def chart(
+  title: str, x_label: str, y_label: str, curves: dict[str, Iterable[tuple]]
+) -> Html:
+  """Curves that can be zoomed into.
+
+  Args:
+    title: above the chart.
+    x_label, y_label: the axes', with units.
+    curves: by name, the points (x, y); None and what is not finite is left out.
+  """
+  series = []
+  for name, points in curves.items():
+    whole = [(x, y) for x, y in points if y is not None and math.isfinite(y)]
+    thin = whole[:: -(-len(whole) // MAX_POINTS) or 1]
+    if thin and thin[-1] != whole[-1]:
+      thin.append(whole[-1])
+    if thin:
+      x, y = (
+        [float(f"{v:.7g}") for v in axis] for axis in zip(*thin, strict=True)
+      )
+      series.append({"name": name, "x": x, "y": y})
+  data = {"x": x_label, "y": y_label, "series": series}
+  return element(
+    "figure",
+    element("figcaption", title),
+    element("script", _script_json(data), type="application/json"),
+    class_="chart",
+  )
+
+
+def _short(numbers: Sequence[float]) -> list[float]:
+  return [float(f"{number:.7g}") for number in numbers]
+
+
+def _script_json(data: Any) -> Html:
+  """JSON that cannot end the script element that it stands in."""
+  text = json.dumps(data, allow_nan=False)
+  return Html(text.replace("<", "\\u003c").replace("&", "\\u0026"))
+
+
+def document(title: str, body: Html) -> str:
+  """The whole page: nothing is loaded from elsewhere, no other script runs."""
+  folder = pathlib.Path(__file__).parent
+  script = (folder / "report.js").read_text()
+  digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+  policy = (
+    "default-src 'none'; img-src data:; style-src 'unsafe-inline';"
+    f" script-src 'sha256-{digest}'"
+  )
+  head = element(
+    "head",
+    element("meta", charset="utf-8"),
+    element(
+      "meta", **{"http-equiv": "Content-Security-Policy", "content": policy}
+    ),
+    element(
+      "meta", name="viewport", content="width=device-width, initial-scale=1"
+    ),
+    element("title", title),
+    element("style", Html((folder / "report.css").read_text())),
+  )
+  page = element(
+    "html",
+    head,
+    element("body", body, element("script", Html(script))),
+    lang="en",
+  )
+  return f"<!doctype html>\n{page}\n"

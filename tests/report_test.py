@@ -1,0 +1,280 @@
+"""The report of a real run, in a real browser."""
+
+import itertools
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+from datasets_test import Tiny
+
+from alexnet_jax import config as configs
+from alexnet_jax import datasets, page, report, train
+
+HOSTILE = (
+  "<script>alert(1)</script>",
+  '"><img src=x onerror=alert(2)>',
+  "</script><b>&amp;'`${3}",
+)
+
+
+class Browser:
+  """Chromium without a window, spoken to over two pipes."""
+
+  def __init__(self, folder):
+    name = shutil.which("chromium") or shutil.which("google-chrome")
+    if name is None:
+      pytest.skip("no Chromium here: apt-get install chromium")
+    read, self._commands = os.pipe()
+    self._answers, write = os.pipe()
+    flags = "--headless=new --no-sandbox --disable-gpu --no-first-run"
+    flags += " --disable-dev-shm-usage --remote-debugging-pipe"
+    self._process = subprocess.Popen(
+      f"exec {name} {flags} --user-data-dir='{folder}' about:blank"
+      f" 3<&{read} 4>&{write}",
+      shell=True,
+      pass_fds=(read, write),
+      stderr=subprocess.DEVNULL,
+      executable="/bin/bash",
+    )
+    os.close(read)
+    os.close(write)
+    self._buffer, self._numbers = b"", itertools.count(1)
+    self.events = []
+    targets = self("Target.getTargets")["targetInfos"]
+    page_id = next(t["targetId"] for t in targets if t["type"] == "page")
+    self._session = None
+    attached = self("Target.attachToTarget", targetId=page_id, flatten=True)
+    self._session = attached["sessionId"]
+    for domain in ("Page", "Runtime", "Log", "Network"):
+      self(f"{domain}.enable")
+
+  _session = None
+
+  def __call__(self, method, **parameters):
+    number = next(self._numbers)
+    command = {"id": number, "method": method, "params": parameters}
+    if self._session:
+      command["sessionId"] = self._session
+    os.write(self._commands, json.dumps(command).encode() + b"\0")
+    while (message := self._receive()).get("id") != number:
+      self.events.append(message)
+    assert "error" not in message, message
+    return message["result"]
+
+  def _receive(self):
+    while b"\0" not in self._buffer:
+      read = os.read(self._answers, 1 << 20)
+      assert read, "the browser has gone"
+      self._buffer += read
+    message, self._buffer = self._buffer.split(b"\0", 1)
+    return json.loads(message)
+
+  def open(self, file):
+    self.events.clear()
+    self("Page.navigate", url=f"file://{file}")
+    while not any(e["method"] == "Page.loadEventFired" for e in self.events):
+      self.events.append(self._receive())
+    self.value("new Promise(requestAnimationFrame)")
+
+  def value(self, expression):
+    """What a JavaScript expression is."""
+    answer = self(
+      "Runtime.evaluate",
+      expression=expression,
+      awaitPromise=True,
+      returnByValue=True,
+    )
+    assert "exceptionDetails" not in answer, answer
+    return answer["result"].get("value")
+
+  def complaints(self):
+    wrong = ("Runtime.consoleAPICalled", "Runtime.exceptionThrown")
+    wrong += ("Log.entryAdded", "Page.javascriptDialogOpening")
+    return [event for event in self.events if event["method"] in wrong]
+
+  def close(self):
+    os.close(self._commands)
+    self._process.terminate()
+    self._process.wait(20)
+    os.close(self._answers)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+  return tmp_path_factory.mktemp("report")
+
+
+@pytest.fixture(scope="module")
+def written(place):
+  """The report of a small run whose classes and folder have evil names."""
+  Tiny(data_dir=str(place), file_format="array_record").download_and_prepare()
+  config = configs.load("configs/quickstart.py")
+  config.dataset, config.data_dir, config.num_classes = "tiny", str(place), 3
+  config.batch_size, config.total_steps, config.log_every_steps = 8, 6, 1
+  config.image_size, config.network.crop_size = 72, 64
+  config.network.width = 1 / 32
+  workdir = str(place / "<i>run</i>")
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setenv("XDG_CACHE_HOME", str(place / "cache"))
+    train.train_and_evaluate(config, workdir)
+    real = datasets.open_split
+
+    def evil(*arguments):
+      source = real(*arguments)
+      source.class_names = HOSTILE
+      return source
+
+    patch.setattr(datasets, "open_split", evil)
+    text = report.make([workdir])
+  file = place / "report.html"
+  file.write_text(text)
+  return file
+
+
+@pytest.fixture(scope="module")
+def browser(place):
+  browser = Browser(place / "profile")
+  yield browser
+  browser.close()
+
+
+def test_nothing_is_loaded_from_elsewhere(written):
+  text = written.read_text()
+  addresses = set(re.findall(r'(?:src|href)="([^"]{0,20})', text))
+  assert addresses and all(a.startswith("data:image/") for a in addresses)
+  assert "url(" not in text.replace("url(#", "")
+
+
+def test_it_loads_without_a_complaint(browser, written):
+  browser.open(written)
+  assert browser.complaints() == []
+  requests = [
+    event["params"]["request"]["url"][:8]
+    for event in browser.events
+    if event["method"] == "Network.requestWillBeSent"
+  ]
+  assert set(requests) <= {"file:///", "data:ima"}
+
+
+def test_all_images_are_there(browser, written):
+  browser.open(written)
+  sizes = browser.value(
+    "[...document.images].map(i => i.complete ? i.naturalWidth : 0)"
+  )
+  # Two towers; eight predictions; five rows of a query and six neighbours.
+  assert len(sizes) == 2 + 8 + 5 * 7 and all(sizes)
+
+
+def test_evil_names_are_text(browser, written):
+  browser.open(written)
+  assert browser.value("document.querySelectorAll('script').length") == (
+    browser.value("document.querySelectorAll('.chart').length") + 1
+  )
+  assert (
+    browser.value("document.querySelectorAll('img[src=x], i + b').length") == 0
+  )
+  shown = browser.value("document.querySelector('.neighbours').innerText")
+  assert any(name in shown for name in HOSTILE)
+  assert "<i>run</i>" in browser.value("document.title")
+  assert browser.value("document.querySelectorAll('td > i').length") == 0
+
+
+def test_the_curves_are_the_metrics(browser, written, place):
+  browser.open(written)
+  lines = (place / "<i>run</i>" / "metrics.jsonl").read_text().splitlines()
+  losses = [
+    line["loss"] for line in map(json.loads, lines) if line["split"] == "train"
+  ]
+  drawn = browser.value(
+    "JSON.parse(document.querySelector('.chart script').textContent)"
+    ".series[0].y"
+  )
+  assert drawn == pytest.approx(losses, rel=1e-6)
+  paths = browser.value(
+    "[...document.querySelectorAll('.chart')].map("
+    "c => [...c.querySelectorAll('path')].map(p => p.getTotalLength()))"
+  )
+  assert paths and all(length > 0 for chart in paths for length in chart)
+
+
+def test_dragging_zooms_and_the_button_goes_back(browser, written):
+  browser.open(written)
+  path = "document.querySelector('.chart path').getAttribute('d')"
+  before = browser.value(path)
+  browser.value("document.querySelector('.chart').scrollIntoView()")
+  box = browser.value(
+    "(b => [b.x, b.y, b.width, b.height])"
+    "(document.querySelector('.chart svg').getBoundingClientRect())"
+  )
+  y = box[1] + box[3] / 2
+  for kind, part in (("Pressed", 0.3), ("Moved", 0.5), ("Released", 0.6)):
+    browser(
+      "Input.dispatchMouseEvent",
+      type=f"mouse{kind}",
+      x=box[0] + part * box[2],
+      y=y,
+      button="left",
+      clickCount=1,
+    )
+  assert browser.value(path) != before
+  browser.value("document.querySelector('.chart button').click()")
+  assert browser.value(path) == before
+  assert browser.complaints() == []
+
+
+def test_it_fits_a_phone_and_the_dark(browser, written):
+  browser(
+    "Emulation.setDeviceMetricsOverride",
+    width=360,
+    height=740,
+    deviceScaleFactor=2,
+    mobile=True,
+  )
+  browser.open(written)
+  assert browser.value("document.documentElement.scrollWidth") <= 360
+  grounds = []
+  for scheme in ("light", "dark"):
+    feature = {"name": "prefers-color-scheme", "value": scheme}
+    browser("Emulation.setEmulatedMedia", features=[feature])
+    for what in ("backgroundColor", "color"):
+      colour = browser.value(f"getComputedStyle(document.body).{what}")
+      numbers = [int(n) for n in re.findall(r"\d+", colour)[:3]]
+      grounds.append(sum(numbers) / 3)
+  light, light_ink, dark, dark_ink = grounds
+  assert light - light_ink > 150 and dark_ink - dark > 150
+  browser("Emulation.clearDeviceMetricsOverride")
+
+
+def test_text_and_markup_cannot_be_confused():
+  cell = page.element("td", "<b>", page.element("b", "&"), title='"x"')
+  assert cell == '<td title="&quot;x&quot;">&lt;b&gt;<b>&amp;</b></td>'
+
+
+def test_curves_keep_their_last_point_and_drop_what_is_no_number():
+  points = [(i, float(i)) for i in range(5001)] + [(6000, None)]
+  chart = page.chart(
+    "t", "x", "y", {"</script>": [*points, (7000, float("nan"))]}
+  )
+  assert chart.count("</script>") == 1
+  data = json.loads(re.search(r"<script[^>]*>(.*)</script>", chart)[1])
+  (series,) = data["series"]
+  assert series["name"] == "</script>" and series["x"][-1] == 5000
+  assert len(series["x"]) <= page.MAX_POINTS + 1
+
+
+def test_a_folder_without_a_run_is_a_sentence(tmp_path):
+  done = subprocess.run(
+    [
+      *(sys.executable, "-m", "alexnet_jax.report"),
+      f"--workdir={tmp_path}",
+      f"--output={tmp_path}/x.html",
+    ],
+    capture_output=True,
+    text=True,
+  )
+  assert done.returncode == 2 and "holds no run" in done.stderr
+  assert "Traceback" not in done.stderr
