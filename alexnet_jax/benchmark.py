@@ -7,13 +7,10 @@ the yardstick is the bare decoding of the same bytes on all cores.
 """
 
 import json
-import platform
 
-import rich.console
-import rich.table
 from absl import flags
 
-from alexnet_jax import command, files, provenance
+from alexnet_jax import command, files, provenance, throughput
 
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 128, "images in a batch", 1)
 _DATA_DIR = flags.DEFINE_string("data_dir", "", "folder that holds datasets")
@@ -27,11 +24,15 @@ _JSON = flags.DEFINE_string("json", "", "file to write the figures into")
 def main(what: str) -> None:
   del what
   rows = _input_rows()
-  _show(rows)
+  throughput.show(rows)
   if _JSON.value:
     import jax
 
-    result = {"hardware": hardware(), "jax": jax.__version__, "rows": rows}
+    result = {
+      "hardware": provenance.hardware(),
+      "jax": jax.__version__,
+      "rows": rows,
+    }
     details = {
       "commit": provenance.git_commit(),
       "versions": provenance.versions(),
@@ -55,36 +56,6 @@ def _input_rows():
     f" {_NEED.value * cores / rates['pipeline']:.1f} cores like these."
   )
   return rows
-
-
-def hardware() -> str:
-  """The processor and the devices, in words."""
-  import jax
-
-  from alexnet_jax import datasets
-
-  model = platform.processor() or platform.machine()
-  try:
-    with open("/proc/cpuinfo") as lines:
-      names = [line for line in lines if line.startswith("model name")]
-    model = names[0].partition(":")[2].strip() if names else model
-  except OSError:
-    pass
-  kinds = sorted({device.device_kind for device in jax.devices()})
-  return (
-    f"{datasets.num_cores()} cores of {model};"
-    f" {jax.device_count()} devices: {', '.join(kinds)}"
-  )
-
-
-def _show(rows) -> None:
-  table = rich.table.Table()
-  for title in ("", "images/s", "ms/batch: min", "median", "max"):
-    table.add_column(title, justify="right" if title else "left")
-  for row in rows:
-    times = (f"{row['ms'][key]:,.1f}" for key in ("min", "median", "max"))
-    table.add_row(row["name"], f"{row['images_per_second']:,.0f}", *times)
-  rich.console.Console().print(table)
 
 
 if __name__ == "__main__":

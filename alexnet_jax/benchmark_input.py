@@ -16,7 +16,7 @@ import jax
 import numpy as np
 import simplejpeg
 
-from alexnet_jax import images, input_pipeline
+from alexnet_jax import images, input_pipeline, throughput
 from alexnet_jax.datasets import Source, num_cores
 
 
@@ -48,14 +48,10 @@ def benchmark_input(
   steps = max(1, min(num_images, len(source)) // batch_size)
   count = steps * batch_size
   records = [source[i % len(source)][0] for i in range(count)]
-  decoders = [_bare_decoder(record) for record in records]
   device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
 
   def read(i):
     source[i * 7919 % len(source)]  # a prime: random enough for a disk
-
-  def decode(i):
-    decoders[i](records[i])
 
   def batch(step):
     out = np.empty((batch_size, size, size, 3), np.uint8)
@@ -76,7 +72,7 @@ def benchmark_input(
   with concurrent.futures.ThreadPoolExecutor(num_cores()) as pool:
     stages = {
       "read": lambda: _time(_spread(pool, read, count)),
-      "decode_all_cores": lambda: _time(_spread(pool, decode, count)),
+      "decode_all_cores": bare_decoding(source, count),
       "batch": lambda: _time(_spread(pool, batch, steps)),
       "pipeline": lambda: _time_stream(stream(), steps),
       "transfer": lambda: _time(lambda: list(map(transfer, range(steps)))),
@@ -89,7 +85,29 @@ def benchmark_input(
     for _ in range(rounds):
       for name, stage in stages.items():
         seconds[name].append(stage())
-  return [_row(name, np.array(seconds[name]), steps, count) for name in stages]
+  return [
+    throughput.row(name, np.array(seconds[name]), steps, batch_size)
+    for name in stages
+  ]
+
+
+def bare_decoding(source: Source, count: int) -> Callable[[], float]:
+  """The yardstick: what decodes `count` images from memory on all cores.
+
+  Returns:
+    a function that does it, and returns the seconds it took.
+  """
+  records = [source[i % len(source)][0] for i in range(count)]
+  decoders = [_bare_decoder(record) for record in records]
+
+  def decode(i):
+    decoders[i](records[i])
+
+  def run():
+    with concurrent.futures.ThreadPoolExecutor(num_cores()) as pool:
+      return _time(_spread(pool, decode, count))
+
+  return run
 
 
 def _bare_decoder(record: bytes) -> Callable[[bytes], np.ndarray]:
@@ -127,20 +145,3 @@ def _time_stream(batches, steps: int) -> float:
   return _time(
     lambda: collections.deque(itertools.islice(batches, steps), maxlen=0)
   )
-
-
-def _row(name: str, seconds: np.ndarray, steps: int, count: int):
-  rate = count / float(np.median(seconds))
-  # A transfer is the work of one thread, whatever the cores.
-  cores = 1 if name == "transfer" else num_cores()
-  ms = seconds / steps * 1e3
-  return {
-    "name": name,
-    "images_per_second": rate,
-    "ms": {
-      "min": float(ms.min()),
-      "median": float(np.median(ms)),
-      "max": float(ms.max()),
-    },
-    "cores_per_1000_images_per_second": 1000 * cores / rate,
-  }

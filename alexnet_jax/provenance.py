@@ -1,6 +1,7 @@
 """Where a result comes from: versions and the commit."""
 
 import importlib.metadata
+import os
 import pathlib
 import platform
 import subprocess
@@ -17,6 +18,26 @@ def versions() -> dict[str, str]:
     except importlib.metadata.PackageNotFoundError:
       found[name] = "absent"
   return found
+
+
+def hardware() -> str:
+  """The processor and the devices, in words."""
+  import jax
+
+  affinity = getattr(os, "sched_getaffinity", None)
+  cores = len(affinity(0)) if affinity else os.cpu_count()
+  model = platform.processor() or platform.machine()
+  try:
+    with open("/proc/cpuinfo") as lines:
+      names = [line for line in lines if line.startswith("model name")]
+    model = names[0].partition(":")[2].strip() if names else model
+  except OSError:
+    pass
+  kinds = sorted({device.device_kind for device in jax.devices()})
+  return (
+    f"{cores} cores of {model};"
+    f" {jax.device_count()} devices: {', '.join(kinds)}"
+  )
 
 
 def git_commit() -> str:

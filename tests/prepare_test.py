@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -23,7 +24,6 @@ from alexnet_jax import datasets, originals, prepare, shards
 from alexnet_jax.command import UserError
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-COMMAND = [sys.executable, "-m", "alexnet_jax.prepare"]
 ENCODING = shards.Encoding()
 CLASSES = ("n01440764", "n01443537", "n01484850")
 
@@ -86,14 +86,18 @@ def make(source, data_dir, name="tiny_256", holdout=0.0, **options):
   return prepare.prepare(found, str(data_dir), name, **options)
 
 
-def run(*arguments):
+def command(module, *arguments):
   return subprocess.run(
-    [*COMMAND, *arguments],
+    [sys.executable, "-m", f"alexnet_jax.{module}", *arguments],
     cwd=ROOT,
     capture_output=True,
     text=True,
     check=False,
   )
+
+
+def run(*arguments):
+  return command("prepare", *arguments)
 
 
 def manifest(folder):
@@ -500,13 +504,13 @@ def test_two_at_once_are_told_apart(tmp_path):
 def test_killed_at_five_random_moments_it_makes_the_same_bytes(tmp_path):
   source = f"folder:{write_folder(tmp_path / 'in', per_class=50)}"
   whole = make(source, tmp_path / "whole", shard_size=20)
-  command = [
+  slowly = [
     sys.executable,
     "-c",
     # Slowly, so that there is a moment to be killed in.
     "import sys, time; from alexnet_jax import command, prepare, shards\n"
     "convert = shards.convert\n"
-    "def slow(*a): print(flush=True); time.sleep(.15); return convert(*a)\n"
+    "def slow(*a): print(flush=True); time.sleep(.1); return convert(*a)\n"
     "shards.convert = slow\n"
     "command.run(prepare.main)",
     f"--source={source}",
@@ -519,10 +523,11 @@ def test_killed_at_five_random_moments_it_makes_the_same_bytes(tmp_path):
   progress = [0]
   for _ in range(5):
     process = subprocess.Popen(
-      command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+      slowly, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     )
-    process.stdout.readline()  # the first images are being converted
-    time.sleep(moments.uniform(0, 0.8))
+    for _ in range(moments.randint(4, 9)):
+      process.stdout.readline()  # some more images are being converted
+    time.sleep(moments.uniform(0, 0.1))
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert process.returncode == -signal.SIGKILL, "it was done too soon"
@@ -531,7 +536,7 @@ def test_killed_at_five_random_moments_it_makes_the_same_bytes(tmp_path):
   assert progress == sorted(progress)  # nothing finished is lost
   assert progress[-1] > 2
   result = subprocess.run(
-    command, cwd=ROOT, capture_output=True, text=True, check=False
+    slowly, cwd=ROOT, capture_output=True, text=True, check=False
   )
   assert result.returncode == 0, result.stderr
   assert "are done already" in result.stderr
@@ -562,9 +567,9 @@ def test_full_disk_is_one_paragraph_and_can_be_mended(tmp_path):
     f"--data_dir={tmp_path / 'out'}",
   )
 
-  limited = ["bash", "-c", 'ulimit -f 300; exec "$@"', "-", *COMMAND]
+  limited = ["bash", "-c", 'ulimit -f 300; exec "$@"', "-", sys.executable]
   result = subprocess.run(
-    [*limited, *arguments],
+    [*limited, "-m", "alexnet_jax.prepare", *arguments],
     cwd=ROOT,
     capture_output=True,
     text=True,
@@ -688,3 +693,40 @@ def test_real_images_and_memory(shared_data, tmp_path):
   np.testing.assert_allclose(
     near.eigenvalues**0.5, stored.eigenvalues**0.5, rtol=0.01
   )
+
+
+def test_from_two_tars_to_a_trained_and_evaluated_network(tmp_path):
+  """README's way: prepare, train two steps, evaluate."""
+  write_tars(tmp_path / "tars")
+  data = [
+    "--source=tars:" + str(tmp_path / "tars"),
+    "--data_dir=" + str(tmp_path),
+  ]
+  result = run(*data)
+  assert result.returncode == 0, result.stderr
+  # It names the flags that train on it.
+  flags = re.findall(r"--config\.\S+", result.stdout)
+  assert "--config.dataset=imagenet2012_256" in flags
+  workdir = f"--workdir={tmp_path / 'run'}"
+  trained = command(
+    "main",
+    "--config=configs/quickstart.py",
+    workdir,
+    *flags,
+    "--config.num_classes=1000",
+    "--config.network.width=0.03125",
+    "--config.batch_size=4",
+    "--config.total_steps=2",
+    "--config.log_every_steps=1",
+  )
+  assert trained.returncode == 0, trained.stderr
+  lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+  steps = [json.loads(line) for line in lines]
+  assert [line["step"] for line in steps if line["split"] == "train"] == [1, 2]
+  report = tmp_path / "report.json"
+  evaluated = command("evaluate", workdir, "--views=1", f"--json={report}")
+  assert evaluated.returncode == 0, evaluated.stderr
+  found = json.loads(report.read_text())
+  assert found["num_examples"] == 6
+  assert 0 <= found["top5_error"] <= found["top1_error"] <= 1
+  assert found["loss"] > 0
