@@ -16,7 +16,7 @@ import jax
 import numpy as np
 import simplejpeg
 
-from alexnet_jax import images, input_pipeline, throughput
+from alexnet_jax import images, input_pipeline, memory, throughput
 from alexnet_jax.datasets import Source, num_cores
 
 
@@ -53,8 +53,10 @@ def benchmark_input(
   def read(i):
     source[i * 7919 % len(source)]  # a prime: random enough for a disk
 
+  batch_memory = memory.Pool((batch_size, size, size, 3))
+
   def batch(step):
-    out = np.empty((batch_size, size, size, 3), np.uint8)
+    out = batch_memory.take()
     for i in range(batch_size):
       images.decode_into(out[i], records[step * batch_size + i])
 

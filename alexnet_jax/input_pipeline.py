@@ -18,6 +18,7 @@ import jax
 import numpy as np
 from absl import logging
 
+from alexnet_jax import memory
 from alexnet_jax.command import UserError
 from alexnet_jax.datasets import Source, num_cores, permutation
 from alexnet_jax.images import UndecodableImage, decode_into
@@ -71,7 +72,7 @@ def train_batches(
     which = [order(int(e))[p] for e, p in zip(epochs, places, strict=True)]
     return np.array(which), epochs
 
-  load = _Loader(source, size, max_undecodable)
+  load = _Loader(source, len(share), size, max_undecodable)
   steps = grain.MapDataset.range(start_step, sys.maxsize)
   return _load_ahead(steps.map(lambda step: load(*indices(step))), num_threads)
 
@@ -98,7 +99,7 @@ def evaluation_batches(
     UserError: as `train_batches`.
   """
   share = _share(batch_size, process_index, process_count)
-  load = _Loader(source, size, max_undecodable)
+  load = _Loader(source, len(share), size, max_undecodable)
 
   def batch(step: int) -> Batch:
     indices = step * batch_size + share
@@ -171,28 +172,30 @@ def _load_ahead(batches: grain.MapDataset, num_threads: int) -> Iterator[Batch]:
 class _Loader:
   """Makes a batch of indices; counts the examples that cannot be decoded."""
 
-  def __init__(self, source: Source, size: int, max_undecodable: int):
-    self._source, self._size = source, size
+  def __init__(
+    self, source: Source, batch_size: int, size: int, max_undecodable: int
+  ):
+    self._source = source
+    self._pool = memory.Pool((batch_size, size, size, 3))
     self._max_undecodable = max_undecodable
     self._undecodable, self._lock = set(), threading.Lock()
 
   def __call__(self, indices: np.ndarray, epochs: np.ndarray) -> Batch:
     count = len(indices)
     batch = {
-      "image": np.empty((count, self._size, self._size, 3), np.uint8),
+      "image": self._pool.take(),
       "label": np.empty(count, np.int32),
       "index": indices.astype(np.int32),
       "epoch": epochs.astype(np.int32),
       "weight": np.ones(count, np.float32),
     }
     for i, index in enumerate(indices.tolist()):
-      encoded, batch["label"][i] = self._source[index]
       try:
+        encoded, batch["label"][i] = self._source[index]
         decode_into(batch["image"][i], encoded)
       except UndecodableImage as error:
         self._count(index, error)
-        batch["image"][i] = 0
-        batch["weight"][i] = 0
+        batch["image"][i] = batch["label"][i] = batch["weight"][i] = 0
     return batch
 
   def _count(self, index: int, reason: UndecodableImage) -> None:

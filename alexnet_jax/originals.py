@@ -17,7 +17,6 @@ from collections.abc import Iterator
 
 import numpy as np
 import tensorflow_datasets as tfds
-from tensorflow_datasets.proto import tf_example_pb2
 
 from alexnet_jax import datasets
 from alexnet_jax.command import UserError
@@ -448,6 +447,4 @@ class TFRecords:
     with open(self._paths[number], "rb", buffering=0) as file:
       file.seek(place)
       record = file.read(length)
-    features = tf_example_pb2.Example.FromString(record).features.feature
-    image, label = (features[key] for key in self._keys)
-    return image.bytes_list.value[0], label.int64_list.value[0]
+    return datasets.parse_example(record, *self._keys)

@@ -31,6 +31,7 @@ from absl import flags
 
 from alexnet_jax import command, datasets, files, originals, shards
 from alexnet_jax.command import UserError
+from alexnet_jax.images import UndecodableImage
 from alexnet_jax.lock import WorkdirLock
 
 VERSION = "1.0.0"
@@ -128,7 +129,10 @@ def _choose(split: shards.Split, limit: int):
   taken = collections.Counter()
   chosen = []
   for index in range(len(split)):
-    label = split.label(index)
+    try:
+      label = split.label(index)
+    except UndecodableImage:  # is to be counted as such
+      label = -1
     taken[label] += 1
     if taken[label] <= limit:
       chosen.append(index)

@@ -20,8 +20,10 @@ from array_record.python import array_record_module
 from tensorflow_datasets.proto import tf_example_pb2
 
 from alexnet_jax import datasets, images
+from alexnet_jax.command import UserError
 
 RUN = 16  # neighbours read together, so that a disk seeks once for them
+AHEAD = 64  # runs converted while a shard is written
 
 
 class Split(Protocol):
@@ -64,6 +66,17 @@ class Converted:
   skipped: list[tuple[str, str]]
   digest: bytes
 
+  @classmethod
+  def nothing(cls, encoding: Encoding) -> "Converted":
+    return cls([], [], datasets.Moments(encoding.size), [], b"")
+
+  def add(self, other: "Converted") -> None:
+    self.records += other.records
+    self.labels += other.labels
+    self.moments.merge(other.moments)
+    self.skipped += other.skipped
+    self.digest = hashlib.sha256(self.digest + other.digest).digest()
+
 
 def runs(indices: np.ndarray) -> list[np.ndarray]:
   """Cuts indices into runs of RUN."""
@@ -100,14 +113,9 @@ class Shard:
     """Whether it is there, and then it is whole."""
     return self.path.exists()
 
-  def write(self, parts: list[Converted], size: int) -> None:
+  def write(self, whole: Converted) -> None:
     """Writes the records in a shuffled order; the last act is a rename."""
-    records = [record for part in parts for record in part.records]
-    moments = datasets.Moments(size)
-    digest = hashlib.sha256()
-    for part in parts:
-      moments.merge(part.moments)
-      digest.update(part.digest)
+    records, moments = whole.records, whole.moments
     # JPEGs do not get smaller: compressed again they would only be slower.
     options = "group_size:1,uncompressed"
     writer = array_record_module.ArrayRecordWriter(
@@ -118,16 +126,14 @@ class Shard:
     writer.close()
     with open(self._unfinished, "rb+") as file:
       os.fsync(file.fileno())
-    labels = [label for part in parts for label in part.labels]
-    skipped = [pair for part in parts for pair in part.skipped]
     with open(self._facts, "wb") as file:
       np.savez(
         file,
         count=len(records),
         num_bytes=sum(map(len, records)),
-        labels=np.array(labels, np.int32),
-        skipped=json.dumps(skipped),
-        digest=digest.hexdigest(),
+        labels=np.array(whole.labels, np.int32),
+        skipped=json.dumps(whole.skipped),
+        digest=whole.digest.hex(),
         total=moments.total,
         products=moments.products,
       )
@@ -188,14 +194,14 @@ def write_shards(
 
     results = _map_ahead(pool, work, tasks)
     for shard, group in itertools.groupby(tasks, lambda task: task[0]):
-      parts = []
+      whole = Converted.nothing(encoding)
       for _, run in group:
-        parts.append(next(results))
+        whole.add(next(results))
         progress.advance(bar, len(run))
         finished = progress.tasks[0].completed - done
         rate = finished / (time.monotonic() - start)
         progress.update(bar, rate=f"{rate:,.0f} images/s")
-      shard.write(parts, encoding.size)
+      shard.write(whole)
 
 
 def _map_ahead(pool, function, tasks) -> Iterator:
@@ -203,7 +209,7 @@ def _map_ahead(pool, function, tasks) -> Iterator:
   waiting = collections.deque()
   for task in tasks:
     waiting.append(pool.submit(function, task))
-    if len(waiting) > 4 * datasets.num_cores():
+    if len(waiting) > AHEAD:
       yield waiting.popleft().result()
   while waiting:
     yield waiting.popleft().result()
@@ -223,14 +229,19 @@ def convert(
     encoding: what to make of each.
     upright: whether EXIF orientation counts.
   """
-  result = Converted([], [], datasets.Moments(encoding.size), [], b"")
+  result = Converted.nothing(encoding)
   digest = hashlib.sha256()
   for index in indices:
-    original, label = split.read(index)
-    digest.update(hashlib.sha256(original).digest())
     name = split.name(index)
     try:
+      original, label = split.read(index)
+      digest.update(hashlib.sha256(original).digest())
       image = images.decode(original, upright)
+    except OSError as error:
+      raise UserError(
+        f"The original {name} cannot be read: {error}. Make it readable, or"
+        " move it away; what is prepared already is kept."
+      ) from error
     except images.UndecodableImage as error:
       result.skipped.append((name, str(error)))
       continue

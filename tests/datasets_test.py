@@ -338,3 +338,32 @@ def test_real_sets_open(shared_data):
     encoded, label = source[count - 1]
     assert datasets.rescale(datasets.decode(encoded)).shape == (256, 256, 3)
     assert 0 <= label < classes
+
+
+def test_a_damaged_file_makes_undecodable_images(tiny_dir, tmp_path):
+  folder = tmp_path / "tiny" / "1.2.0"
+  folder.mkdir(parents=True)
+  for file in pathlib.Path(tiny_dir, "tiny", "1.2.0").iterdir():
+    (folder / file.name).write_bytes(file.read_bytes())
+  whole = datasets.open_split("tiny", "train", str(tmp_path))
+  pixels = whole[7][0][60:90]
+  assert whole[39]
+  (path,) = folder.glob("*train*")
+  content = path.read_bytes()
+  assert content.count(pixels) == 1
+  path.write_bytes(content.replace(pixels, bytes(30)))
+  damaged = datasets.open_split("tiny", "train", str(tmp_path))
+  wrong = []
+  for i in range(40):
+    try:
+      assert datasets.decode(damaged[i][0]).shape == (12, 14, 3)
+    except datasets.UndecodableImage as error:
+      assert str(error)
+      wrong.append(i)
+  assert wrong == [7]
+  with pytest.raises(IndexError):
+    whole[40]
+  with pytest.raises(datasets.UndecodableImage, match="record is damaged"):
+    datasets.parse_example(b"\xff\xff junk", "image", "label")
+  with pytest.raises(datasets.UndecodableImage, match="record is damaged"):
+    datasets.parse_example(b"", "image", "label")
