@@ -1,0 +1,405 @@
+"""One training step over meshes and batch sizes: where does it pay to exchange?
+
+  python -m experiments.mesh_sweep [--quick] [--output=DIR]
+      [--points=here/2x2/64,v5e:2x4/4x2/1024] [--executor=here|local|slurm]
+
+A point is PLACE/DATAxMODEL/BATCH. On "here", the devices of this machine, the
+step runs and is timed. On a TPU slice it is compiled only, with the real
+compiler, and its time is a roofline estimate from published figures: a range,
+from "nothing overlaps" to "all communication hides behind the rest". Measured
+and estimated stay apart in the table, in the JSON and in the plot. A point that
+has been done is not done again; --work holds them.
+"""
+
+import csv
+import dataclasses
+import io
+import json
+import pathlib
+import re
+import sys
+import time
+from typing import Any
+
+import jax
+import numpy as np
+from absl import flags
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+from rich.console import Console
+from rich.table import Table
+
+from alexnet_jax import audit, chips, command, files, provenance, sharding, step
+from alexnet_jax import config as configs
+from alexnet_jax import network as networks
+from alexnet_jax.augment import Augmentation, ImageStatistics
+from alexnet_jax.benchmark import hardware
+from alexnet_jax.command import UserError
+from alexnet_jax.optimizer import momentum_sgd
+from alexnet_jax.sharding import BATCH, REPLICATED
+from experiments import launch
+
+HERE = "here"
+QUICK = ("here/1x1/8", "here/1x2/8", "here/2x1/8")
+# Strong scaling: a batch for all. Weak scaling: a batch for each device.
+STRONG_HERE = tuple(
+  f"here/{mesh}/64" for mesh in ("1x1", "1x2", "2x1", "2x2", "4x1", "4x2")
+)
+WEAK_HERE = ("here/1x1/16", "here/1x2/32", "here/2x1/32", "here/2x2/64")
+SLICES = {2: "v5e:1x2", 8: "v5e:2x4", 64: "v5e:8x8", 256: "v5e:16x16"}
+STRONG_TPU = tuple(
+  f"{place}/{number // model}x{model}/1024"
+  for number, place in SLICES.items()
+  for model in (1, 2)
+)
+DEFAULT = (*STRONG_HERE, *WEAK_HERE, "v5e:1x1/1x1/1024", *STRONG_TPU)
+
+
+@dataclasses.dataclass(frozen=True)
+class Point:
+  """One mesh, one batch size, one place.
+
+  Attributes:
+    place: "here" or a TPU slice such as "v5e:2x4".
+    data, model: devices along the axes.
+    batch_size: global.
+  """
+
+  place: str
+  data: int
+  model: int
+  batch_size: int
+
+  @property
+  def devices(self) -> int:
+    """All of the mesh."""
+    return self.data * self.model
+
+  @property
+  def name(self) -> str:
+    """As the command line writes it."""
+    return f"{self.place}/{self.data}x{self.model}/{self.batch_size}"
+
+
+def parse_point(text: str) -> Point:
+  """The inverse of `Point.name`.
+
+  Raises:
+    UserError: it is not of this form.
+  """
+  match = re.fullmatch(r"([^/]+)/(\d+)x(\d+)/(\d+)", text)
+  if not match:
+    raise UserError(
+      f"--points: {text!r} is no point; write PLACE/DATAxMODEL/BATCH, such as"
+      " here/1x2/64 or v5e:2x4/4x2/1024."
+    )
+  return Point(match[1], *map(int, match.groups()[1:]))
+
+
+def run_point(point: Point, config: ConfigDict, repeats: int) -> dict[str, Any]:
+  """Measures or estimates one point.
+
+  Args:
+    point: where, on which mesh, how many images.
+    config: of the network and its training; its mesh and batch size are not
+      used.
+    repeats: timed steps, if the step runs.
+
+  Returns:
+    JSON: the point's fields, what the audit found, and either `measured` or
+    `estimated`, each with `images_per_second`.
+  """
+  network = networks.from_dict(config.network.to_dict(), config.num_classes)
+  here = point.place == HERE
+  mesh = sharding.make_mesh(
+    point.data,
+    point.model,
+    towers=network.towers,
+    devices=None if here else chips.slice_devices(point.place),
+  )
+  optimizer = momentum_sgd(**config.optimizer)
+  augmentation = Augmentation(**config.augmentation)
+  result = audit.audit(
+    network,
+    augmentation,
+    optimizer,
+    mesh,
+    batch_size=point.batch_size,
+    image_size=config.image_size,
+  )
+  row = dataclasses.asdict(point) | {
+    "devices": point.devices,
+    "width": network.width,
+    "platform": result.platform,
+    "findings": result.findings,
+    "totals": audit.to_json(result)["totals"],
+    "exchanges": sorted(
+      {
+        f"{item.program} {item.phase} {item.layer} {item.op} {item.dtype}"
+        for item in result.collectives
+        if sharding.MODEL in item.axes
+      }
+    ),
+    "memory": result.memory,
+    "flops": result.flops,
+    "bytes_accessed": result.bytes_accessed,
+  }
+  if here:
+    train_step = step.make_train_step(network, augmentation, optimizer, mesh)
+    state = step.init_state(network, optimizer, config.seed, mesh)
+    inputs = _inputs(point.batch_size, config, mesh)
+    row["measured"] = _time_steps(train_step, state, inputs, repeats)
+    row["measured"]["images_per_second"] = (
+      point.batch_size / row["measured"]["seconds"]["median"]
+    )
+    return row
+  chip = chips.CHIPS[point.place.split(":")[0]]
+  cores = chips.cores_per_chip(mesh.devices.flat)
+  estimate = audit.roofline(result, chip, cores)
+  row["estimated"] = {
+    "seconds": dataclasses.asdict(estimate),
+    "images_per_second": {
+      "nothing_overlaps": point.batch_size / estimate.seconds(overlap=False),
+      "all_overlaps": point.batch_size / estimate.seconds(overlap=True),
+    },
+  }
+  return row
+
+
+def _inputs(batch_size: int, config: ConfigDict, mesh: Mesh) -> tuple:
+  """Random images and labels, and the rest of a training step's arguments."""
+  random = np.random.default_rng(config.seed)
+  side = (config.image_size, config.image_size, 3)
+  batch = {
+    "image": random.integers(0, 256, (batch_size, *side), np.uint8),
+    "label": random.integers(0, config.num_classes, batch_size, np.int32),
+    "index": np.arange(batch_size, dtype=np.int32),
+    "epoch": np.zeros(batch_size, np.int32),
+    "weight": np.ones(batch_size, np.float32),
+  }
+  statistics = ImageStatistics(
+    np.full(side, 128, np.float32), np.eye(3, dtype=np.float32)
+  )
+  return (
+    sharding.place(batch, BATCH, mesh),
+    sharding.place(statistics, REPLICATED, mesh),
+    sharding.place(jax.random.key(config.seed), REPLICATED, mesh),
+    np.float32(config.schedule.learning_rate),
+  )
+
+
+def _time_steps(train_step, state, inputs, repeats) -> dict[str, Any]:
+  seconds = []
+  for _ in range(repeats + 1):
+    began = time.monotonic()
+    state, metrics = train_step(state, *inputs)
+    jax.block_until_ready((state, metrics))
+    seconds.append(time.monotonic() - began)
+  seconds = sorted(seconds[1:])  # the first one compiles
+  return {
+    "seconds": {
+      "min": seconds[0],
+      "median": float(np.median(seconds)),
+      "max": seconds[-1],
+    },
+    "steps": repeats,
+  }
+
+
+def where_it_pays(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+  """Pairs of points that differ in the mesh alone: towers apart, or together.
+
+  Returns:
+    For each place, number of devices and batch: images/s of the mesh with
+    `model` 2 over that with `model` 1; above 1 the exchange pays. Estimates
+    have two, without and with overlap.
+  """
+  speeds = {}
+  for row in rows:
+    key = row["place"], row["devices"], row["batch_size"]
+    speeds.setdefault(key, {})[row["model"]] = _speeds(row)
+  return [
+    {
+      "place": place,
+      "devices": devices,
+      "batch_size": batch_size,
+      "ratio": [both / one for both, one in zip(pair[2], pair[1], strict=True)],
+    }
+    for (place, devices, batch_size), pair in speeds.items()
+    if set(pair) == {1, 2}
+  ]
+
+
+def _speeds(row: dict[str, Any]) -> list[float]:
+  """Images a second: one if measured, two if estimated."""
+  if "measured" in row:
+    return [row["measured"]["images_per_second"]]
+  return list(row["estimated"]["images_per_second"].values())
+
+
+def to_csv(rows: list[dict[str, Any]]) -> str:
+  """One line a point; measured and estimated speeds in columns of their own."""
+  text = io.StringIO()
+  writer = csv.writer(text, lineterminator="\n")
+  writer.writerow(
+    [
+      *("place", "data", "model", "batch_size", "width"),
+      "measured_images_per_second",
+      "estimated_nothing_overlaps",
+      "estimated_all_overlaps",
+    ]
+  )
+  for row in rows:
+    speeds = [f"{speed:.1f}" for speed in _speeds(row)]
+    empty = ["", ""] if "measured" in row else []
+    writer.writerow(
+      [row[key] for key in ("place", "data", "model", "batch_size", "width")]
+      + (speeds + empty if "measured" in row else ["", *speeds])
+    )
+  return text.getvalue()
+
+
+def plot(rows: list[dict[str, Any]], path: pathlib.Path) -> None:
+  """Measured speeds left, estimated ones right."""
+  import matplotlib
+
+  matplotlib.use("Agg")
+  from matplotlib import pyplot
+
+  figure, axes = pyplot.subplots(1, 2, figsize=(10, 4), layout="constrained")
+  titles = ("measured on this machine", "estimated for TPU slices")
+  for axis, title, kind in zip(
+    axes, titles, ("measured", "estimated"), strict=True
+  ):
+    some = [row for row in rows if kind in row]
+    batches = sorted({row["batch_size"] for row in some})
+    for batch_size in batches:
+      for model in (1, 2):
+        line = sorted(
+          (row["devices"], _speeds(row))
+          for row in some
+          if (row["batch_size"], row["model"]) == (batch_size, model)
+        )
+        if not line:
+          continue
+        towers = "a tower a device" if model == 2 else "both on each"
+        devices = [number for number, _ in line]
+        slow, fast = ([speeds[i] for _, speeds in line] for i in (0, -1))
+        (drawn,) = axis.plot(
+          devices, slow, "o-", label=f"batch {batch_size}, {towers}"
+        )
+        if kind == "estimated":
+          axis.fill_between(
+            devices, slow, fast, alpha=0.15, color=drawn.get_color()
+          )
+    axis.set(title=title, xlabel="devices", ylabel="images/s", xscale="log")
+    axis.set_xscale("log", base=2)
+    if kind == "estimated":
+      axis.set_yscale("log")
+    if some:
+      axis.legend(fontsize=7)
+  figure.savefig(path, dpi=110)
+  pyplot.close(figure)
+
+
+def print_table(rows: list[dict[str, Any]]) -> None:
+  """Measured points, then estimated ones."""
+  for kind in ("measured", "estimated"):
+    table = Table(title=f"{kind} images/s")
+    for column in ("place", "mesh", "batch", "images/s", "exchanges"):
+      table.add_column(column)
+    for row in rows:
+      if kind in row:
+        table.add_row(
+          row["place"],
+          f"{row['data']}x{row['model']}",
+          str(row["batch_size"]),
+          " to ".join(f"{speed:,.0f}" for speed in _speeds(row)),
+          "NOT as declared" if row["findings"] else "as declared",
+        )
+    if table.row_count:
+      Console().print(table)
+  for pair in where_it_pays(rows):
+    ratio = " to ".join(f"{ratio:.2f}" for ratio in pair["ratio"])
+    print(
+      f"{pair['place']}, {pair['devices']} devices, batch"
+      f" {pair['batch_size']}: a tower a device is {ratio} times as fast as"
+      " both on each"
+    )
+
+
+def main() -> None:
+  flag = flags.FLAGS
+  points = flag.points or (QUICK if flag.quick else DEFAULT)
+  points = [parse_point(text) for text in points]
+  config = _CONFIG.value or configs.load("configs/paper.py")
+  if flag.quick:
+    config.network.width = 1 / 16
+  work = pathlib.Path(flag.work)
+  done = {point: work / f"{_file_name(point)}.json" for point in points}
+  missing = [point for point in points if not done[point].exists()]
+  if flag.executor == HERE:
+    for point in missing:
+      print(f"{point.name} ...", file=sys.stderr, flush=True)
+      row = run_point(point, config, flag.repeats)
+      files.write_whole(str(done[point]), json.dumps(row, indent=1))
+  else:
+    launch.run_all(
+      {_file_name(point): _command(point) for point in missing},
+      executor=flag.executor,
+      folder=str(work / "jobs"),
+    )
+  rows = [
+    json.loads(path.read_text()) for path in done.values() if path.exists()
+  ]
+  print_table(rows)
+  record = {
+    "what": "one training step over meshes and batch sizes",
+    "hardware": hardware(),
+    "versions": provenance.versions(),
+    "seed": config.seed,
+    "command": " ".join(["python -m experiments.mesh_sweep", *sys.argv[1:]]),
+    "commit": provenance.git_commit(),
+    "result": {"points": rows, "where_it_pays": where_it_pays(rows)},
+  }
+  output = pathlib.Path(flag.output)
+  output.mkdir(parents=True, exist_ok=True)
+  for suffix, text in (
+    ("json", json.dumps(record, indent=1) + "\n"),
+    ("csv", to_csv(rows)),
+  ):
+    files.write_whole(str(output / f"mesh_sweep.{suffix}"), text)
+  plot(rows, output / "mesh_sweep.png")
+  print(f"wrote mesh_sweep.json, .csv and .png into {output}")
+
+
+def _file_name(point: Point) -> str:
+  return re.sub(r"[/:]", "_", point.name)
+
+
+def _command(point: Point) -> list[str]:
+  """The same command for one point, into the same --work."""
+  ours = [
+    argument
+    for argument in sys.argv[1:]
+    if not argument.startswith(("--points", "--executor", "--output"))
+  ]
+  return [
+    *(sys.executable, "-m", "experiments.mesh_sweep"),
+    *ours,
+    f"--points={point.name}",
+    f"--output={flags.FLAGS.work}/{_file_name(point)}",
+  ]
+
+
+if __name__ == "__main__":
+  _CONFIG = configs.DEFINE_config(required=False)
+  flags.DEFINE_bool("quick", False, "three small points")
+  flags.DEFINE_list("points", [], "PLACE/DATAxMODEL/BATCH, ...")
+  flags.DEFINE_integer("repeats", 5, "timed steps", 1)
+  flags.DEFINE_string("work", "runs/mesh_sweep", "folder of finished points")
+  flags.DEFINE_string("output", "experiments/results", "folder of the results")
+  flags.DEFINE_enum(
+    "executor", HERE, [HERE, "local", "slurm"], "where the points are done"
+  )
+  command.run(main)
