@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
-from alexnet_jax import layers, local
+from alexnet_jax import kernels, layers, local
 from alexnet_jax.network import LAYERS, Network, shapes
 from alexnet_jax.sharding import (
   MODEL,
@@ -74,11 +74,11 @@ class Tower(nnx.Module):
       case "sigmoid":
         return jax.nn.sigmoid(x)
       case "lrn":
-        return layers.local_response_norm(x, **net.lrn)
+        return kernels.local_response_norm(x, **net.lrn)
       case "within_map_norm":
         return layers.within_map_norm(x, **net.within_map)
       case "pool":
-        return layers.max_pool(x, **net.pooling)
+        return kernels.max_pool(x, **net.pooling)
       case "avg_pool":
         return layers.avg_pool(x, **net.pooling)
       case "dropout":
