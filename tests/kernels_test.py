@@ -105,7 +105,10 @@ def test_kernel_gradient_sums_over_devices(mesh_shape):
   sharded = sharding.on_each_device(
     loss, mesh, (P(sharding.DATA), P(sharding.MODEL)), P()
   )
-  actual = jax.jit(jax.grad(sharded, argnums=(0, 1)))(x, stacked)
+  actual = jax.jit(jax.grad(sharded, argnums=(0, 1)))(
+    sharding.place(x, P(sharding.DATA), mesh),
+    sharding.place(stacked, P(sharding.MODEL), mesh),
+  )
 
   def definition(x, stacked):
     each = [
