@@ -27,6 +27,7 @@ RESUMABLE = (
   "mesh",
   "data_dir",
   "log_every_steps",
+  "diagnose_every_lines",
   "eval_every_epochs",
   "checkpoint_every_steps",
   "checkpoints_to_keep",

@@ -228,6 +228,7 @@ class Progress:
     top1_error: float,
     images_per_second: float,
     data_wait_fraction: float,
+    verdict: str = "",
   ) -> None:
     """Shows the newest figures.
 
@@ -238,6 +239,7 @@ class Progress:
       images_per_second: speed since the last report, compilation and
         evaluation excluded.
       data_wait_fraction: share of that time spent waiting for images.
+      verdict: what else there is to say, such as that it is on the plateau.
     """
     left = max(self._total_steps - step, 0) * self._batch_size
     remaining = left / images_per_second if images_per_second > 0 else math.inf
@@ -245,6 +247,7 @@ class Progress:
       f"loss {loss:.4f}  top-1 error {top1_error:.1%}"
       f"  {images_per_second:.0f} images/s"
       f"  data wait {data_wait_fraction:.0%}  ETA {_duration(remaining)}"
+      + (f"  {verdict}" if verdict else "")
     )
     if self._console.is_terminal:
       self.advance(step)

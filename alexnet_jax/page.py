@@ -68,7 +68,8 @@ def chart(
 
   Args:
     title: above the chart.
-    x_label, y_label: the axes', with units.
+    x_label: of the axis.
+    y_label: the unit, "" if there is none.
     curves: by name, the points (x, y); None and what is not finite is left out.
   """
   series = []
@@ -82,10 +83,11 @@ def chart(
         [float(f"{v:.7g}") for v in axis] for axis in zip(*thin, strict=True)
       )
       series.append({"name": name, "x": x, "y": y})
-  data = {"x": x_label, "y": y_label, "series": series}
+  data = {"x": x_label, "series": series}
+  unit = f" ({y_label})" if y_label else ""
   return element(
     "figure",
-    element("figcaption", title),
+    element("figcaption", title + unit),
     element("script", _script_json(data), type="application/json"),
     class_="chart",
   )

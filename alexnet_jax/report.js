@@ -37,6 +37,10 @@ function extent(values) {
   return [low, high];
 }
 
+function padded([low, high]) {
+  return [low - 0.03 * (high - low), high + 0.03 * (high - low)];
+}
+
 function start(figure) {
   const data = JSON.parse(figure.querySelector("script").textContent);
   const svg = make("svg", { role: "img" }, figure);
@@ -77,7 +81,8 @@ function start(figure) {
     svg.setAttribute("height", height);
     const seen = data.series.flatMap((s) =>
       s.y.filter((_, i) => s.x[i] >= range[0] && s.x[i] <= range[1]));
-    const [low, high] = extent(seen.length ? seen : data.series.flatMap((s) => s.y));
+    const all = data.series.flatMap((s) => s.y);
+    const [low, high] = padded(extent(seen.length ? seen : all));
     plot = { left: 52, right: width - 8, top: 8, bottom: height - 34 };
     const px = (x) => plot.left
       + (x - range[0]) / (range[1] - range[0]) * (plot.right - plot.left);
@@ -92,7 +97,6 @@ function start(figure) {
       make("text", { x: plot.left - 5, y: py(y) + 4, "text-anchor": "end" }, svg, y);
     }
     make("text", { x: plot.right, y: height - 4, "text-anchor": "end" }, svg, data.x);
-    make("text", { x: plot.left + 4, y: plot.top + 10 }, svg, data.y);
     const clip = `clip${[...document.querySelectorAll(".chart")].indexOf(figure)}`;
     make("rect", {
       x: plot.left, y: plot.top, width: plot.right - plot.left,

@@ -124,6 +124,7 @@ def _summary(runs: Sequence[Run]) -> Html:
   for run in runs:
     validation = [ln for ln in run.lines if ln["split"] == "validation"]
     speed = [ln["images_per_second"] for ln in _training(run)]
+    speed = [images for images in speed if images]
     last = validation[-1] if validation else {}
     rows.append(
       (
@@ -179,11 +180,14 @@ def _curves(runs: Sequence[Run]) -> Html:
           (line["epoch"], line[key])
           for line in run.lines
           if line["split"] == split and isinstance(line.get(key), int | float)
+          # The first line after a pause has no speed yet.
+          if line[key] or key != "images_per_second"
         ]
         name = split if len(runs) == 1 else f"{run.workdir} {split}"
         curves[name] = points
     if any(curves.values()):
-      title = key.replace("_", " ")
+      title = key.replace("top1", "top-1").replace("top5", "top-5")
+      title = title.replace("_", " ")
       charts.append(page.chart(title, "epoch", unit, curves))
   note = "Drag over a chart to zoom into a range. Training lines are single"
   note += " batches, augmented and with dropout; validation is one view."
@@ -293,7 +297,7 @@ def _figure4(run: Run, search: int, data_dir: str) -> Html:
   seen = evaluate.run_statistics(config, train, run.mesh)
   chosen = np.linspace(0, len(test) - 1, PREDICTIONS).astype(int)
   images, labels = _images(test, chosen, config["image_size"])
-  on_device = _spread(images, run.mesh)
+  on_device = place(images, run.mesh)
   predict = step.make_predict(run.net.towers.network, 1, run.mesh)
   features = figures.make_features(run.net, run.mesh)
   said = np.asarray(predict(run.net, on_device, seen))[:PREDICTIONS]
@@ -391,7 +395,7 @@ def _images(source: datasets.Source, indices: Sequence[int], size: int):
   return found, labels
 
 
-def _spread(images: np.ndarray, mesh: Mesh) -> jax.Array:
+def place(images: np.ndarray, mesh: Mesh) -> jax.Array:
   """A batch on the devices, filled up so that it divides."""
   missing = -len(images) % mesh.shape[sharding.DATA]
   filled = np.concatenate([images, images[:missing]])

@@ -28,6 +28,7 @@ class Timetable:
     self._batch_size = config.batch_size
     self._num_examples = num_examples
     self._log_every = max(config.log_every_steps, 1)
+    self._diagnose_every = config.diagnose_every_lines
     self._save_every = config.checkpoint_every_steps
     self._evaluate_every = config.eval_every_epochs
     self.total = config.total_steps or self._end_of(config.total_epochs)
@@ -39,6 +40,12 @@ class Timetable:
   def logs(self, step: int) -> bool:
     """Whether a training line is due: the first step, the last, and between."""
     return step in (1, self.total) or step % self._log_every == 0
+
+  def diagnoses(self, step: int) -> bool:
+    """Whether a training line tells what the network is like inside."""
+    if not self._diagnose_every or step % self._log_every:
+      return bool(self._diagnose_every) and step == 1
+    return step == 1 or step // self._log_every % self._diagnose_every == 0
 
   def evaluates(self, step: int) -> bool:
     """Whether an evaluation is due: at the end, and after whole epochs."""

@@ -1,18 +1,20 @@
 """Training: from a configuration to a workdir."""
 
 import dataclasses
+import itertools
 import json
 import math
 import pathlib
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from alexnet_jax import config as configs
 from alexnet_jax import (
-  cluster,
   datasets,
   input_pipeline,
   metrics,
@@ -20,12 +22,12 @@ from alexnet_jax import (
   sharding,
   step,
 )
-from alexnet_jax import config as configs
 from alexnet_jax import network as networks
 from alexnet_jax.augment import Augmentation
 from alexnet_jax.checkpoint import Checkpoints, latest_step
 from alexnet_jax.command import UserError
 from alexnet_jax.datasets import Source
+from alexnet_jax.diagnostics import Diagnostics, Verdict, num_images
 from alexnet_jax.evaluate import evaluate, image_statistics
 from alexnet_jax.files import write_whole
 from alexnet_jax.lock import WorkdirLock
@@ -37,6 +39,7 @@ from alexnet_jax.optimizer import (
   momentum_sgd,
 )
 from alexnet_jax.timetable import Stopwatch, Timetable
+from alexnet_jax.transfer import begin_with
 from alexnet_jax.watch import Stopped, Watch, how_to_go_on
 
 
@@ -66,18 +69,15 @@ def train_and_evaluate(config: ConfigDict, workdir: str) -> None:
     UserError: a mistake in configuration, data or workdir, before anything is
       written; or a run that went wrong: numbers not finite, a full disk.
   """
-  with (
-    Watch(config.stall_minutes, cluster.alone()) as watch,
-    cluster.own_folder(workdir) as notes,
-  ):
+  with Watch(config.stall_minutes) as watch:
     _check_workdir(workdir, config)
     watch.phase("opening the data")
     job = _make_job(config)
     if _is_finished(workdir, job.timetable.total):
       print(f"{workdir}: finished after {job.timetable.total} steps")
     else:
-      with WorkdirLock(notes):
-        _train(job, config, workdir, notes, watch)
+      with WorkdirLock(workdir):
+        _train(job, config, workdir, watch)
     metrics.print_table(metrics.read(workdir))
 
 
@@ -103,12 +103,7 @@ def _make_job(config: ConfigDict) -> _Job:
   return _Job(network, mesh, schedule, train, validation, timetable)
 
 
-def _train(
-  job: _Job, config: ConfigDict, workdir: str, notes: str, watch: Watch
-) -> None:
-  """Trains; of several processes all write the checkpoints in `workdir`, each
-  its part, and all else goes into `notes`, which is `workdir` in one of them.
-  """
+def _train(job: _Job, config: ConfigDict, workdir: str, watch: Watch) -> None:
   network, mesh, schedule, train, validation, timetable = job
   optimizer = momentum_sgd(**config.optimizer)
   augmentation = Augmentation(**config.augmentation)
@@ -128,10 +123,12 @@ def _train(
     evaluation_due = metadata["evaluation_due"]
   else:
     state = step.init_state(network, optimizer, config.seed, mesh)
+    if config.start_from:
+      begin_with(state.net, config.start_from, config.start_layers, mesh)
   done = int(state.step)
 
-  _write_config(notes, config)
-  writer = metrics.MetricsWriter(notes)
+  _write_config(workdir, config)
+  writer = metrics.MetricsWriter(workdir)
   writer.resume(done, evaluation_due)
   progress = metrics.Progress(timetable.total, config.batch_size)
   progress.say(_greeting(config, job, done))
@@ -144,15 +141,12 @@ def _train(
   )
   train_step = step.make_train_step(network, augmentation, optimizer, mesh)
   predict = step.make_predict(network, 1, mesh)
-  key = step.make_key(config.seed, mesh)
+  key = sharding.place(jax.random.key(config.seed), sharding.REPLICATED, mesh)
   options = {
     "batch_size": config.batch_size,
     "size": config.image_size,
     "max_undecodable": config.max_undecodable,
   }
-  options["process_index"], options["process_count"] = sharding.process_share(
-    mesh
-  )
 
   def on_device(host_batches) -> Iterator[step.Batch]:
     batches = input_pipeline.to_device(
@@ -186,6 +180,12 @@ def _train(
     metadata = _metadata(config, job, schedule, evaluation_due)
     checkpoints.save(done, step.to_dict(state), metadata, validation_error)
 
+  first = input_pipeline.evaluation_batches(
+    train, **options | {"batch_size": num_images(mesh)}
+  )
+  (looked_at,) = on_device(itertools.islice(first, 1))
+  diagnose = Diagnostics(network, mesh, looked_at, statistics)
+  verdict = Verdict(config.num_classes)
   batches = on_device(
     input_pipeline.train_batches(
       train, seed=config.seed, start_step=done, **options
@@ -206,18 +206,22 @@ def _train(
         rate = schedule.rate(timetable.epoch(done))
         rates = schedule.rates(timetable.epoch(done))
         state, results = train_step(state, batch, statistics, key, rates)
-        results = sharding.fetch(results)
+        results = jax.device_get(results)
         done += 1
         _check_finite(results["loss"], results.pop("finite"), done, rate)
+        verdict.saw(float(results["loss"]))
         undecodable += config.batch_size - int(results.pop("num_examples"))
         watch.stepped()
-        if not watch.alone and cluster.anyone(watch.asked):
-          raise Stopped
         stopwatch.step_ends()
         progress.advance(done)
         if timetable.logs(done):
           results = {name: float(x) for name, x in results.items()}
           speed = stopwatch.read()
+          inside = {}
+          if timetable.diagnoses(done):
+            inside = diagnose(state.net, state.velocity)
+            verdict.measured(inside["score_spread"])
+            stopwatch.pause()
           writer.write(
             done,
             timetable.epoch(done),
@@ -226,9 +230,16 @@ def _train(
             **results,
             undecodable=undecodable,
             **speed,
+            **inside,
           )
           undecodable = 0
-          progress.report(done, results["loss"], results["top1_error"], **speed)
+          progress.report(
+            done,
+            results["loss"],
+            results["top1_error"],
+            **speed,
+            verdict=verdict.text(),
+          )
         error = None
         if timetable.evaluates(done):
           evaluation_due = True

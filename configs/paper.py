@@ -28,6 +28,9 @@ def get_config() -> ConfigDict:
   config.holdout = 0  # training images kept for choosing; the paper kept none
   config.max_undecodable = 0  # images that may be skipped
 
+  config.start_from = ""  # the workdir of a run whose layers begin this one
+  config.start_layers = ("conv1", "conv2", "conv3", "conv4", "conv5")
+
   config.image_size = 256  # section 2: short side 256, then the centre
   # Section 2: "subtracting the mean activity ... from each pixel". True: the
   # centre of the mean image from every crop, wherever it is.
@@ -66,6 +69,8 @@ def get_config() -> ConfigDict:
   config.mesh.model = 0  # 2: one tower a device; 1: both on each
 
   config.log_every_steps = 20
+  # Training lines between two that look inside (docs/plateau.md); 0: never.
+  config.diagnose_every_lines = 5
   config.eval_every_epochs = 1
   config.checkpoint_every_steps = 1000  # 0: after evaluations only
   config.checkpoints_to_keep = 2  # the newest, beside the best
@@ -83,7 +88,6 @@ def _figure2() -> ConfigDict:
   network.crop_size = 224
   network.channels = 3
   network.exchanges = ("conv3", "fc6", "fc7", "fc8")  # section 3.2
-  network.exchange_dtype = "float32"  # or bfloat16, float16: half the traffic
   # Every weight is normal with a deviation of 0.01, biases are 1 in conv2,
   # conv4, conv5, fc6 and fc7, and 0 elsewhere (section 5).
   network.conv1 = layer(

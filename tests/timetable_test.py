@@ -14,6 +14,7 @@ def _config(**changes):
       "total_epochs": 3,
       "total_steps": 0,
       "log_every_steps": 20,
+      "diagnose_every_lines": 5,
       "eval_every_epochs": 1,
       "checkpoint_every_steps": 0,
     }
@@ -75,3 +76,12 @@ def test_the_stopwatch_leaves_out_the_first_step(monkeypatch):
   stopwatch.pause()
   one_step(9, 9)
   assert stopwatch.read()["images_per_second"] == 0
+
+
+def test_it_looks_inside_at_the_first_step_and_at_every_fifth_line():
+  table = Timetable(_config(total_steps=450), 1000)
+  looks = [step for step in range(1, 451) if table.diagnoses(step)]
+  assert looks == [1, 100, 200, 300, 400]
+  assert all(table.logs(step) for step in looks)
+  never = Timetable(_config(diagnose_every_lines=0), 1000)
+  assert not any(never.diagnoses(step) for step in range(1, 451))
