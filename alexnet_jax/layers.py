@@ -6,6 +6,8 @@ import numpy as np
 from flax import nnx
 from jax import lax
 
+from alexnet_jax import kernels
+
 
 class Conv(nnx.Module):
   """A convolution, NHWC.
@@ -37,13 +39,12 @@ class Conv(nnx.Module):
 
   def __call__(self, x: jax.Array) -> jax.Array:
     """f32[B,H,W,in_features] -> f32[B,H',W',features]."""
-    y = lax.conv_general_dilated(
+    y = kernels.convolve(
       x,
       self.kernel[...],
-      window_strides=(self.stride, self.stride),
-      padding=(self.padding, self.padding),
-      feature_group_count=self.groups,
-      dimension_numbers=("NHWC", "HWIO", "NHWC"),
+      stride=self.stride,
+      padding=self.padding,
+      groups=self.groups,
     )
     return y + self.bias[...].reshape(1, 1, 1, -1)
 

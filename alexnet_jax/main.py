@@ -5,6 +5,10 @@
 
 Writes config.json, metrics.jsonl, checkpoints and TensorBoard events into DIR
 (default runs/NAME). A finished run only prints its table.
+
+On several machines the same command runs on each, with one DIR that all see:
+under srun, mpirun and on TPU pods as it is, elsewhere with --coordinator,
+--num_processes and --process_id.
 """
 
 from absl import flags
@@ -13,14 +17,27 @@ from alexnet_jax import command, config
 
 _CONFIG = config.DEFINE_config()
 _WORKDIR = flags.DEFINE_string("workdir", "", "default: runs/NAME")
+_COORDINATOR = flags.DEFINE_string(
+  "coordinator", "", "several processes: HOST:PORT of number 0"
+)
+_NUM_PROCESSES = flags.DEFINE_integer("num_processes", 0, "how many there are")
+_PROCESS_ID = flags.DEFINE_integer("process_id", -1, "which one this is")
 
 
 def main() -> None:
-  from alexnet_jax import train  # JAX starts once the flags are known good
+  from alexnet_jax import cluster, train  # JAX starts once the flags are good
 
-  train.train_and_evaluate(
-    _CONFIG.value, _WORKDIR.value or config.default_workdir(config.path())
+  mesh = _CONFIG.value.mesh
+  cluster.join(
+    _COORDINATOR.value,
+    _NUM_PROCESSES.value,
+    _PROCESS_ID.value,
+    mesh_devices=mesh.data * mesh.model,
   )
+  with cluster.parting():
+    train.train_and_evaluate(
+      _CONFIG.value, _WORKDIR.value or config.default_workdir(config.path())
+    )
 
 
 if __name__ == "__main__":

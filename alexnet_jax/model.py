@@ -12,9 +12,15 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
-from alexnet_jax import layers, local
+from alexnet_jax import kernels, layers, local
 from alexnet_jax.network import LAYERS, Network, shapes
-from alexnet_jax.sharding import MODEL, REPLICATED, TOWERS, exchange
+from alexnet_jax.sharding import (
+  MODEL,
+  REPLICATED,
+  TOWERS,
+  exchange,
+  exchange_sum,
+)
 
 
 class Tower(nnx.Module):
@@ -68,11 +74,11 @@ class Tower(nnx.Module):
       case "sigmoid":
         return jax.nn.sigmoid(x)
       case "lrn":
-        return layers.local_response_norm(x, **net.lrn)
+        return kernels.local_response_norm(x, **net.lrn)
       case "within_map_norm":
         return layers.within_map_norm(x, **net.within_map)
       case "pool":
-        return layers.max_pool(x, **net.pooling)
+        return kernels.max_pool(x, **net.pooling)
       case "avg_pool":
         return layers.avg_pool(x, **net.pooling)
       case "dropout":
@@ -124,7 +130,8 @@ def forward(
   """
   scores = activations(net, images, keys)["fc8"]
   with jax.named_scope("fc8"):
-    return lax.psum(sum(scores), MODEL) + net.fc8_bias[...].reshape(1, -1)
+    scores = exchange_sum(scores, net.towers.network.exchange_dtype)
+    return scores + net.fc8_bias[...].reshape(1, -1)
 
 
 def activations(
@@ -148,7 +155,7 @@ def activations(
     if layer not in network.exchanges:
       return x
     with jax.named_scope(layer):
-      return [exchange(x)] * len(x)
+      return [exchange(x, network.exchange_dtype)] * len(x)
 
   def each(x, *names):
     """Every tower runs its own layers of these names on what it reads."""

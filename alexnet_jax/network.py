@@ -47,6 +47,8 @@ class Network:
     crop_size, channels: the input is f32[B,crop_size,crop_size,channels].
     exchanges: the layers before which the towers exchange what they have (for
       fc8: after which their class scores are summed).
+    exchange_dtype: in which what they exchange travels, one of
+      EXCHANGE_DTYPES; the authors tried half precision on their network #170.
     conv6: only in the network pre-trained on all of ImageNet (section 6).
     lrn_k, lrn_n, lrn_alpha, lrn_beta: section 3.3; alpha multiplies the sum of
       squares as printed (the 2012 source, Caffe and PyTorch divide it by n).
@@ -66,6 +68,7 @@ class Network:
   crop_size: int = 224
   channels: int = 3
   exchanges: tuple[str, ...] = ("conv3", "fc6", "fc7", "fc8")
+  exchange_dtype: str = "float32"
 
   # 224 x 224 x 3; the 55th kernel position hangs over the edge by 3 pixels.
   conv1: Layer | None = Layer(
@@ -181,6 +184,7 @@ STEPS = ("relu", "tanh", "sigmoid", "dropout")
 MAP_STEPS = ("lrn", "within_map_norm", "pool", "avg_pool")
 # Where towers can exchange: the lines of `model.activations`.
 EXCHANGES = ("conv3", "conv4", "conv6", "fc6", "fc7", "fc8")
+EXCHANGE_DTYPES = ("float32", "bfloat16", "float16")
 LAYERS = (
   "conv1",
   "conv2",
@@ -281,6 +285,11 @@ def _check_exchanges(network: Network, present: list[str]) -> None:
         f"network.exchanges names {name!r}; this network can exchange before"
         f" {', '.join(possible)}."
       )
+  if network.exchange_dtype not in EXCHANGE_DTYPES:
+    raise UserError(
+      f"network.exchange_dtype={network.exchange_dtype!r}: say one of"
+      f" {', '.join(EXCHANGE_DTYPES)}."
+    )
   if network.towers > 1 and "fc8" not in network.exchanges:
     raise UserError(
       "network.exchanges lacks 'fc8': the class scores are the sum of what all"

@@ -29,17 +29,37 @@ REPLICATED = P()
 MAX_CPU_DEVICES = 8
 
 
-def exchange(parts: Sequence[jax.Array]) -> jax.Array:
+def exchange(parts: Sequence[jax.Array], dtype: str = "float32") -> jax.Array:
   """What every tower sees after an exchange: all towers' maps side by side.
 
   Args:
     parts: the maps of this device's towers, each f32[B,...,C].
+    dtype: in which they travel, and in which their gradients travel back;
+      "float32": as they are.
 
   Returns:
     f32[B,...,towers*C], the same on every device of the "model" axis.
   """
   local = jnp.concatenate(parts, axis=-1)
-  return lax.all_gather(local, MODEL, axis=local.ndim - 1, tiled=True)
+  sent = lax.all_gather(
+    _as_sent(local, dtype), MODEL, axis=local.ndim - 1, tiled=True
+  )
+  return sent.astype(local.dtype)
+
+
+def exchange_sum(
+  parts: Sequence[jax.Array], dtype: str = "float32"
+) -> jax.Array:
+  """The sum over all towers, of the same shape; arguments as of `exchange`.
+
+  Its transpose sends nothing: every tower gets the gradient of the sum.
+  """
+  local = sum(parts)
+  return lax.psum(_as_sent(local, dtype), MODEL).astype(local.dtype)
+
+
+def _as_sent(x: jax.Array, dtype: str) -> jax.Array:
+  return x if dtype == "float32" else x.astype(dtype)
 
 
 def make_mesh(
@@ -118,6 +138,41 @@ def check_batch_size(batch_size: int, mesh: Mesh) -> None:
 def batch_sharding(mesh: Mesh) -> NamedSharding:
   """How the arrays of a batch lie: split over "data", whole on "model"."""
   return NamedSharding(mesh, BATCH)
+
+
+def process_share(mesh: Mesh) -> tuple[int, int]:
+  """Which part of each batch this process reads: (number, of how many).
+
+  On data:2 x model:1 with two processes each reads its half; on data:1 x
+  model:2 both read every image, as the paper's two GPUs did.
+
+  Raises:
+    UserError: its devices do not lie side by side along "data".
+  """
+  rows = sorted(
+    row
+    for row, devices in enumerate(mesh.devices)
+    if any(d.process_index == jax.process_index() for d in devices)
+  )
+  first, count = rows[0], len(rows)
+  if rows != list(range(first, first + count)) or first % count:
+    raise UserError(
+      f"process {jax.process_index()} holds the rows {rows} of the mesh, which"
+      " are no even part of a batch. Choose mesh.data as a multiple of the"
+      " number of processes, or mesh.model so that they share each row."
+    )
+  return first // count, mesh.shape[DATA] // count
+
+
+def fetch(tree: Any) -> Any:
+  """The values on the host; of an array spread over processes, our part."""
+
+  def values(x):
+    if x.is_fully_addressable or x.is_fully_replicated:
+      return np.asarray(x)
+    return np.concatenate([shard.data for shard in x.addressable_shards])
+
+  return jax.tree.map(values, tree)
 
 
 def on_each_device(

@@ -96,6 +96,12 @@ def init_state(
   return jax.jit(init, out_shardings=shardings)(jax.random.key(seed))
 
 
+def make_key(seed: int, mesh: Mesh) -> jax.Array:
+  """The key of all that is random in training, key<fry>[], on every device."""
+  everywhere = NamedSharding(mesh, REPLICATED)
+  return jax.jit(lambda: jax.random.key(seed), out_shardings=everywhere)()
+
+
 def to_dict(state: TrainState) -> dict[str, Any]:
   """Plain nested dicts: {"step": ..., "net": {"towers": ...}, ...}."""
   return {

@@ -8,13 +8,12 @@ import pathlib
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from alexnet_jax import config as configs
 from alexnet_jax import (
+  cluster,
   datasets,
   input_pipeline,
   metrics,
@@ -22,6 +21,7 @@ from alexnet_jax import (
   sharding,
   step,
 )
+from alexnet_jax import config as configs
 from alexnet_jax import network as networks
 from alexnet_jax.augment import Augmentation
 from alexnet_jax.checkpoint import Checkpoints, latest_step
@@ -69,15 +69,18 @@ def train_and_evaluate(config: ConfigDict, workdir: str) -> None:
     UserError: a mistake in configuration, data or workdir, before anything is
       written; or a run that went wrong: numbers not finite, a full disk.
   """
-  with Watch(config.stall_minutes) as watch:
+  with (
+    Watch(config.stall_minutes, cluster.alone()) as watch,
+    cluster.own_folder(workdir) as notes,
+  ):
     _check_workdir(workdir, config)
     watch.phase("opening the data")
     job = _make_job(config)
     if _is_finished(workdir, job.timetable.total):
       print(f"{workdir}: finished after {job.timetable.total} steps")
     else:
-      with WorkdirLock(workdir):
-        _train(job, config, workdir, watch)
+      with WorkdirLock(notes):
+        _train(job, config, workdir, notes, watch)
     metrics.print_table(metrics.read(workdir))
 
 
@@ -103,7 +106,12 @@ def _make_job(config: ConfigDict) -> _Job:
   return _Job(network, mesh, schedule, train, validation, timetable)
 
 
-def _train(job: _Job, config: ConfigDict, workdir: str, watch: Watch) -> None:
+def _train(
+  job: _Job, config: ConfigDict, workdir: str, notes: str, watch: Watch
+) -> None:
+  """Trains; of several processes all write the checkpoints in `workdir`, each
+  its part, and all else goes into `notes`, which is `workdir` in one of them.
+  """
   network, mesh, schedule, train, validation, timetable = job
   optimizer = momentum_sgd(**config.optimizer)
   augmentation = Augmentation(**config.augmentation)
@@ -127,8 +135,8 @@ def _train(job: _Job, config: ConfigDict, workdir: str, watch: Watch) -> None:
       begin_with(state.net, config.start_from, config.start_layers, mesh)
   done = int(state.step)
 
-  _write_config(workdir, config)
-  writer = metrics.MetricsWriter(workdir)
+  _write_config(notes, config)
+  writer = metrics.MetricsWriter(notes)
   writer.resume(done, evaluation_due)
   progress = metrics.Progress(timetable.total, config.batch_size)
   progress.say(_greeting(config, job, done))
@@ -141,12 +149,15 @@ def _train(job: _Job, config: ConfigDict, workdir: str, watch: Watch) -> None:
   )
   train_step = step.make_train_step(network, augmentation, optimizer, mesh)
   predict = step.make_predict(network, 1, mesh)
-  key = sharding.place(jax.random.key(config.seed), sharding.REPLICATED, mesh)
+  key = step.make_key(config.seed, mesh)
   options = {
     "batch_size": config.batch_size,
     "size": config.image_size,
     "max_undecodable": config.max_undecodable,
   }
+  options["process_index"], options["process_count"] = sharding.process_share(
+    mesh
+  )
 
   def on_device(host_batches) -> Iterator[step.Batch]:
     batches = input_pipeline.to_device(
@@ -206,12 +217,14 @@ def _train(job: _Job, config: ConfigDict, workdir: str, watch: Watch) -> None:
         rate = schedule.rate(timetable.epoch(done))
         rates = schedule.rates(timetable.epoch(done))
         state, results = train_step(state, batch, statistics, key, rates)
-        results = jax.device_get(results)
+        results = sharding.fetch(results)
         done += 1
         _check_finite(results["loss"], results.pop("finite"), done, rate)
         verdict.saw(float(results["loss"]))
         undecodable += config.batch_size - int(results.pop("num_examples"))
         watch.stepped()
+        if not watch.alone and cluster.anyone(watch.asked):
+          raise Stopped
         stopwatch.step_ends()
         progress.advance(done)
         if timetable.logs(done):

@@ -34,14 +34,17 @@ class Watch:
   that `guard` made: at the next batch, or while waiting for one.
   """
 
-  def __init__(self, stall_minutes: float):
+  def __init__(self, stall_minutes: float, alone: bool = True):
     """Nothing is watched before the context is entered.
 
     Args:
+      alone: whether this process may stop when it likes; if not, `guard` does
+        not raise and `asked` says that a signal came.
       stall_minutes: after so long without a step or another sign of life, the
         stacks of all threads are printed, again and again; 0: never.
     """
     self._stall_seconds = 60 * stall_minutes or float("inf")
+    self.alone = alone
     self._phase = "starting"
     self._sign_of_life = time.monotonic()
     self._something_to_save = False
@@ -67,6 +70,11 @@ class Watch:
     os.close(self._write)  # ends the thread
     self._thread.join()
     os.close(self._read)
+
+  @property
+  def asked(self) -> bool:
+    """Whether a signal asked to stop."""
+    return self._signals > 0
 
   def phase(self, what: str) -> None:
     """A sign of life; says what the run does now.
@@ -97,8 +105,8 @@ class Watch:
       before = self._phase
       self.phase(what)
       try:
-        self._interruptible = True
-        if self._signals:
+        self._interruptible = self.alone
+        if self.alone and self._signals:
           raise Stopped
         batch = next(iterator)
       except StopIteration:

@@ -72,24 +72,47 @@ def prepare_command(tars, target, quality, subsampling) -> list[str]:
 
 
 def measure(arguments: list[str], cores: int) -> dict[str, float]:
-  """Runs to the end; wall and processor seconds, and the peak of memory."""
+  """Runs to the end on some cores.
+
+  Returns:
+    seconds; `cores_used`, processor time per second; `cores_wanted`, that and
+    the time in which its threads stood ready while other programs had the
+    cores, so what it would use on a machine of its own; peak memory.
+  """
   usable = sorted(os.sched_getaffinity(0))[:cores]
   pinned = ["taskset", "-c", ",".join(map(str, usable)), *arguments]
   start = time.perf_counter()
-  process = subprocess.Popen(
-    pinned, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-  )
-  error = process.stderr.read()
-  _, status, usage = os.wait4(process.pid, 0)
-  if status:
-    raise RuntimeError(error.decode())
-  seconds = time.perf_counter() - start
+  with tempfile.TemporaryFile() as error:
+    process = subprocess.Popen(pinned, stdout=subprocess.DEVNULL, stderr=error)
+    threads = {}
+    done = 0
+    while not done:
+      threads |= thread_times(process.pid)
+      time.sleep(0.1)
+      done, status, usage = os.wait4(process.pid, os.WNOHANG)
+    seconds = time.perf_counter() - start
+    if status:
+      error.seek(0)
+      raise RuntimeError(error.read().decode())
   return {
     "cores": cores,
     "seconds": seconds,
     "cores_used": (usage.ru_utime + usage.ru_stime) / seconds,
+    "cores_wanted": sum(map(sum, threads.values())) / seconds,
     "peak_memory_mb": usage.ru_maxrss / 1024,
   }
+
+
+def thread_times(process: int) -> dict[str, tuple[float, float]]:
+  """Seconds that each thread ran, and stood ready to (Linux)."""
+  found = {}
+  for path in pathlib.Path(f"/proc/{process}/task").glob("*/schedstat"):
+    try:
+      ran, waited, _ = map(int, path.read_text().split())
+    except (OSError, ValueError):  # it has just ended
+      continue
+    found[path.parent.name] = ran / 1e9, waited / 1e9
+  return found
 
 
 def kill_and_restart(arguments: list[str], kills: int, seconds: float) -> int:

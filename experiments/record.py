@@ -12,7 +12,7 @@ from typing import Any
 
 from absl import flags
 
-from alexnet_jax import benchmark, command, files, metrics
+from alexnet_jax import command, files, metrics, provenance
 from alexnet_jax.checkpoint import latest_step
 from alexnet_jax.command import UserError
 from alexnet_jax.evaluate import load_config
@@ -60,7 +60,7 @@ def record(workdir: str, command_line: str) -> dict[str, Any]:
   return {
     "what": f"{config['dataset']}, {config['total_epochs']} epochs",
     "command": command_line,
-    "hardware": benchmark.hardware().partition(";")[0],  # devices: the mesh
+    "hardware": provenance.hardware().partition(";")[0],  # devices: the mesh
     "versions": saved["versions"],
     "commit": saved["git_commit"],
     "seed": config["seed"],

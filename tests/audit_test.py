@@ -1,6 +1,7 @@
 """The towers talk where they are said to, in the compiled program itself."""
 
 import collections
+import dataclasses
 import functools
 import importlib.util
 import json
@@ -145,7 +146,7 @@ def test_normalising_across_towers_is_found(monkeypatch):
 
 
 def test_an_exchange_left_out_is_found(monkeypatch):
-  def alone(parts):
+  def alone(parts, dtype):
     return jax.numpy.concatenate([*parts, *parts], axis=-1)
 
   monkeypatch.setattr("alexnet_jax.model.exchange", alone)
@@ -169,6 +170,19 @@ def test_diagnostics_inside_the_step_are_audited(monkeypatch):
   monkeypatch.setattr(step, "_sums", with_a_diagnostic)
   findings = run_audit(NARROW, 1, 2).findings
   assert any("over model, forward pass, unknown" in f for f in findings)
+
+
+def test_half_precision_exchanges_are_half_the_bytes():
+  whole, half = (
+    run_audit(dataclasses.replace(NARROW, exchange_dtype=dtype), 1, 2)
+    for dtype in ("float32", "float16")
+  )
+  assert whole.findings == half.findings == []
+  assert {item.dtype for item in half.collectives} == {"f16"}
+  assert [2 * item.bytes for item in half.collectives] == [
+    item.bytes for item in whole.collectives
+  ]
+  assert len(half.collectives) == 4 + 3 + 4
 
 
 def test_more_traffic_than_the_arithmetic_is_found():

@@ -1,0 +1,273 @@
+"""The costly layers again, written for speed.
+
+`layers.py` has the definitions; these functions return the same values, and the
+same gradients, which the tests hold them to. What each one saves, and what was
+tried and dropped, stands in docs/performance.md.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+
+def convolve(
+  x: jax.Array,
+  kernel: jax.Array,
+  *,
+  stride: int = 1,
+  padding: tuple[int, int] = (0, 0),
+  groups: int = 1,
+) -> jax.Array:
+  """A convolution: f32[B,H,W,C], f32[n,n,C/groups,F] -> f32[B,H',W',F].
+
+  H' = 1 + floor((H + sum(padding) - n) / stride).
+  """
+  if groups > 1:
+    return _convolve_definition(x, kernel, stride, padding, groups)
+  if stride > 1 and x.shape[-1] <= 4:  # an image's colours
+    x, kernel = _to_blocks(x, kernel, stride, padding)
+    stride, padding = 1, (0, 0)
+  if stride > 1:
+    return _convolve_definition(x, kernel, stride, padding)
+  # A gradient written by hand differs between devices over all axes over which
+  # either argument does; so the arguments must, before.
+  axes = _varying(x) | _varying(kernel)
+  return _convolve(*(_vary(a, axes) for a in (x, kernel)), padding)
+
+
+def _convolve_definition(x, kernel, stride, padding, groups=1):
+  return lax.conv_general_dilated(
+    x,
+    kernel,
+    window_strides=(stride, stride),
+    padding=(padding, padding),
+    feature_group_count=groups,
+    dimension_numbers=("NHWC", "HWIO", "NHWC"),
+  )
+
+
+def _varying(x):
+  """The mesh axes over which `x` differs between devices, as JAX tracks it."""
+  return jax.typeof(x).manual_axis_type.varying
+
+
+def _vary(x, axes):
+  missing = tuple(sorted(axes - _varying(x)))
+  return lax.pcast(x, missing, to="varying") if missing else x
+
+
+def _to_blocks(x, kernel, stride, padding):
+  """Turns a strided convolution of few maps into a plain one of many.
+
+  Blocks of stride x stride pixels become the maps of one position (224 x 224 x
+  3 with stride 4: 57 x 57 x 48); the kernel, filled up with zeros, is cut
+  likewise (11 x 11 x 3: 3 x 3 x 48).
+  """
+  size, _, channels, features = kernel.shape
+  kernel_blocks = -(-size // stride)
+
+  def blocks(length):
+    outputs = 1 + (length + sum(padding) - size) // stride
+    return outputs + kernel_blocks - 1
+
+  for axis in (1, 2):
+    length = stride * blocks(x.shape[axis])
+    x = _window(x, axis, -padding[0], length)
+  for axis in (0, 1):
+    kernel = _window(kernel, axis, 0, stride * kernel_blocks)
+  batch, height, width, _ = x.shape
+  x = x.reshape(
+    batch, height // stride, stride, width // stride, stride, channels
+  )
+  kernel = kernel.reshape(
+    kernel_blocks, stride, kernel_blocks, stride, channels, features
+  )
+  maps = stride * stride * channels
+  x = x.transpose(0, 1, 3, 2, 4, 5)
+  kernel = kernel.transpose(0, 2, 1, 3, 4, 5)
+  return x.reshape(*x.shape[:3], maps), kernel.reshape(
+    kernel_blocks, kernel_blocks, maps, features
+  )
+
+
+def _window(x, axis, start, length):
+  """Positions start, ..., start + length - 1 of an axis, 0 beyond its ends."""
+  config = [(0, 0, 0)] * x.ndim
+  config[axis] = (-start, start + length - x.shape[axis], 0)
+  return lax.pad(x, np.zeros((), x.dtype), config)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _convolve(x, kernel, padding):
+  return _convolve_definition(x, kernel, 1, padding)
+
+
+def _convolve_forward(x, kernel, padding):
+  return _convolve(x, kernel, padding), (x, kernel)
+
+
+def _convolve_backward(padding, saved, g):
+  x, kernel = saved
+
+  def transposed(x, g):
+    return jax.vjp(
+      lambda x, k: _convolve_definition(x, k, 1, padding), x, kernel
+    )[1](g)
+
+  return transposed(x, g)[0], lax.platform_dependent(
+    x,
+    g,
+    cpu=functools.partial(
+      _kernel_gradient, size=kernel.shape[0], before=padding[0]
+    ),
+    default=lambda x, g: transposed(x, g)[1],
+  )
+
+
+_convolve.defvjp(_convolve_forward, _convolve_backward)
+
+
+def _kernel_gradient(x, g, *, size, before):
+  """The gradient of a kernel as one large product of matrices.
+
+  It is the sum over images and positions of x[h + i - before, w + j - before]
+  times g[h, w], for each i, j of the kernel. Moving x for j and g for i makes a
+  single product of a size*C by a size*F matrix of both.
+  """
+  height, width = x.shape[1], g.shape[2]
+  moved_x = jnp.concatenate(
+    [_window(x, 2, j - before, width) for j in range(size)], axis=-1
+  )
+  moved_g = jnp.concatenate(
+    [_window(g, 1, before - i, height) for i in range(size)], axis=-1
+  )
+  product = lax.dot_general(
+    moved_x.reshape(-1, moved_x.shape[-1]),
+    moved_g.reshape(-1, moved_g.shape[-1]),
+    (((0,), (0,)), ((), ())),
+  )
+  product = product.reshape(size, x.shape[-1], size, g.shape[-1])
+  return product.transpose(2, 0, 1, 3)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3, 4))
+def local_response_norm(
+  x: jax.Array,
+  k: float = 2.0,
+  n: int = 5,
+  alpha: float = 1e-4,
+  beta: float = 0.75,
+) -> jax.Array:
+  """`layers.local_response_norm`; its backward pass keeps x and nothing else.
+
+  The gradient, with s = k + alpha * sum_j a_j^2, is
+
+    g s^-beta - 2 alpha beta a sum_j (g_j a_j s_j^(-beta - 1)),
+
+  the second sum over the maps that have this one among their neighbours.
+  """
+  return x * _power(k + alpha * _neighbours(x * x, n // 2, n), beta)
+
+
+def _norm_forward(x, k, n, alpha, beta):
+  return local_response_norm(x, k, n, alpha, beta), x
+
+
+def _norm_backward(k, n, alpha, beta, x, g):
+  s = k + alpha * _neighbours(x * x, n // 2, n)
+  scaled = g * _power(s, beta)
+  others = _neighbours(scaled * x / s, n - 1 - n // 2, n)
+  return (scaled - 2 * alpha * beta * x * others,)
+
+
+local_response_norm.defvjp(_norm_forward, _norm_backward)
+
+
+def _neighbours(x, before, n):
+  """The sum over n maps, of which `before` come before a map's own."""
+  return lax.reduce_window(
+    x,
+    np.zeros((), x.dtype),
+    lax.add,
+    window_dimensions=(1, 1, 1, n),
+    window_strides=(1, 1, 1, 1),
+    padding=((0, 0), (0, 0), (0, 0), (before, n - 1 - before)),
+  )
+
+
+def _power(s, beta):
+  """s^-beta. The paper's 3/4 needs two roots; a general power is slow."""
+  if beta == 0.75:
+    root = lax.rsqrt(s)
+    return root * lax.sqrt(root)
+  return s**-beta
+
+
+def max_pool(
+  x: jax.Array, *, size: int = 3, stride: int = 2, overhang: bool = True
+) -> jax.Array:
+  """`layers.max_pool`, one axis after the other.
+
+  Where several units of a window are the largest, the first of them (by row,
+  then by column) gets the gradient, as with the definition.
+  """
+  for axis in (2, 1):
+    x = _max_pool_along(x, axis, size, stride, overhang)
+  return x
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3, 4))
+def _max_pool_along(x, axis, size, stride, overhang):
+  return functools.reduce(jnp.maximum, _places(x, axis, size, stride, overhang))
+
+
+def _places(x, axis, size, stride, overhang):
+  """For each place in a window, what is there, over all windows."""
+  rest = x.shape[axis] - size
+  if overhang:
+    config = [(0, 0, 0)] * x.ndim
+    config[axis] = (0, -rest % stride, 0)
+    x = lax.pad(x, np.array(-np.inf, x.dtype), config)
+  windows = 1 + (-(-rest // stride) if overhang else rest // stride)
+  limit = stride * (windows - 1) + 1
+  return [
+    lax.slice_in_dim(x, place, place + limit, stride, axis)
+    for place in range(size)
+  ]
+
+
+def _max_pool_forward(x, axis, size, stride, overhang):
+  y = _max_pool_along(x, axis, size, stride, overhang)
+  return y, (x, y)
+
+
+def _max_pool_backward(axis, size, stride, overhang, saved, g):
+  x, y = saved
+  zeros = jnp.zeros_like(g)
+  free = jnp.ones(g.shape, bool)
+  from_place = []
+  for unit in _places(x, axis, size, stride, overhang):
+    largest = (unit == y) & free
+    free = free & ~largest
+    from_place.append(jnp.where(largest, g, zeros))
+  from_place += [zeros] * (stride - size)  # between windows that do not touch
+  # Position `stride * q + phase` is at place `phase` of window q, at place
+  # `phase + stride` of window q - 1, and so on.
+  blocks = g.shape[axis] + (size - 1) // stride
+  phases = [
+    sum(
+      _window(from_place[place], axis, -(place // stride), blocks)
+      for place in range(phase, len(from_place), stride)
+    )
+    for phase in range(stride)
+  ]
+  whole = list(g.shape)
+  whole[axis] = stride * blocks
+  gradient = jnp.stack(phases, axis + 1).reshape(whole)
+  return (_window(gradient, axis, 0, x.shape[axis]),)
+
+
+_max_pool_along.defvjp(_max_pool_forward, _max_pool_backward)

@@ -1,0 +1,48 @@
+"""docs/data.md says what the committed results say."""
+
+import json
+
+import pytest
+
+from benchmarks import tables
+
+
+def test_tables_are_those_of_the_results():
+  page = tables.PAGE.read_text()
+  assert "<!-- table: prepare -->" in page
+  assert "<!-- table: loaders -->" in page
+  assert tables.fill(page) == page
+
+
+@pytest.mark.parametrize("name", ["prepare", "loaders"])
+def test_results_tell_where_they_come_from(name):
+  written = json.loads((tables.RESULTS / f"{name}.json").read_text())
+  for key in ("what", "hardware", "versions", "seed", "command", "commit"):
+    assert key in written
+  assert written["result"]
+
+
+def test_a_table_is_arithmetic_on_its_rows():
+  rows = [
+    {"name": "decode_all_cores", "images_per_second": 4000.0},
+    {"name": "alexnet_jax", "images_per_second": 3000.0},
+  ]
+  text = tables.loaders_table({"rows": rows})
+  assert "| this pipeline | 3,000 | 75% |" in text
+  row = {
+    "quality": 95,
+    "subsampling": "444",
+    "cores": 2,
+    "images_per_second": 1_331_167 / 7200,  # all of ILSVRC-2012 in two hours
+    "cores_used": 1.8,
+    "cores_wanted": 1.95,
+    "peak_memory_mb": 300.4,
+    "bytes_per_image": 40_000.0,
+  }
+  result = {"rows": [row], "kills": 5, "same_bytes_after_kills": True}
+  text = tables.prepare_table(result)
+  assert (
+    "| 95, 4:4:4 | 2 | 185 | 1.80, 1.95 | 300 MB | 40.0 kB | 53 GB, 2.0 h |"
+    in text
+  )
+  assert "After 5 kills at random: the same to the byte." in text

@@ -1,0 +1,97 @@
+"""The sweep's points, tables and comparisons; figures from arithmetic."""
+
+import csv
+import io
+
+import pytest
+
+from alexnet_jax import config as configs
+from alexnet_jax.command import UserError
+from experiments import mesh_sweep
+
+
+def measured(data, model, batch_size, speed):
+  return {
+    "place": "here",
+    "data": data,
+    "model": model,
+    "devices": data * model,
+    "batch_size": batch_size,
+    "width": 1.0,
+    "findings": [],
+    "measured": {"images_per_second": speed},
+  }
+
+
+def estimated(data, model, slow, fast):
+  row = measured(data, model, 64, 0.0) | {"place": "v5e:2x2"}
+  del row["measured"]
+  speeds = {"nothing_overlaps": slow, "all_overlaps": fast}
+  return row | {"estimated": {"images_per_second": speeds}}
+
+
+ROWS = [
+  measured(2, 1, 64, 20.0),
+  measured(1, 2, 64, 30.0),
+  measured(1, 2, 32, 5.0),
+  estimated(4, 1, 100.0, 200.0),
+  estimated(2, 2, 150.0, 100.0),
+]
+
+
+def test_the_exchange_pays_where_a_tower_each_is_faster():
+  pairs = mesh_sweep.where_it_pays(ROWS)
+  assert [(p["place"], p["devices"], p["ratio"]) for p in pairs] == [
+    ("here", 2, [1.5]),
+    ("v5e:2x2", 4, [1.5, 0.5]),
+  ]
+
+
+def test_measured_and_estimated_stay_apart_in_the_csv():
+  rows = list(csv.DictReader(io.StringIO(mesh_sweep.to_csv(ROWS))))
+  assert [row["measured_images_per_second"] for row in rows] == (
+    ["20.0", "30.0", "5.0", "", ""]
+  )
+  assert [row["estimated_all_overlaps"] for row in rows] == (
+    ["", "", "", "200.0", "100.0"]
+  )
+
+
+def test_the_plot_is_drawn(tmp_path):
+  mesh_sweep.plot(ROWS, tmp_path / "plot.png")
+  assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_points_are_written_as_they_are_read():
+  for text in (*mesh_sweep.DEFAULT, *mesh_sweep.QUICK):
+    assert mesh_sweep.parse_point(text).name == text
+  with pytest.raises(UserError, match="is no point"):
+    mesh_sweep.parse_point("here/2/64")
+
+
+def test_the_default_has_twelve_meshes_up_to_256_chips():
+  points = [mesh_sweep.parse_point(text) for text in mesh_sweep.DEFAULT]
+  meshes = {(p.place, p.data, p.model) for p in points}
+  assert len(meshes) >= 12
+  assert max(p.devices for p in points) == 256
+  for point in points:
+    assert point.batch_size % point.data == 0
+    if point.place != "here":
+      chips = 1
+      for side in point.place.split(":")[1].split("x"):
+        chips *= int(side)
+      assert chips == point.devices
+
+
+def test_a_point_on_this_machine_is_measured():
+  config = configs.load("configs/quickstart.py")
+  config.network.width = 1 / 16
+  point = mesh_sweep.parse_point("here/1x2/4")
+  row = mesh_sweep.run_point(point, config, repeats=2)
+  assert row["findings"] == []
+  seconds = row["measured"]["seconds"]
+  assert 0 < seconds["min"] <= seconds["median"] <= seconds["max"]
+  speed = row["measured"]["images_per_second"]
+  assert speed == pytest.approx(4 / seconds["median"])
+  # All towers' maps in float32: 13 x 13 x 16, 576, 256 and 10 numbers.
+  assert row["totals"]["train"]["model_forward"] == 4 * 4 * (2704 + 842)
