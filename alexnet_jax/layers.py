@@ -193,7 +193,8 @@ def dropout(
     x = x / (1 - rate)
   if keys is None:
     return x * (1 - rate)
-  keep = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - rate, x.shape[1:]))(
+  kept = np.float32(1 - rate)  # the same draws in float64
+  keep = jax.vmap(lambda key: jax.random.bernoulli(key, kept, x.shape[1:]))(
     keys
   )
   return jnp.where(keep, x, jnp.zeros((), x.dtype))

@@ -10,6 +10,9 @@ from flax import nnx
 from reference import formulas
 
 from alexnet_jax import layers
+from alexnet_jax.local import LocalConv
+from alexnet_jax.model import Tower
+from alexnet_jax.network import Layer, Network
 
 # Float32 sums of some hundred terms of size 1.
 FLOAT32 = {"rtol": 2e-5, "atol": 2e-5}
@@ -163,3 +166,100 @@ def test_dropped_units_have_no_gradient():
   y, vjp = jax.vjp(lambda x: layers.dropout(x, keys), x)
   (gradient,) = vjp(jnp.ones_like(y))
   np.testing.assert_array_equal(gradient, (y != 0).astype(jnp.float32))
+
+
+@pytest.mark.parametrize("size", [5, 3])
+def test_within_map_norm(size):
+  constants = {"k": 1.0, "n": size, "alpha": 1e-3 / 25, "beta": 0.75}
+  assert_same(
+    functools.partial(layers.within_map_norm, **constants),
+    functools.partial(formulas.within_map_norm, **constants),
+    maps(2, 7, 7, 3, scale=100.0),
+    rtol=1e-4,
+    atol=1e-2,
+  )
+
+
+@pytest.mark.parametrize("side, size, stride", [(32, 3, 2), (28, 2, 2)])
+def test_average_pool_counts_places_inside_the_map_only(side, size, stride):
+  options = {"size": size, "stride": stride}
+  assert_same(
+    functools.partial(layers.avg_pool, **options),
+    functools.partial(formulas.avg_pool, **options),
+    maps(1, side, side, 2),
+  )
+
+
+@pytest.mark.parametrize("pool", ["max_pool", "avg_pool"])
+def test_pooling_of_whole_windows_only(pool):
+  # PyTorch's rounding: 54 -> 26 -> 12 -> 5 in the textbook network.
+  ours = functools.partial(getattr(layers, pool), overhang=False)
+  reference = functools.partial(getattr(formulas, pool), overhang=False)
+  assert ours(jnp.zeros((1, 54, 54, 1))).shape == (1, 26, 26, 1)
+  assert_same(ours, reference, maps(1, 12, 12, 2))
+
+
+@pytest.mark.parametrize("unit", ["relu", "tanh", "sigmoid"])
+def test_units(unit):
+  layer = Layer(4, then=(unit,))  # the only layer, and its weights do nothing
+  tower = Tower(
+    Network(
+      **dict.fromkeys(("conv1", "conv2", "conv3", "conv4", "conv5", "fc7")),
+      **{"towers": 1, "exchanges": (), "crop_size": 2, "channels": 1},
+      fc6=layer,
+    ),
+    jax.random.key(0),
+  )
+
+  def ours(x):
+    tower.fc6.kernel = nnx.Param(jnp.eye(4, dtype=x.dtype))
+    tower.fc6.bias = nnx.Param(jnp.zeros(4, x.dtype))
+    return tower("fc6", x=x, keys=None)
+
+  assert_same(ours, getattr(formulas, unit), np.array([[-2.0, 0.0, 0.5, 3.0]]))
+
+
+def test_inverted_dropout_scales_in_training_and_not_in_evaluation():
+  x = jnp.asarray(maps(2, 50), jnp.float32)
+  keys = jax.random.split(jax.random.key(1), 2)
+  plain = layers.dropout(x, keys)
+  inverted = layers.dropout(x, keys, inverted=True)
+  np.testing.assert_array_equal(inverted, 2 * plain)
+  np.testing.assert_array_equal(layers.dropout(x, None, inverted=True), x)
+
+
+@pytest.mark.parametrize("stride, padding", [(1, (1, 1)), (2, (0, 1))])
+def test_local_layer(stride, padding):
+  """As a convolution made anew, with its own kernel, at every place."""
+  options = {"stride": stride, "padding": padding}
+  side = (6 + sum(padding) - 3) // stride + 1
+  x, bias = maps(2, 6, 6, 4), maps(side, side, 5)
+  kernel = maps(side, side, 3, 3, 4, 5, scale=0.1)
+
+  def reference(x, kernel, bias):
+    y = np.zeros((2, side, side, 5))
+    backs = {}
+    for i in range(side):
+      for j in range(side):
+        whole, backs[i, j] = formulas.conv(
+          x, kernel[i, j], bias[i, j], **options
+        )
+        y[:, i, j] = whole[:, i, j]
+
+    def backward(dy):
+      dx = np.zeros_like(x)
+      d_kernel, d_bias = np.zeros_like(kernel), np.zeros_like(bias)
+      for (i, j), back in backs.items():
+        only = np.zeros_like(dy)
+        only[:, i, j] = dy[:, i, j]
+        more, d_kernel[i, j], d_bias[i, j] = back(only)
+        dx += more
+      return dx, d_kernel, d_bias
+
+    return y, backward
+
+  def ours(x, kernel, bias):
+    layer = LocalConv((6, 6, 4), 5, size=3, **options, key=jax.random.key(0))
+    return run_layer(layer, x, kernel, bias)
+
+  assert_same(ours, reference, x, kernel, bias)
