@@ -83,7 +83,7 @@ def test_one_training_step(name):
 
 
 def keys_of(values):
-  return {key for key, _ in config._flatten(values.to_dict())}
+  return {key for key, _ in config.flatten(values.to_dict())}
 
 
 def test_every_configuration_has_the_same_keys():

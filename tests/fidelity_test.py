@@ -33,7 +33,7 @@ def test_the_ledger_is_read():
 
 
 def test_every_key_exists():
-  keys = {key for key, _ in config._flatten(load("configs/paper.py").to_dict())}
+  keys = {key for key, _ in config.flatten(load("configs/paper.py").to_dict())}
   named = set()
   for row in LEDGER:
     named |= set(re.findall(r"`([a-z0-9_.]+)`", row[5]))
