@@ -259,11 +259,13 @@ def _how_to_prepare(name: str, data_dir: str) -> str:
       f" ILSVRC{year}_img_val.tar into a folder DIR, then run: python -m"
       f" alexnet_jax.prepare --source=tars:DIR {target} --name={name}"
     )
+  called = f" --name={name}" if re.fullmatch("[a-z][a-z0-9_]*", name) else ""
   return (
     "To prepare it, run: python -m alexnet_jax.prepare"
-    f" --source=tfds:{original} {target} --name={name} (--source_dir=DIR where"
+    f" --source=tfds:{original} {target}{called} (--source_dir=DIR where"
     " tfds keeps it elsewhere), or --source=folder:DIR for your own images in"
     " DIR/train/CLASS/ and DIR/validation/CLASS/."
+    + ("" if called else f" It is then called {prepared_name(original)}.")
   )
 
 

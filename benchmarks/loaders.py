@@ -171,6 +171,7 @@ def main() -> None:
       "seed": 0,
       "command": f"python -m benchmarks.loaders --dataset={name}",
       "commit": provenance.git_commit(),
+      "load_average": os.getloadavg()[0],
       "result": {"rows": rows},
     }
     files.write_whole(_JSON.value, json.dumps(result, indent=1))

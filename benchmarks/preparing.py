@@ -186,6 +186,7 @@ def main() -> None:
     "command": "python -m benchmarks.preparing --data_dir=DIR"
     f" --copies={_COPIES.value} --kills={_KILLS.value}",
     "commit": provenance.git_commit(),
+    "load_average": os.getloadavg()[0],
     "result": {
       "source_bytes": source_bytes,
       "rows": rows,

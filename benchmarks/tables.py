@@ -53,14 +53,13 @@ def table(name: str) -> str:
   """The table of a result, with where it was measured."""
   make = {"prepare": prepare_table, "loaders": loaders_table}[name]
   written = json.loads((RESULTS / f"{name}.json").read_text())
+  busy = written["load_average"]
   source = (
-    f"(`{written['command']}`, {written['hardware']};"
-    f" `experiments/results/{name}.json`. The images of ILSVRC-2012 as a whole"
-    " are calculated.)"
-    if name == "prepare"
-    else f"(`{written['command']}`, {written['hardware']};"
-    f" `experiments/results/{name}.json`.)"
+    f"(`{written['command']}` on {written['hardware']}, beside other programs:"
+    f" load average {busy:.0f}. `experiments/results/{name}.json`.)"
   )
+  if name == "prepare":
+    source += " All of ILSVRC-2012 is calculated from this sample."
   return f"{make(written['result'])}\n\n{source}\n"
 
 

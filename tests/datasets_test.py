@@ -172,6 +172,15 @@ def test_missing_dataset_says_where_and_how(tmp_path):
   assert "\n" not in text
 
 
+def test_a_configuration_is_prepared_under_a_name_that_can_be(tmp_path):
+  with pytest.raises(UserError) as caught:
+    datasets.open_split("imagenette/320px-v2", "train", str(tmp_path))
+  text = str(caught.value)
+  assert "--source=tfds:imagenette/320px-v2 " in text
+  assert "--name" not in text
+  assert "then called imagenette_320px_v2_256" in text
+
+
 @pytest.mark.parametrize("name", ["imagenet2012", "imagenet2012_256"])
 def test_missing_imagenet_names_the_tars(name, tmp_path):
   with pytest.raises(UserError) as caught:
