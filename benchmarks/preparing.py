@@ -122,7 +122,8 @@ def kill_and_restart(arguments: list[str], kills: int, seconds: float) -> int:
     process = subprocess.Popen(
       arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
-    time.sleep(moments.uniform(0.2, 0.5) * seconds)
+    # A start takes a second or two; five kills must fit into one run.
+    time.sleep(1.5 + moments.uniform(0, 0.12) * seconds)
     process.send_signal(signal.SIGKILL)
     hits += process.wait() == -signal.SIGKILL
   subprocess.run(arguments, check=True, capture_output=True)

@@ -437,6 +437,18 @@ def test_a_tar_cut_short_is_refused(tmp_path, cut):
   assert not (tmp_path / "out").exists()
 
 
+def test_a_tar_damaged_between_two_images_is_refused(tmp_path):
+  """Python's tarfile would take it for the end, and lose the rest."""
+  tars = write_tars(tmp_path / "tars")
+  path = tars / "ILSVRC2012_img_train.tar"
+  content = bytearray(path.read_bytes())
+  place = content.index(b"n01443537_2.JPEG")
+  content[place : place + 512] = b"x" * 512
+  path.write_bytes(content)
+  with pytest.raises(UserError, match="damaged or cut short"):
+    make(f"tars:{tars}", tmp_path / "out")
+
+
 @pytest.mark.parametrize(
   ("source", "text"),
   [
