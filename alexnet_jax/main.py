@@ -14,6 +14,7 @@ under srun, mpirun and on TPU pods as it is, elsewhere with --coordinator,
 from absl import flags
 
 from alexnet_jax import command, config
+from alexnet_jax.watch import Watch
 
 _CONFIG = config.DEFINE_config()
 _WORKDIR = flags.DEFINE_string("workdir", "", "default: runs/NAME")
@@ -25,7 +26,8 @@ _PROCESS_ID = flags.DEFINE_integer("process_id", -1, "which one this is")
 
 
 def main() -> None:
-  from alexnet_jax import cluster, train  # JAX starts once the flags are good
+  with Watch(stall_minutes=0):  # a signal ends these seconds politely too
+    from alexnet_jax import cluster, train  # JAX starts, the flags are good
 
   mesh = _CONFIG.value.mesh
   cluster.join(

@@ -1,5 +1,6 @@
 """Where a result comes from: versions and the commit."""
 
+import functools
 import importlib.metadata
 import os
 import pathlib
@@ -40,6 +41,7 @@ def hardware() -> str:
   )
 
 
+@functools.cache
 def git_commit() -> str:
   """The commit of this package's checkout, `+changes` if it was edited.
 

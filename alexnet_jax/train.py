@@ -122,13 +122,14 @@ def _train(
     f"{workdir}/checkpoints", config.checkpoints_to_keep
   )
   restored = checkpoints.restore(step.to_dict(abstract))
-  evaluation_due = False
+  evaluation_due, undecodable = False, 0
   if restored:
     arrays, metadata = restored
     _check_data(metadata["data"], job)
     state = step.from_dict(arrays, abstract)
     schedule = dataclasses.replace(schedule, **metadata["schedule"])
     evaluation_due = metadata["evaluation_due"]
+    undecodable = metadata["undecodable"]
   else:
     state = step.init_state(network, optimizer, config.seed, mesh)
     if config.start_from:
@@ -188,7 +189,9 @@ def _train(
 
   def save(validation_error: float | None = None) -> None:
     watch.phase("saving")
-    metadata = _metadata(config, job, schedule, evaluation_due)
+    metadata = _metadata(config, job, schedule)
+    metadata["evaluation_due"] = evaluation_due
+    metadata["undecodable"] = undecodable  # since the last training line
     checkpoints.save(done, step.to_dict(state), metadata, validation_error)
 
   first = input_pipeline.evaluation_batches(
@@ -203,7 +206,6 @@ def _train(
     )
   )
   stopwatch = Stopwatch(config.batch_size)
-  undecodable = 0
   try:
     with progress:
       if evaluation_due:  # stopped by a signal before its end
@@ -400,10 +402,7 @@ def _check_finite(
 
 
 def _metadata(
-  config: ConfigDict,
-  job: _Job,
-  schedule: Piecewise | Plateau,
-  evaluation_due: bool,
+  config: ConfigDict, job: _Job, schedule: Piecewise | Plateau
 ) -> dict[str, Any]:
   """What a checkpoint says beside its arrays; the position in the data is its
   step, see input_pipeline."""
@@ -412,7 +411,6 @@ def _metadata(
     "data": _data(job),
     "mesh": dict(job.mesh.shape),
     "schedule": dataclasses.asdict(schedule),
-    "evaluation_due": evaluation_due,
     "versions": provenance.versions(),
     "git_commit": provenance.git_commit(),
   }

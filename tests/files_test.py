@@ -44,6 +44,8 @@ def test_provenance():
     assert provenance.git_commit().removesuffix("+changes") == head
 
 
-def test_no_git_no_commit(monkeypatch):
+def test_no_git_no_commit(monkeypatch, request):
+  request.addfinalizer(provenance.git_commit.cache_clear)
   monkeypatch.setenv("PATH", "")
+  provenance.git_commit.cache_clear()
   assert provenance.git_commit() == ""

@@ -1,0 +1,290 @@
+"""The world in which faults happen: a data set, a configuration, real runs.
+
+Faults inside the process come from the configuration, which is Python: the
+product has no hooks for its tests.
+"""
+
+import io
+import json
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import jax
+import numpy as np
+import simplejpeg
+import tensorflow_datasets as tfds
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+TOTAL_STEPS = 24
+TIMINGS = ("seconds", "images_per_second", "data_wait_fraction")
+
+CONFIG = '''
+"""A tiny run; what follows the colon names a fault to arrange."""
+
+import threading
+import time
+
+from configs import quickstart
+
+
+def get_config(fault=""):
+  config = quickstart.get_config()
+  config.dataset = "faulty"
+  config.splits.test = "validation"
+  config.data_dir = DATA_DIR
+  config.network.width = 1 / 16
+  config.network.crop_size = 64
+  config.image_size = 72
+  config.batch_size = 16
+  config.total_steps = TOTAL_STEPS
+  config.schedule.name = "plateau"
+  config.schedule.patience = 1
+  config.log_every_steps = 1
+  config.eval_every_epochs = 2  # 12 steps
+  config.checkpoint_every_steps = 4
+  if fault:
+    arrange(**{name: float(x) for name, x in
+               (item.split("=") for item in fault.split(","))})
+  return config
+
+
+def arrange(slow=0.0, block=0.0):
+  """`slow` seconds more an image; after `block` images no more come."""
+  from alexnet_jax import datasets, input_pipeline
+
+  for module in (datasets, input_pipeline):
+    def decode(encoded, original=module.decode, count=[0]):
+      time.sleep(slow)
+      count[0] += 1
+      if block and count[0] > block:
+        threading.Event().wait()
+      return original(encoded)
+    module.decode = decode
+'''
+
+
+class Faulty(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+  """A data set of given encoded images, in turns of ten classes."""
+
+  VERSION = tfds.core.Version("1.0.0")
+
+  def __init__(self, data_dir: str, splits: dict[str, list[bytes]]):
+    self._splits_of_bytes = splits
+    super().__init__(data_dir=data_dir, file_format="array_record")
+
+  def _info(self):
+    return tfds.core.DatasetInfo(
+      builder=self,
+      features=tfds.features.FeaturesDict(
+        {
+          "image": tfds.features.Image(encoding_format="jpeg"),
+          "label": tfds.features.ClassLabel(num_classes=10),
+        }
+      ),
+      supervised_keys=("image", "label"),
+    )
+
+  def _split_generators(self, dl_manager):
+    del dl_manager
+    return {
+      split: self._generate_examples(images)
+      for split, images in self._splits_of_bytes.items()
+    }
+
+  def _generate_examples(self, images):
+    for number, encoded in enumerate(images):
+      yield number, {"image": io.BytesIO(encoded), "label": number % 10}
+
+
+def draw(count: int, seed: int) -> list[bytes]:
+  """Noisy JPEGs."""
+  random = np.random.default_rng(seed)
+  return [
+    simplejpeg.encode_jpeg(random.integers(0, 256, (80, 90, 3), np.uint8))
+    for _ in range(count)
+  ]
+
+
+class World:
+  """A folder with data, configuration, caches and workdirs of its own."""
+
+  def __init__(self, folder: str | os.PathLike):
+    self.folder = pathlib.Path(folder).resolve()
+    self.folder.mkdir(parents=True, exist_ok=True)
+    self.data_dir = self.write_data("data", draw(96, 0), draw(32, 1))
+    self.config = self.folder / "tiny.py"
+    self.config.write_text(
+      CONFIG.replace("DATA_DIR", repr(self.data_dir)).replace(
+        "TOTAL_STEPS", str(TOTAL_STEPS)
+      )
+    )
+    self.compiled = str(self.folder / "compiled")
+
+  def write_data(
+    self, name: str, train: list[bytes], validation: list[bytes]
+  ) -> str:
+    """Writes the data set `faulty` into a new data_dir."""
+    data_dir = str(self.folder / name)
+    builder = Faulty(data_dir, {"train": train, "validation": validation})
+    builder.download_and_prepare()
+    return data_dir
+
+  def workdir(self, name: str) -> str:
+    return str(self.folder / "runs" / name)
+
+  def start(
+    self,
+    workdir: str,
+    *arguments: str,
+    fault: str = "",
+    compile_anew: bool = False,
+    cache: str = "cache",
+  ) -> "Life":
+    """Starts the real training command on `workdir`."""
+    environment = dict(
+      os.environ,
+      HOME=str(self.folder / "home"),
+      XDG_CACHE_HOME=str(self.folder / cache),
+      JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0",
+      JAX_COMPILATION_CACHE_DIR="" if compile_anew else self.compiled,
+      JAX_PLATFORMS="cpu",
+      PYTHONFAULTHANDLER="1",
+    )
+    config = f"{self.config}:{fault}" if fault else str(self.config)
+    command = ["alexnet_jax.main", f"--config={config}"]
+    return Life(
+      [sys.executable, "-m", *command, f"--workdir={workdir}", *arguments],
+      environment,
+    )
+
+  def finish(self, workdir: str, *arguments: str) -> "Life":
+    """The same command again, to its end."""
+    life = self.start(workdir, *arguments)
+    status = life.end()
+    assert status == 0, life.said()
+    return life
+
+
+class Life:
+  """One process of the training command, and what it says."""
+
+  def __init__(self, command: list[str], environment: dict[str, str]):
+    self.process = subprocess.Popen(
+      command,
+      env=environment,
+      cwd=ROOT,
+      stdout=subprocess.PIPE,
+      stderr=subprocess.STDOUT,
+      text=True,
+    )
+    self._lines: list[str] = []
+    self._news = threading.Condition()
+    self._ended = False
+    self._reader = threading.Thread(target=self._read, daemon=True)
+    self._reader.start()
+
+  def _read(self) -> None:
+    for line in self.process.stdout:
+      with self._news:
+        self._lines.append(line)
+        self._news.notify_all()
+    with self._news:
+      self._ended = True
+      self._news.notify_all()
+
+  def said(self) -> str:
+    with self._news:
+      return "".join(self._lines)
+
+  def until(self, pattern: str, timeout: float = 120) -> bool:
+    """Waits for a line that matches; False if the process ended before."""
+    deadline = time.monotonic() + timeout
+    seen = 0
+    with self._news:
+      while True:
+        for line in self._lines[seen:]:
+          if re.search(pattern, line):
+            return True
+        seen = len(self._lines)
+        if self._ended:
+          return False
+        if not self._news.wait(deadline - time.monotonic()):
+          raise TimeoutError(f"no {pattern!r} in:\n{''.join(self._lines)}")
+
+  def until_file(self, folder: str, pattern: str) -> bool:
+    """Waits until a file of this name exists; looks 200 times a second."""
+    while not self._ended:
+      if next(pathlib.Path(folder).glob(pattern), None):
+        return True
+      time.sleep(0.005)
+    return False
+
+  def end(self, number: int = 0, timeout: float = 180) -> int:
+    """Sends a signal, if any, and waits for the end; the exit status."""
+    if number:
+      self.process.send_signal(number)
+    try:
+      status = self.process.wait(timeout)
+    except subprocess.TimeoutExpired:
+      self.process.send_signal(signal.SIGABRT)  # shows where it was
+      self.process.wait()
+      self._reader.join()
+      raise TimeoutError(self.said()) from None
+    self._reader.join()
+    self.process.stdout.close()
+    return status
+
+
+def outcome(workdir: str) -> tuple[dict[str, bytes], list[dict]]:
+  """All that a run leaves: its last arrays' bits, its lines less timings."""
+  import orbax.checkpoint as ocp
+
+  checkpoints = pathlib.Path(workdir, "checkpoints")
+  last = max(int(p.name) for p in checkpoints.iterdir() if p.name.isdigit())
+  with ocp.StandardCheckpointer() as reader:
+    device = jax.sharding.SingleDeviceSharding(jax.devices("cpu")[0])
+    path = checkpoints / str(last) / "arrays"
+    abstract = jax.tree.map(
+      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device),
+      reader.metadata(path).item_metadata.tree,
+    )
+    arrays = reader.restore(path, abstract)
+  bits = {
+    jax.tree_util.keystr(path): np.asarray(leaf).tobytes()
+    for path, leaf in jax.tree.leaves_with_path(arrays)
+  }
+  lines = []
+  for text in pathlib.Path(workdir, "metrics.jsonl").read_text().splitlines():
+    line = json.loads(text)
+    lines.append({k: v for k, v in line.items() if k not in TIMINGS})
+  return bits, lines
+
+
+def difference(workdir: str, expected: tuple) -> str:
+  """What tells a run from the expected outcome; empty if nothing does."""
+  bits, lines = outcome(workdir)
+  found = [name for name in expected[0] if bits.get(name) != expected[0][name]]
+  if bits.keys() != expected[0].keys() or found:
+    return f"arrays differ: {', '.join(found)}"
+  if lines != expected[1]:
+    each = zip(lines, expected[1], strict=False)
+    first = next((pair for pair in each if pair[0] != pair[1]), "")
+    return f"{len(lines)} metrics lines for {len(expected[1])}; first {first}"
+  return ""
+
+
+def snapshot(*folders: str | os.PathLike) -> dict[str, tuple]:
+  """Names, sizes and times of all files, to see whether any was touched."""
+  found = {}
+  for folder in folders:
+    for path in sorted(pathlib.Path(folder).rglob("*")):
+      status = path.lstat()
+      if not path.is_dir():
+        found[str(path)] = (status.st_size, status.st_mtime_ns)
+  return found
