@@ -1,6 +1,6 @@
 """Faults, one after another, against the real training command.
 
-  python tests/faults/suite.py [--long] [--only=NAME] [--json=FILE]
+  PYTHONPATH=. python tests/faults/suite.py [--long] [--only=NAME] [--json=FILE]
 
 Without `--long` a few of each kind, in minutes: what CI runs. A row says what
 was done, when, with which exit status, and whether the run that went on
@@ -21,16 +21,14 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
-
 import jax
 import tensorflow_datasets as tfds
 from absl import logging
 from rich.console import Console
 from rich.table import Table
+from world import Life, World, difference, draw, outcome, snapshot
 
 from alexnet_jax import provenance
-from tests.faults.world import Life, World, difference, draw, outcome, snapshot
 
 Row = dict[str, object]
 EQUAL = "equal"
@@ -438,7 +436,7 @@ def main() -> int:
       "hardware": f"{os.cpu_count()} CPU cores, {platform.machine()}",
       "versions": provenance.versions(),
       "seed": 0,
-      "command": " ".join(["python", *sys.argv]),
+      "command": " ".join(["PYTHONPATH=. python", *sys.argv]),
       "commit": provenance.git_commit(),
       "result": {
         "faults": rows,
