@@ -59,13 +59,13 @@ class Suite:
     if "Traceback" in first:
       result = f"a traceback was shown; then {result}"
     shutil.rmtree(workdir)
-    status = life.process.returncode
+    status = life.status
     return {"fault": fault, "at": moment, "status": status, "result": result}
 
 
 # Each waits for a phase of a run and says for how long it may last, seconds.
 def _starting(suite: Suite, workdir: str) -> tuple[Life, float]:
-  return suite.world.start(workdir), 2.5
+  return suite.world.start(workdir, forked=False), 2.5
 
 
 def _statistics(suite: Suite, workdir: str) -> tuple[Life, float]:
@@ -156,9 +156,7 @@ def full_disk(suite: Suite, long: bool) -> Iterator[Row]:
   unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
 
   def limit(life: Life, size: int) -> None:
-    resource.prlimit(
-      life.process.pid, resource.RLIMIT_FSIZE, (size, unlimited[1])
-    )
+    resource.prlimit(life.pid, resource.RLIMIT_FSIZE, (size, unlimited[1]))
 
   for what, size in (("every file", 0), ("checkpoints", 20_000)):
     for returns in (True, False):
@@ -348,7 +346,7 @@ def two_runs(suite: Suite, long: bool) -> Iterator[Row]:
   before = snapshot(pathlib.Path(workdir, "checkpoints"))
   second = suite.world.start(workdir)
   status = second.end()
-  named = f"process {first.process.pid} on host {platform.node()}"
+  named = f"process {first.pid} on host {platform.node()}"
   refused = status == 2 and named in second.said()
   untouched = snapshot(pathlib.Path(workdir, "checkpoints")) == before
   first.end(signal.SIGKILL)

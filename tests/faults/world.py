@@ -4,11 +4,14 @@ Faults inside the process come from the configuration, which is Python: the
 product has no hooks for its tests.
 """
 
+import faulthandler
 import io
 import json
+import multiprocessing
 import os
 import pathlib
 import re
+import runpy
 import signal
 import subprocess
 import sys
@@ -20,6 +23,7 @@ import numpy as np
 import simplejpeg
 import tensorflow_datasets as tfds
 
+PATIENCE = 600  # seconds; a machine may be slow
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TOTAL_STEPS = 24
 TIMINGS = ("seconds", "images_per_second", "data_wait_fraction")
@@ -125,6 +129,7 @@ class World:
       )
     )
     self.compiled = str(self.folder / "compiled")
+    self._lives = 0
 
   def write_data(
     self, name: str, train: list[bytes], validation: list[bytes]
@@ -145,22 +150,31 @@ class World:
     fault: str = "",
     compile_anew: bool = False,
     cache: str = "cache",
+    forked: bool = True,
   ) -> "Life":
-    """Starts the real training command on `workdir`."""
-    environment = dict(
-      os.environ,
-      HOME=str(self.folder / "home"),
-      XDG_CACHE_HOME=str(self.folder / cache),
-      JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0",
-      JAX_COMPILATION_CACHE_DIR="" if compile_anew else self.compiled,
-      JAX_PLATFORMS="cpu",
-      PYTHONFAULTHANDLER="1",
-    )
+    """Starts the real training command on `workdir`.
+
+    Args:
+      workdir: of the run.
+      *arguments: more flags.
+      fault: what the configuration arranges.
+      compile_anew: without the compilation cache.
+      cache: folder below this world's for statistics.
+      forked: as a fork of a process that has imported everything, which saves
+        seconds; else as a process of its own from the first byte on.
+    """
     config = f"{self.config}:{fault}" if fault else str(self.config)
-    command = ["alexnet_jax.main", f"--config={config}"]
+    arguments = (f"--config={config}", f"--workdir={workdir}", *arguments)
+    environment = {
+      "HOME": str(self.folder / "home"),
+      "XDG_CACHE_HOME": str(self.folder / cache),
+      "JAX_COMPILATION_CACHE_DIR": "" if compile_anew else self.compiled,
+      "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+      "JAX_PLATFORMS": "cpu",
+    }
+    self._lives += 1
     return Life(
-      [sys.executable, "-m", *command, f"--workdir={workdir}", *arguments],
-      environment,
+      arguments, environment, str(self.folder / f"fifo{self._lives}"), forked
     )
 
   def finish(self, workdir: str, *arguments: str) -> "Life":
@@ -171,29 +185,65 @@ class World:
     return life
 
 
+def live(arguments: tuple, environment: dict, output: str) -> None:
+  """What a forked process does: the command, as `python -m` would run it."""
+  descriptor = os.open(output, os.O_WRONLY)
+  os.dup2(descriptor, 1)
+  os.dup2(descriptor, 2)
+  sys.stdout = open(1, "w", buffering=1, closefd=False)
+  sys.stderr = open(2, "w", buffering=1, closefd=False)
+  faulthandler.enable(sys.stderr)
+  os.environ.update(environment)
+  os.chdir(ROOT)
+  # JAX was imported before, and read another environment then.
+  jax.config.update("jax_platforms", "cpu")
+  cache = environment["JAX_COMPILATION_CACHE_DIR"]
+  jax.config.update("jax_compilation_cache_dir", cache or None)
+  jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+  sys.argv = ["alexnet_jax/main.py", *arguments]
+  runpy.run_module("alexnet_jax.main", run_name="__main__", alter_sys=True)
+
+
+_FORKS = multiprocessing.get_context("forkserver")
+_FORKS.set_forkserver_preload(["alexnet_jax.train", "world"])
+
+
 class Life:
   """One process of the training command, and what it says."""
 
-  def __init__(self, command: list[str], environment: dict[str, str]):
-    self.process = subprocess.Popen(
-      command,
-      env=environment,
-      cwd=ROOT,
-      stdout=subprocess.PIPE,
-      stderr=subprocess.STDOUT,
-      text=True,
-    )
+  def __init__(
+    self, arguments: tuple, environment: dict, output: str, forked: bool
+  ):
+    os.mkfifo(output)
+    self._output = output
     self._lines: list[str] = []
     self._news = threading.Condition()
     self._ended = False
     self._reader = threading.Thread(target=self._read, daemon=True)
     self._reader.start()
+    if forked:
+      self.process = _FORKS.Process(
+        target=live, args=(arguments, environment, output)
+      )
+      self.process.start()
+    else:
+      with open(output, "w") as file:
+        self.process = subprocess.Popen(
+          [sys.executable, "-m", "alexnet_jax.main", *arguments],
+          env=dict(os.environ, **environment, PYTHONFAULTHANDLER="1"),
+          cwd=ROOT,
+          stdout=file,
+          stderr=subprocess.STDOUT,
+        )
+    self.pid = self.process.pid
+    self.status: int | None = None
 
   def _read(self) -> None:
-    for line in self.process.stdout:
-      with self._news:
-        self._lines.append(line)
-        self._news.notify_all()
+    with open(self._output) as file:
+      for line in file:
+        with self._news:
+          self._lines.append(line)
+          self._news.notify_all()
     with self._news:
       self._ended = True
       self._news.notify_all()
@@ -202,9 +252,9 @@ class Life:
     with self._news:
       return "".join(self._lines)
 
-  def until(self, pattern: str, timeout: float = 120) -> bool:
+  def until(self, pattern: str) -> bool:
     """Waits for a line that matches; False if the process ended before."""
-    deadline = time.monotonic() + timeout
+    deadline = time.monotonic() + PATIENCE
     seen = 0
     with self._news:
       while True:
@@ -225,20 +275,22 @@ class Life:
       time.sleep(0.005)
     return False
 
-  def end(self, number: int = 0, timeout: float = 180) -> int:
+  def end(self, number: int = 0) -> int:
     """Sends a signal, if any, and waits for the end; the exit status."""
     if number:
-      self.process.send_signal(number)
-    try:
-      status = self.process.wait(timeout)
-    except subprocess.TimeoutExpired:
-      self.process.send_signal(signal.SIGABRT)  # shows where it was
-      self.process.wait()
+      os.kill(self.pid, number)
+    self._reader.join(PATIENCE)
+    if self._reader.is_alive():
+      os.kill(self.pid, signal.SIGABRT)  # shows where it was
       self._reader.join()
-      raise TimeoutError(self.said()) from None
-    self._reader.join()
-    self.process.stdout.close()
-    return status
+      raise TimeoutError(self.said())
+    if isinstance(self.process, subprocess.Popen):
+      self.status = self.process.wait()
+    else:
+      self.process.join()
+      self.status = self.process.exitcode
+    os.unlink(self._output)
+    return self.status
 
 
 def outcome(workdir: str) -> tuple[dict[str, bytes], list[dict]]:
