@@ -62,14 +62,14 @@ def arrange(slow=0.0, block=0.0):
   """`slow` seconds more an image; after `block` images no more come."""
   from alexnet_jax import datasets, input_pipeline
 
-  for module in (datasets, input_pipeline):
-    def decode(encoded, original=module.decode, count=[0]):
+  for module, name in (datasets, "decode"), (input_pipeline, "decode_into"):
+    def decode(*arguments, original=getattr(module, name), count=[0]):
       time.sleep(slow)
       count[0] += 1
       if block and count[0] > block:
         threading.Event().wait()
-      return original(encoded)
-    module.decode = decode
+      return original(*arguments)
+    setattr(module, name, decode)
 '''
 
 
@@ -190,8 +190,7 @@ def live(arguments: tuple, environment: dict, output: str) -> None:
   descriptor = os.open(output, os.O_WRONLY)
   os.dup2(descriptor, 1)
   os.dup2(descriptor, 2)
-  sys.stdout = open(1, "w", buffering=1, closefd=False)
-  sys.stderr = open(2, "w", buffering=1, closefd=False)
+  sys.stdout.reconfigure(line_buffering=True)
   faulthandler.enable(sys.stderr)
   os.environ.update(environment)
   os.chdir(ROOT)

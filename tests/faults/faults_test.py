@@ -1,0 +1,21 @@
+"""The bounded form of the fault suite; see suite.py for the long one."""
+
+import pytest
+from suite import FAULTS
+from trial import EQUAL, EXPECTED, Suite
+
+
+@pytest.fixture(scope="module")
+def suite(tmp_path_factory):
+  return Suite(str(tmp_path_factory.mktemp("faults")))
+
+
+# Forks and pipes of dead processes are not this test's own leaks.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("name", FAULTS)
+def test_faults(suite, name):
+  rows = list(FAULTS[name](suite, False))
+  for row in rows:
+    print(row)
+  assert rows
+  assert {row["result"] for row in rows} <= {EQUAL, EXPECTED}
