@@ -77,12 +77,17 @@ class Checkpoints:
   ) -> None:
     """Begins to save; waits only for the arrays' copy to the host.
 
+    Does nothing if `step` is saved already.
+
     Args:
       step: steps trained so far; the checkpoint's name.
       arrays: pytree of jax.Array, sharded in any way.
       metadata: JSON, such as the state of the learning rate schedule.
       validation_error: top-1 error of these very parameters, if known.
     """
+    self._settle()
+    if step == self.latest_step():
+      return
     body = {
       "format": FORMAT,
       "step": step,
@@ -94,7 +99,6 @@ class Checkpoints:
       },
       "checksums": _checksums(arrays),
     }
-    self._settle()
     self._saving, self._failure = step, ""
     self._keep.note(step, validation_error)
     try:

@@ -265,10 +265,8 @@ def _train(
           stopwatch.pause()
     checkpoints.wait()
   except Stopped:
+    save()
     checkpoints.wait()
-    if checkpoints.latest_step() != done:
-      save()
-      checkpoints.wait()
     print(f"stopped after step {done}; it is saved. {how_to_go_on()}")
   finally:
     checkpoints.close()
