@@ -26,20 +26,20 @@ _PROCESS_ID = flags.DEFINE_integer("process_id", -1, "which one this is")
 
 
 def main() -> None:
-  with Watch(stall_minutes=0):  # a signal ends these seconds politely too
-    from alexnet_jax import cluster, train  # JAX starts, the flags are good
+  with Watch(stall_minutes=0):  # a signal during the imports is heard too
+    from alexnet_jax import cluster, train  # JAX starts once the flags are good
 
-  mesh = _CONFIG.value.mesh
-  cluster.join(
-    _COORDINATOR.value,
-    _NUM_PROCESSES.value,
-    _PROCESS_ID.value,
-    mesh_devices=mesh.data * mesh.model,
-  )
-  with cluster.parting():
-    train.train_and_evaluate(
-      _CONFIG.value, _WORKDIR.value or config.default_workdir(config.path())
+    mesh = _CONFIG.value.mesh
+    cluster.join(
+      _COORDINATOR.value,
+      _NUM_PROCESSES.value,
+      _PROCESS_ID.value,
+      mesh_devices=mesh.data * mesh.model,
     )
+    with cluster.parting():
+      train.train_and_evaluate(
+        _CONFIG.value, _WORKDIR.value or config.default_workdir(config.path())
+      )
 
 
 if __name__ == "__main__":

@@ -12,7 +12,11 @@ from world import Life, snapshot
 
 # Each waits for a phase of a run and says for how long it may last, seconds.
 def _starting(suite: Suite, workdir: str) -> tuple[Life, float]:
-  return suite.world.start(workdir, forked=False), 2.5
+  """From when the process hears signals, before it has imported JAX."""
+  life = suite.world.start(workdir, forked=False)
+  while not life.hears(signal.SIGTERM):
+    time.sleep(0.01)
+  return life, 2.5
 
 
 def _statistics(suite: Suite, workdir: str) -> tuple[Life, float]:
@@ -86,7 +90,7 @@ def signals(suite: Suite, long: bool) -> Iterator[Row]:
     for name, reach in PHASES.items():
       workdir = suite.new_workdir()
       life, span = reach(suite, workdir)
-      time.sleep(2.0 if name == "starting" else suite.random.uniform(0, span))
+      time.sleep(suite.random.uniform(0, span))
       began = time.monotonic()
       status = life.end(number)
       seconds = time.monotonic() - began

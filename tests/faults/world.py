@@ -249,6 +249,12 @@ class Life:
       self._ended = True
       self._news.notify_all()
 
+  def hears(self, number: int) -> bool:
+    """Whether the process has a handler for a signal."""
+    status = pathlib.Path("/proc", str(self.pid), "status").read_text()
+    caught = int(re.search(r"SigCgt:\s*(\w+)", status)[1], 16)
+    return bool(caught >> (number - 1) & 1)
+
   def said(self) -> str:
     with self._news:
       return "".join(self._lines)
