@@ -106,9 +106,9 @@ def _open(encoded: bytes) -> Image.Image:
 
 def _to_rgb(image: Image.Image) -> Image.Image:
   if image.has_transparency_data:
-    image = image.convert("RGBA")
     white = Image.new("RGBA", image.size, "white")
-    image = Image.alpha_composite(white, image)
+    white.alpha_composite(image.convert("RGBA"))  # in place: it may be large
+    image = white
   elif image.mode.startswith("I;16"):
     levels = np.asarray(image).astype(np.uint16)  # either byte order
     image = Image.fromarray((levels >> 8).astype(np.uint8))
