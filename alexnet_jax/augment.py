@@ -134,7 +134,7 @@ def training_images(
       lit = x + (statistics.components @ strengths).reshape(1, 1, 3)
       lit = lit / augmentation.lighting_divisor
       until = augmentation.lighting_until
-      x = jnp.where(epoch < until, lit, x) if until else lit
+      x = jnp.where(epoch.astype(jnp.float32) < until, lit, x) if until else lit
     return x
 
   # A group's crop and flip are those of its first image.

@@ -1,7 +1,7 @@
 """How the text's recipe and the released source's leave the plateau at ln(n).
 
   python -m experiments.start_of_training --data_dir=DIR [--width=0.125]
-      [--steps=600] [--seeds=3] [--output=DIR]
+      [--steps=300] [--seeds=3] [--quick] [--output=DIR]
 
 Trains `paper.py` and `original2012.py` from their first step, without any
 change of the recipe but the width. A narrow layer has fewer inputs, so the
@@ -163,7 +163,7 @@ class Recipe:
           break
     return {
       "seed": seed,
-      "first_loss": losses[0],
+      "first_loss": losses[0] if losses else None,
       "mean_loss_of_each_100_steps": [
         float(np.mean(losses[i : i + WINDOW]))
         for i in range(0, len(losses), WINDOW)
@@ -177,42 +177,44 @@ class Recipe:
 
 def main() -> None:
   flag = flags.FLAGS
+  if flag.quick:
+    flag.width, flag.steps, flag.seeds = 1 / 32, 3, 1
   argv = [a for a in sys.argv[1:] if not a.startswith("--data_dir")]
   train = datasets.open_split(flag.dataset, "train", flag.data_dir)
   validation = datasets.open_split(flag.dataset, "validation", flag.data_dir)
-  result = {}
+  recipes = {}
   for name in flag.recipes:
     config = narrowed(RECIPES[name].get_config(), flag.width)
     config.num_classes = train.num_classes
     config.batch_size = flag.batch_size
-    probe = next(
-      iter(
-        input_pipeline.evaluation_batches(
-          validation, batch_size=64, size=config.image_size
-        )
-      )
-    )["image"]
-    recipe = Recipe(config, train, probe)
-    print(f"{name}, width {flag.width:g}", flush=True)
-    result[name] = [recipe.run(seed, flag.steps) for seed in range(flag.seeds)]
-  record = {
-    "what": "start of training: paper.py against original2012.py",
-    "hardware": f"{datasets.num_cores()} CPU cores, shared with other work",
-    "versions": provenance.versions(),
-    "seed": list(range(flag.seeds)),
-    "command": " ".join(["python -m experiments.start_of_training", *argv]),
-    "commit": provenance.git_commit(),
-    "result": {
-      "dataset": flag.dataset,
-      "classes": train.num_classes,
-      "chance_loss": math.log(train.num_classes),
-      "width": flag.width,
-      "batch_size": flag.batch_size,
-      "recipes": result,
-    },
-  }
+    probe = input_pipeline.evaluation_batches(
+      validation, batch_size=64, size=config.image_size
+    )
+    recipes[name] = Recipe(config, train, next(iter(probe))["image"])
   path = pathlib.Path(flag.output) / f"start_of_training_{flag.width:g}.json"
-  files.write_whole(path, json.dumps(record, indent=1) + "\n")
+  path.parent.mkdir(parents=True, exist_ok=True)
+  runs = {name: [] for name in recipes}
+  for seed in range(flag.seeds):
+    for name, recipe in recipes.items():
+      print(f"{name}, width {flag.width:g}, seed {seed}", flush=True)
+      runs[name].append(recipe.run(seed, flag.steps))
+      record = {
+        "what": "start of training: paper.py against original2012.py",
+        "hardware": f"{datasets.num_cores()} CPU cores, shared with other work",
+        "versions": provenance.versions(),
+        "seed": list(range(seed + 1)),
+        "command": " ".join(["python -m experiments.start_of_training", *argv]),
+        "commit": provenance.git_commit(),
+        "result": {
+          "dataset": flag.dataset,
+          "classes": train.num_classes,
+          "chance_loss": math.log(train.num_classes),
+          "width": flag.width,
+          "batch_size": flag.batch_size,
+          "recipes": runs,
+        },
+      }
+      files.write_whole(path, json.dumps(record, indent=1) + "\n")
   print(f"wrote {path}")
 
 
@@ -221,8 +223,9 @@ if __name__ == "__main__":
   flags.DEFINE_string("data_dir", "", "where tfds keeps it")
   flags.DEFINE_list("recipes", list(RECIPES), "which configurations")
   flags.DEFINE_float("width", 0.125, "1 is the full network")
-  flags.DEFINE_integer("steps", 600, "at most so many a run")
+  flags.DEFINE_integer("steps", 300, "at most so many a run")
   flags.DEFINE_integer("seeds", 3, "runs of each configuration")
   flags.DEFINE_integer("batch_size", 64, "images a step")
+  flags.DEFINE_bool("quick", False, "a narrow network for a few steps")
   flags.DEFINE_string("output", "experiments/results", "folder of the JSON")
   command.run(main)
