@@ -73,6 +73,7 @@ def slice_devices(topology: str) -> list[jax.Device]:
   _check_compiler()
   # Nothing runs, so neither JAX nor libtpu need look for this machine's TPU.
   os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+  os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
   jax.config.update("jax_platforms", "cpu")
   from jax.experimental import topologies  # not needed without --topology
 
@@ -86,7 +87,7 @@ def slice_devices(topology: str) -> list[jax.Device]:
     )
   except jax.errors.JaxRuntimeError as error:
     reason = " ".join(str(error).split())
-    raise UserError(f"libtpu knows no slice {topology}: {reason}") from None
+    raise UserError(f"libtpu cannot describe the slice {topology}: {reason}") from None
   return list(description.devices)
 
 

@@ -33,7 +33,6 @@ from alexnet_jax import audit, chips, command, files, provenance, sharding, step
 from alexnet_jax import config as configs
 from alexnet_jax import network as networks
 from alexnet_jax.augment import Augmentation, ImageStatistics
-from alexnet_jax.benchmark import hardware
 from alexnet_jax.command import UserError
 from alexnet_jax.optimizer import momentum_sgd
 from alexnet_jax.sharding import BATCH, REPLICATED
@@ -355,7 +354,7 @@ def main() -> None:
   print_table(rows)
   record = {
     "what": "one training step over meshes and batch sizes",
-    "hardware": hardware(),
+    "hardware": provenance.hardware(),
     "versions": provenance.versions(),
     "seed": config.seed,
     "command": " ".join(["python -m experiments.mesh_sweep", *sys.argv[1:]]),

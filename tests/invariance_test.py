@@ -79,7 +79,7 @@ def batches(dtype=np.float32):
     }
 
 
-def statistics(dtype=np.float32):
+def statistics():
   random = np.random.default_rng(SEED + 1)
   side = (IMAGE_SIZE, IMAGE_SIZE, 3)
   return ImageStatistics(
@@ -88,12 +88,22 @@ def statistics(dtype=np.float32):
   )
 
 
+@functools.cache
+def initial_state():
+  """On the host; made on one device (that others make the same is tested)."""
+  one = sharding.make_mesh(1, 1)
+  return jax.device_get(step.init_state(NETWORK, momentum_sgd(), SEED, one))
+
+
 def init_state(mesh, dtype=np.float32):
-  state = step.init_state(NETWORK, momentum_sgd(), SEED, mesh)
-  net, velocity = jax.tree.map(
-    lambda x: x.astype(dtype), (state.net, state.velocity)
+  abstract = step.abstract_state(NETWORK, mesh)
+  return jax.tree.map(
+    lambda x, like: jax.device_put(
+      x if x.ndim == 0 else x.astype(dtype), like.sharding
+    ),
+    initial_state(),
+    abstract,
   )
-  return step.TrainState(state.step, net, velocity)
 
 
 def train(mesh, state, some_batches, dtype=np.float32):
@@ -192,18 +202,18 @@ def train_in_float64():
 def seen_by_the_network(data, model):
   """Initial weights, the first batch's crops, lighting and dropout."""
   mesh = sharding.make_mesh(data, model)
-  state = init_state(mesh)
+  state = step.init_state(NETWORK, momentum_sgd(), SEED, mesh)
   specs = param_specs(state.net)
 
   def on_device(net, batch, stats, key):
     keys = augment.example_keys(key, batch["epoch"], batch["index"])
     own, dropout = step._split(keys)
     side = NETWORK.crop_size
-    crops = augment.training_images(
-      batch["image"], own, stats, Augmentation(lighting=0.0), side
-    )
-    lit = augment.training_images(
-      batch["image"], own, stats, Augmentation(), side
+    crops, lit = (
+      augment.training_images(
+        batch["image"], own, stats, augmentation, side, batch["epoch"]
+      )
+      for augmentation in (Augmentation(lighting=0.0), Augmentation())
     )
     # Without the ReLU's zeros: what is zero was dropped.
     ones = jax.tree.map(jax.numpy.ones_like, net)
