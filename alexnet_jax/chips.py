@@ -87,7 +87,9 @@ def slice_devices(topology: str) -> list[jax.Device]:
     )
   except jax.errors.JaxRuntimeError as error:
     reason = " ".join(str(error).split())
-    raise UserError(f"libtpu cannot describe the slice {topology}: {reason}") from None
+    raise UserError(
+      f"libtpu cannot describe the slice {topology}: {reason}"
+    ) from None
   return list(description.devices)
 
 

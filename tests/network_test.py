@@ -7,7 +7,7 @@ import pytest
 
 from alexnet_jax import model
 from alexnet_jax.command import UserError
-from alexnet_jax.network import Layer, Network, shapes
+from alexnet_jax.network import Layer, Network, from_dict, shapes
 
 
 def count(network):
@@ -61,3 +61,30 @@ def test_an_exchange_that_cannot_be_is_refused():
     shapes(Network(exchanges=("conv6", "fc8")))
   with pytest.raises(UserError, match="lacks 'fc8'"):
     shapes(Network(exchanges=("conv3",)))
+
+
+@pytest.mark.parametrize(
+  "changes, said",
+  [
+    ({"channels": 2}, "channels=2"),
+    ({"towers": 1}, "one tower has nobody"),
+    ({"fc6": Layer(8, then=("pool",))}, "network.fc6.*'pool'.*no maps"),
+    ({"fc6": Layer(8, stride=2)}, "network.fc6.*belong to a convolution"),
+    ({"fc7": Layer(8, local=True)}, "network.fc7.*needs a kernel"),
+    ({"fc7": Layer(8, size=3)}, "network.fc7.*before it has units"),
+    ({"conv4": Layer(192, size=3, groups=5)}, "network.conv4.*groups=5"),
+    (
+      {"conv4": Layer(192, size=3, groups=2, local=True)},
+      "network.conv4.*one group",
+    ),
+  ],
+)
+def test_what_cannot_be_laid_out_is_refused_with_the_reason(changes, said):
+  with pytest.raises(UserError, match=said):
+    shapes(Network(**changes))
+
+
+def test_an_unknown_step_is_refused_by_name():
+  values = {"conv1": {"features": 8, "size": 3, "then": ["relu", "norm"]}}
+  with pytest.raises(UserError, match="network.conv1.then names 'norm'"):
+    from_dict(values, num_classes=10)
