@@ -86,5 +86,5 @@ def test_what_cannot_be_laid_out_is_refused_with_the_reason(changes, said):
 
 def test_an_unknown_step_is_refused_by_name():
   values = {"conv1": {"features": 8, "size": 3, "then": ["relu", "norm"]}}
-  with pytest.raises(UserError, match="network.conv1.then names 'norm'"):
+  with pytest.raises(UserError, match=r"network\.conv1\.then names 'norm'"):
     from_dict(values, num_classes=10)
