@@ -14,7 +14,7 @@ def test_tables_are_those_of_the_results():
   assert tables.fill(page) == page
 
 
-@pytest.mark.parametrize("name", ["prepare", "loaders"])
+@pytest.mark.parametrize("name", ["prepare", "loaders", "input"])
 def test_results_tell_where_they_come_from(name):
   written = json.loads((tables.RESULTS / f"{name}.json").read_text())
   for key in ("what", "hardware", "versions", "seed", "command", "commit"):
