@@ -178,6 +178,7 @@ def test_float64_training_is_the_same_to_ten_digits():
 def train_in_float64():
   """Prints the differences of each mesh from 1x1, as JSON."""
   jax.config.update("jax_num_cpu_devices", 8)
+  jax.devices()  # starts the backend, so that no mesh makes fewer devices
   images = augment.training_images
   augment.training_images = lambda *args: images(*args).astype(np.float64)
   records = {}
