@@ -1,16 +1,24 @@
 """Times what feeds and what trains the network, with a yardstick beside.
 
+  python -m alexnet_jax.benchmark step [--config=FILE] [--batch_size=N]
+      [--mesh=data:1,model:2]
   python -m alexnet_jax.benchmark input [--dataset=NAME] [--data_dir=DIR]
+  python -m alexnet_jax.benchmark end_to_end [the flags of both]
 
+step: the training step and inference as training and evaluation compile them;
+the yardstick is a large product of float32 matrices on all devices.
 input: reading, decoding, batching, transfer, and the pipeline of them all;
 the yardstick is the bare decoding of the same bytes on all cores.
+end_to_end: training from the files, beside the step and the input alone.
 """
 
 import json
+import sys
 
 from absl import flags
 
 from alexnet_jax import command, files, provenance, throughput
+from alexnet_jax import config as configs
 
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 128, "images in a batch", 1)
 _DATA_DIR = flags.DEFINE_string("data_dir", "", "folder that holds datasets")
@@ -22,8 +30,14 @@ _JSON = flags.DEFINE_string("json", "", "file to write the figures into")
 
 
 def main(what: str) -> None:
-  del what
-  rows = _input_rows()
+  from alexnet_jax import startup
+
+  startup.start()
+  details = {}
+  if what == "input":
+    rows = _input_rows()
+  else:
+    rows, details = _step_rows(what)
   throughput.show(rows)
   if _JSON.value:
     import jax
@@ -33,11 +47,76 @@ def main(what: str) -> None:
       "jax": jax.__version__,
       "rows": rows,
     }
-    details = {
+    details |= {
+      "command": " ".join(["python -m alexnet_jax.benchmark", *sys.argv[1:]]),
       "commit": provenance.git_commit(),
       "versions": provenance.versions(),
     }
     files.write_whole(_JSON.value, json.dumps(result | details, indent=1))
+
+
+def _step_rows(what):
+  """Rows and details of "step" or "end_to_end"."""
+  from alexnet_jax import (
+    audit,
+    benchmark_step,
+    datasets,
+    input_pipeline,
+    sharding,
+  )
+  from alexnet_jax import network as networks
+  from alexnet_jax.augment import Augmentation
+  from alexnet_jax.optimizer import momentum_sgd
+
+  config = _CONFIG.value or configs.load("configs/paper.py")
+  sizes = audit.parse_mesh(_MESH.value)
+  network = networks.from_dict(config.network.to_dict(), config.num_classes)
+  mesh = sharding.make_mesh(
+    sizes.get(sharding.DATA, config.mesh.data),
+    sizes.get(sharding.MODEL, config.mesh.model),
+    towers=network.towers,
+  )
+  sharding.check_batch_size(_BATCH_SIZE.value, mesh)
+  parts = (
+    network,
+    Augmentation(**config.augmentation),
+    momentum_sgd(**config.optimizer),
+    mesh,
+  )
+  size = {"batch_size": _BATCH_SIZE.value, "image_size": config.image_size}
+  print(sharding.describe_mesh(mesh))
+  if what == "step":
+    rows, details = benchmark_step.benchmark_step(*parts, **size)
+    shares = details["share_of_peak"]
+    print(
+      f"{shares['train']:.0%} of the measured matmul peak in training,"
+      f" {shares['inference']:.0%} in inference; first step after"
+      f" {details['seconds_to_first_step']:.0f} s"
+    )
+  else:
+    source = datasets.open_split(_DATASET.value, _SPLIT.value, _DATA_DIR.value)
+    if source.num_classes > network.num_classes:
+      raise command.UserError(
+        f"{_DATASET.value} has {source.num_classes} classes and the network"
+        f" {network.num_classes}: set --config.num_classes."
+      )
+
+    def batches():
+      host = input_pipeline.train_batches(
+        source,
+        batch_size=_BATCH_SIZE.value,
+        seed=0,
+        start_step=0,
+        size=config.image_size,
+      )
+      return input_pipeline.to_device(host, sharding.batch_sharding(mesh))
+
+    rows, details = benchmark_step.benchmark_end_to_end(*parts, batches, **size)
+    print(
+      f"{details['share_of_step']:.1%} of the step's own rate; the step waited"
+      f" {details['waited']:.1%} of the time; {details['limited_by']} limits"
+    )
+  return rows, details | {"mesh": dict(mesh.shape)}
 
 
 def _input_rows():
@@ -59,4 +138,6 @@ def _input_rows():
 
 
 if __name__ == "__main__":
-  command.run(main, "input")
+  _CONFIG = configs.DEFINE_config(required=False)
+  _MESH = flags.DEFINE_string("mesh", "", "such as data:1,model:2")
+  command.run(main, "step", "input", "end_to_end")

@@ -22,7 +22,14 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from alexnet_jax import command, datasets, input_pipeline, sharding, step
+from alexnet_jax import (
+  command,
+  datasets,
+  input_pipeline,
+  sharding,
+  startup,
+  step,
+)
 from alexnet_jax import network as networks
 from alexnet_jax.augment import VIEWS, ImageStatistics
 from alexnet_jax.checkpoint import Checkpoints
@@ -217,6 +224,7 @@ def evaluate_workdirs(
 
 
 def main() -> None:
+  startup.start()
   flag = flags.FLAGS
   if flag.views not in VIEWS:
     raise UserError(f"--views={flag.views}: say 1 (centre) or 10.")

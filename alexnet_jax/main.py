@@ -27,8 +27,10 @@ _PROCESS_ID = flags.DEFINE_integer("process_id", -1, "which one this is")
 
 def main() -> None:
   with Watch(stall_minutes=0):  # a signal during the imports is heard too
-    from alexnet_jax import cluster, train  # JAX starts once the flags are good
+    # JAX starts once the flags are good.
+    from alexnet_jax import cluster, startup, train
 
+    startup.start()
     mesh = _CONFIG.value.mesh
     cluster.join(
       _COORDINATOR.value,
