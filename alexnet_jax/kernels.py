@@ -13,6 +13,11 @@ import numpy as np
 from jax import lax
 
 
+# The gradient of a kernel by one matrix product copies x and g once for each
+# position of the kernel along an axis; beyond 3 that costs more than it gains.
+_MAX_POSITIONS = 3
+
+
 def convolve(
   x: jax.Array,
   kernel: jax.Array,
@@ -25,17 +30,12 @@ def convolve(
 
   H' = 1 + floor((H + sum(padding) - n) / stride).
   """
-  if groups > 1:
+  if groups > 1 or -(-kernel.shape[0] // stride) > _MAX_POSITIONS:
     return _convolve_definition(x, kernel, stride, padding, groups)
-  if stride > 1 and x.shape[-1] <= 4:  # an image's colours
-    x, kernel = _to_blocks(x, kernel, stride, padding)
-    stride, padding = 1, (0, 0)
-  if stride > 1:
-    return _convolve_definition(x, kernel, stride, padding)
   # A gradient written by hand differs between devices over all axes over which
   # either argument does; so the arguments must, before.
   axes = _varying(x) | _varying(kernel)
-  return _convolve(*(_vary(a, axes) for a in (x, kernel)), padding)
+  return _convolve(*(_vary(a, axes) for a in (x, kernel)), stride, padding)
 
 
 def _convolve_definition(x, kernel, stride, padding, groups=1):
@@ -59,40 +59,6 @@ def _vary(x, axes):
   return lax.pcast(x, missing, to="varying") if missing else x
 
 
-def _to_blocks(x, kernel, stride, padding):
-  """Turns a strided convolution of few maps into a plain one of many.
-
-  Blocks of stride x stride pixels become the maps of one position (224 x 224 x
-  3 with stride 4: 57 x 57 x 48); the kernel, filled up with zeros, is cut
-  likewise (11 x 11 x 3: 3 x 3 x 48).
-  """
-  size, _, channels, features = kernel.shape
-  kernel_blocks = -(-size // stride)
-
-  def blocks(length):
-    outputs = 1 + (length + sum(padding) - size) // stride
-    return outputs + kernel_blocks - 1
-
-  for axis in (1, 2):
-    length = stride * blocks(x.shape[axis])
-    x = _window(x, axis, -padding[0], length)
-  for axis in (0, 1):
-    kernel = _window(kernel, axis, 0, stride * kernel_blocks)
-  batch, height, width, _ = x.shape
-  x = x.reshape(
-    batch, height // stride, stride, width // stride, stride, channels
-  )
-  kernel = kernel.reshape(
-    kernel_blocks, stride, kernel_blocks, stride, channels, features
-  )
-  maps = stride * stride * channels
-  x = x.transpose(0, 1, 3, 2, 4, 5)
-  kernel = kernel.transpose(0, 2, 1, 3, 4, 5)
-  return x.reshape(*x.shape[:3], maps), kernel.reshape(
-    kernel_blocks, kernel_blocks, maps, features
-  )
-
-
 def _window(x, axis, start, length):
   """Positions start, ..., start + length - 1 of an axis, 0 beyond its ends."""
   config = [(0, 0, 0)] * x.ndim
@@ -100,34 +66,59 @@ def _window(x, axis, start, length):
   return lax.pad(x, np.zeros((), x.dtype), config)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _convolve(x, kernel, padding):
-  return _convolve_definition(x, kernel, 1, padding)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _convolve(x, kernel, stride, padding):
+  return _convolve_definition(x, kernel, stride, padding)
 
 
-def _convolve_forward(x, kernel, padding):
-  return _convolve(x, kernel, padding), (x, kernel)
+def _convolve_forward(x, kernel, stride, padding):
+  return _convolve(x, kernel, stride, padding), (x, kernel)
 
 
-def _convolve_backward(padding, saved, g):
+def _convolve_backward(stride, padding, saved, g):
   x, kernel = saved
 
   def transposed(x, g):
     return jax.vjp(
-      lambda x, k: _convolve_definition(x, k, 1, padding), x, kernel
+      lambda x, k: _convolve_definition(x, k, stride, padding), x, kernel
     )[1](g)
 
+  def by_matrices(x, g):
+    if stride == 1:
+      return _kernel_gradient(x, g, size=kernel.shape[0], before=padding[0])
+    return _strided_kernel_gradient(x, g, kernel.shape, stride, padding[0])
+
   return transposed(x, g)[0], lax.platform_dependent(
-    x,
-    g,
-    cpu=functools.partial(
-      _kernel_gradient, size=kernel.shape[0], before=padding[0]
-    ),
-    default=lambda x, g: transposed(x, g)[1],
+    x, g, cpu=by_matrices, default=lambda x, g: transposed(x, g)[1]
   )
 
 
 _convolve.defvjp(_convolve_forward, _convolve_backward)
+
+
+def _strided_kernel_gradient(x, g, kernel_shape, stride, before):
+  """As `_kernel_gradient`; x is made a plain convolution's input first.
+
+  Blocks of stride x stride pixels become the maps of one position (224 x 224 x
+  3 with stride 4: 57 x 57 x 48), and the kernel, filled up with zeros, is one
+  of as many maps (11 x 11 x 3: 3 x 3 x 48).
+  """
+  size, _, channels, features = kernel_shape
+  kernel_blocks = -(-size // stride)
+  for axis in (1, 2):
+    length = stride * (g.shape[axis] + kernel_blocks - 1)
+    x = _window(x, axis, -before, length)
+  batch, height, width, _ = x.shape
+  x = x.reshape(
+    batch, height // stride, stride, width // stride, stride, channels
+  ).transpose(0, 1, 3, 2, 4, 5)
+  x = x.reshape(*x.shape[:3], stride * stride * channels)
+  gradient = _kernel_gradient(x, g, size=kernel_blocks, before=0)
+  gradient = gradient.reshape(
+    kernel_blocks, kernel_blocks, stride, stride, channels, features
+  ).transpose(0, 2, 1, 3, 4, 5)
+  whole = stride * kernel_blocks
+  return gradient.reshape(whole, whole, channels, features)[:size, :size]
 
 
 def _kernel_gradient(x, g, *, size, before):
