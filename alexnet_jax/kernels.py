@@ -12,7 +12,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-
 # The gradient of a kernel by one matrix product copies x and g once for each
 # position of the kernel along an axis; beyond 3 that costs more than it gains.
 _MAX_POSITIONS = 3

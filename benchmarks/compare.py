@@ -28,15 +28,6 @@ CONTENDERS = (
 )
 OURS = "jax_two_devices"
 
-_OUTPUT = flags.DEFINE_string("output", "", "JSON file, and its .png beside it")
-_WORK = flags.DEFINE_list("work", ["train", "inference"], "what to time")
-_BATCH_SIZES = flags.DEFINE_list("batch_sizes", ["64"], "of all contenders")
-_CONTENDERS = flags.DEFINE_list("contenders", list(CONTENDERS), "which")
-_DTYPES = flags.DEFINE_list("dtypes", ["float32"], "float32, bfloat16")
-_DEVICE = flags.DEFINE_string("device", "cpu", "cpu or cuda")
-_ROUNDS = flags.DEFINE_integer("rounds", 5, "of timing", 1)
-_WORKER = flags.DEFINE_string("worker", "", "internal: be this contender")
-
 
 def make(name, work, batch_size, dtype, device):
   """What a contender does once, as a function."""
@@ -223,4 +214,14 @@ def _torch_version():
 
 
 if __name__ == "__main__":
+  _OUTPUT = flags.DEFINE_string(
+    "output", "", "JSON file, and its .png beside it"
+  )
+  _WORK = flags.DEFINE_list("work", ["train", "inference"], "what to time")
+  _BATCH_SIZES = flags.DEFINE_list("batch_sizes", ["64"], "of all contenders")
+  _CONTENDERS = flags.DEFINE_list("contenders", list(CONTENDERS), "which")
+  _DTYPES = flags.DEFINE_list("dtypes", ["float32"], "float32, bfloat16")
+  _DEVICE = flags.DEFINE_string("device", "cpu", "cpu or cuda")
+  _ROUNDS = flags.DEFINE_integer("rounds", 5, "of timing", 1)
+  _WORKER = flags.DEFINE_string("worker", "", "internal: be this contender")
   command.run(main)

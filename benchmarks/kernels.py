@@ -21,10 +21,6 @@ from alexnet_jax import command, files, kernels, layers, provenance, startup
 from alexnet_jax import network as networks
 from alexnet_jax.network import Network
 
-_OUTPUT = flags.DEFINE_string("output", "", "JSON file")
-_BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "images", 1)
-_ROUNDS = flags.DEFINE_integer("rounds", 5, "of timing", 1)
-
 
 def pairs(network, batch_size):
   """Yields (name, definition, fast, arguments) of what kernels.py replaces."""
@@ -144,4 +140,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+  _OUTPUT = flags.DEFINE_string("output", "", "JSON file")
+  _BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "images", 1)
+  _ROUNDS = flags.DEFINE_integer("rounds", 5, "of timing", 1)
   command.run(main)
