@@ -30,7 +30,6 @@ def main() -> None:
     # JAX starts once the flags are good.
     from alexnet_jax import cluster, startup, train
 
-    startup.start()
     mesh = _CONFIG.value.mesh
     cluster.join(
       _COORDINATOR.value,
@@ -38,6 +37,7 @@ def main() -> None:
       _PROCESS_ID.value,
       mesh_devices=mesh.data * mesh.model,
     )
+    startup.start()
     with cluster.parting():
       train.train_and_evaluate(
         _CONFIG.value, _WORKDIR.value or config.default_workdir(config.path())

@@ -16,9 +16,14 @@ _M_ARENA_MAX = -8
 
 
 def start() -> None:
-  """To be called once, before the first computation."""
+  """To be called once, before the first computation.
+
+  Of several processes (which call this once they have met) each compiles for
+  itself: with them the cache has not been tried.
+  """
   keep_memory()
-  keep_compilations()
+  if not jax.distributed.is_initialized():
+    keep_compilations()
 
 
 def keep_memory() -> bool:
