@@ -39,6 +39,8 @@ def make(name, work, batch_size, dtype, device):
 
       startup.keep_memory()
     return pytorch.make(work, batch_size, "compile" in name, dtype, device)
+  if dtype != "float32":
+    raise command.UserError(f"{name} computes in float32 alone, not in {dtype}")
   from alexnet_jax import benchmark_step, sharding, startup
   from alexnet_jax.augment import Augmentation
   from alexnet_jax.network import Network
@@ -59,12 +61,8 @@ def make(name, work, batch_size, dtype, device):
 
 def worker(name):
   """Serves one contender: a line in asks for one go, a line out is seconds."""
-  work, batch_size, dtype = (
-    _WORK.value[0],
-    int(_BATCH_SIZES.value[0]),
-    "float32",
-  )
-  dtype = _DTYPES.value[0]
+  work, dtype = _WORK.value[0], _DTYPES.value[0]
+  batch_size = int(_BATCH_SIZES.value[0])
   output = os.fdopen(os.dup(1), "w")
   os.dup2(2, 1)  # what libraries print must not look like an answer
   function = make(name, work, batch_size, dtype, _DEVICE.value)
