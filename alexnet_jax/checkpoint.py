@@ -19,9 +19,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
+from absl import logging
 from orbax.checkpoint import checkpoint_managers as policies
 
 from alexnet_jax.command import UserError
+
+# Orbax logs the traceback of what it raises anyway, once a thread.
+logging.get_absl_logger().addFilter(
+  lambda record: "orbax" not in record.pathname
+)
 
 # Goes up when what a checkpoint holds changes its meaning.
 FORMAT = 1

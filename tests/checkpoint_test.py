@@ -1,7 +1,10 @@
 """Checkpoints: any mesh, bit for bit, nothing damaged is believed."""
 
+import pathlib
 import resource
 import shutil
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -162,6 +165,40 @@ def test_full_disk_keeps_the_last_good_one_and_the_next_save_goes_through(
   arrays, metadata = checkpoints().restore(_abstract(mesh, values))
   assert metadata == {"of": 4}
   _assert_same_bits(arrays, values)
+
+
+def test_full_disk_shows_no_traceback(tmp_path):
+  """In a process of its own, where logs go where a user sees them."""
+  script = f"""
+import resource
+import jax, numpy as np
+from alexnet_jax.checkpoint import Checkpoints
+arrays = {{"x": jax.numpy.ones(1000)}}
+checkpoints = Checkpoints({str(tmp_path)!r})
+checkpoints.save(1, arrays, {{}})
+checkpoints.wait()
+limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+resource.setrlimit(resource.RLIMIT_FSIZE, (0, limit[1]))
+checkpoints.save(2, arrays, {{}})
+checkpoints.save(3, arrays, {{}})
+resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+checkpoints.save(4, arrays, {{}})
+checkpoints.wait()
+print(checkpoints.latest_step())
+checkpoints.close()
+"""
+  result = subprocess.run(
+    [sys.executable, "-c", script],
+    stdout=subprocess.PIPE,
+    stderr=subprocess.STDOUT,
+    text=True,
+    cwd=pathlib.Path(__file__).resolve().parents[1],
+  )
+  *warnings, last = result.stdout.splitlines()
+  assert last == "4", result.stdout
+  assert len(warnings) == 2, result.stdout
+  for step, line in zip((2, 3), warnings, strict=True):
+    assert line.startswith(f"warning: the checkpoint of step {step}")
 
 
 def test_saves_what_was_there_though_the_buffer_is_donated_at_once(checkpoints):
