@@ -169,7 +169,8 @@ class Checkpoints:
   def close(self) -> None:
     """Waits for the save under way and ends the background threads."""
     self._settle()
-    self._manager.close()
+    with contextlib.suppress(Exception):  # a failed save's, raised once more
+      self._manager.close()
     threading.excepthook = self._thread_hook
     sys.unraisablehook = self._unraisable_hook
 
