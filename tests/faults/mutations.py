@@ -95,7 +95,7 @@ def _keys() -> list[tuple[str, str]]:
   from alexnet_jax import config
 
   loaded = config.load(str(ROOT / "configs" / "quickstart.py"))
-  flat = dict(config._flatten(loaded.to_dict()))
+  flat = dict(config.flatten(loaded.to_dict()))
   return [
     (key, type(value).__name__)
     for key, value in flat.items()
