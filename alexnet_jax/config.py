@@ -7,10 +7,11 @@ resumed run may change. Configurations are Python, so run only those you trust.
 
 import ast
 import difflib
+import inspect
 import pathlib
 import runpy
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from absl import flags
@@ -123,6 +124,25 @@ def to_json(config: ConfigDict) -> dict[str, Any]:
     config: the configuration; references between its keys are resolved.
   """
   return _plain(config.to_dict())
+
+
+def call(
+  function: Callable[..., Any], config: ConfigDict, group: str, **more: Any
+) -> Any:
+  """`function` with the keys of one group of the configuration as arguments.
+
+  Raises:
+    UserError: the group has a key that `function` does not know, or lacks one.
+  """
+  values = config[group].to_dict()
+  try:
+    inspect.signature(function).bind(**values, **more)
+  except TypeError as error:
+    raise UserError(
+      f"the configuration's group {group!r} cannot be used: {error}. Compare it"
+      f" with the same group of configs/paper.py."
+    ) from None
+  return function(**values, **more)
 
 
 def check_resume(saved: dict[str, Any], new: dict[str, Any]) -> None:

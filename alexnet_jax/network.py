@@ -251,7 +251,11 @@ def _pooled(side: int, network: Network) -> int:
 def _check_layer(name: str, layer: Layer, x: tuple[int, ...]) -> None:
   """Raises UserError unless `layer` can read `x`, maps or units."""
   problem = ""
-  if not layer.size:
+  if len(layer.padding) != 2 or not all(
+    isinstance(p, int) and p >= 0 for p in layer.padding
+  ):
+    problem = f"padding={layer.padding} is not two whole numbers from 0 up"
+  elif not layer.size:
     unused = [step for step in layer.then if step in MAP_STEPS]
     if unused:
       problem = f"{unused[0]!r} follows it, but it has no maps (size=0)"

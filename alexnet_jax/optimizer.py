@@ -1,7 +1,7 @@
 """The paper's update rule (section 5) and the learning rates over time."""
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -109,6 +109,8 @@ class Schedule:
     conv1_frozen_from: epoch from which conv1 stays as it is; 0: never.
   """
 
+  SEEN: ClassVar[tuple[str, ...]] = ()  # fields that change in training
+
   learning_rate: float = 1e-2
   bias_learning_rate: float = 1e-2
   bias_drops: str = "all"
@@ -137,6 +139,15 @@ class Schedule:
 
   def observe(self, error: float) -> None:
     """Takes note of one evaluation's validation error."""
+
+  def resumed(self, saved: dict[str, Any]) -> "Schedule":
+    """This schedule, having seen what one that was saved had seen.
+
+    Args:
+      saved: `dataclasses.asdict` of a schedule; what it was configured with
+        does not count, for `total_epochs` may have changed.
+    """
+    return dataclasses.replace(self, **{k: saved[k] for k in self.SEEN})
 
   def _divisor(self, epoch: float) -> float:
     raise NotImplementedError
@@ -193,6 +204,8 @@ class Plateau(Schedule):
     waited: evaluations since then, or since the last division.
     dropped: divisions so far.
   """
+
+  SEEN = ("best_error", "waited", "dropped")
 
   patience: int = 3
   drops: int = 3

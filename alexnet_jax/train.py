@@ -90,8 +90,11 @@ def _make_job(config: ConfigDict) -> _Job:
     config.mesh.data, config.mesh.model, towers=network.towers
   )
   sharding.check_batch_size(config.batch_size, mesh)
-  schedule = make_schedule(**config.schedule, total_epochs=config.total_epochs)
-  Augmentation(**config.augmentation).check(
+  schedule = configs.call(
+    make_schedule, config, "schedule", total_epochs=config.total_epochs
+  )
+  configs.call(momentum_sgd, config, "optimizer")
+  configs.call(Augmentation, config, "augmentation").check(
     config.batch_size // mesh.shape[sharding.DATA],
     config.image_size,
     network.crop_size,
@@ -127,7 +130,7 @@ def _train(
     arrays, metadata = restored
     _check_data(metadata["data"], job)
     state = step.from_dict(arrays, abstract)
-    schedule = dataclasses.replace(schedule, **metadata["schedule"])
+    schedule = schedule.resumed(metadata["schedule"])
     evaluation_due = metadata["evaluation_due"]
     undecodable = metadata["undecodable"]
   else:

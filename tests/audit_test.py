@@ -13,7 +13,7 @@ import jax
 import pytest
 from jax import lax
 
-from alexnet_jax import audit, chips, collectives, layers, sharding
+from alexnet_jax import audit, chips, collectives, kernels, sharding
 from alexnet_jax.augment import Augmentation
 from alexnet_jax.collectives import Traffic
 from alexnet_jax.command import UserError
@@ -128,7 +128,7 @@ def test_a_sixth_convolution_and_fewer_exchanges_are_as_declared():
 
 
 def test_normalising_across_towers_is_found(monkeypatch):
-  inside_a_tower = layers.local_response_norm
+  inside_a_tower = kernels.local_response_norm
 
   def across_towers(x, **options):
     both = lax.all_gather(x, "model", axis=3, tiled=True)
@@ -136,7 +136,7 @@ def test_normalising_across_towers_is_found(monkeypatch):
     normed = inside_a_tower(both, **options)
     return lax.dynamic_slice_in_dim(normed, own, x.shape[3], axis=3)
 
-  monkeypatch.setattr(layers, "local_response_norm", across_towers)
+  monkeypatch.setattr(kernels, "local_response_norm", across_towers)
   result = run_audit(NARROW, 1, 2)
   text = "\n".join(result.findings)
   assert "train: undeclared all-gather" in text

@@ -99,3 +99,13 @@ def test_load_names_the_nearest_file(tmp_path):
   (tmp_path / "paper.py").touch()
   with pytest.raises(UserError, match=r"nearest is '.*quickstart\.py'"):
     config_lib.load(str(tmp_path / "quikstart.py"))
+
+
+def test_a_group_with_a_wrong_key_is_named():
+  made = ConfigDict({"optimizer": {"momentum": 0.9, "speed": 3}})
+  with pytest.raises(UserError, match=r"'optimizer'.*'speed'"):
+    config_lib.call(lambda momentum: momentum, made, "optimizer")
+  made = ConfigDict({"optimizer": {"momentum": 0.9}})
+  assert config_lib.call(
+    lambda momentum, x: momentum + x, made, "optimizer", x=1
+  )

@@ -1,5 +1,7 @@
 """The update rule against float64 NumPy, the schedules against a table."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -233,3 +235,17 @@ def test_what_cannot_hold_is_refused_by_name(case):
     _schedule("dexp", bias_drops="twice")
   with pytest.raises(UserError, match=r"conv9"):
     momentum_sgd(layer_weight_decay=(("conv9", 1.0),)).init(case[0])
+
+
+def test_a_resumed_schedule_keeps_what_it_saw_and_nothing_else():
+  before = Plateau(learning_rate=0.01, patience=2, drops=3)
+  for error in [0.5, 0.6, 0.6, 0.6]:
+    before.observe(error)
+  after = Plateau(learning_rate=0.02, patience=7, drops=1)
+  after = after.resumed(dataclasses.asdict(before))
+  assert (after.best_error, after.waited, after.dropped) == (0.5, 1, 1)
+  assert (after.learning_rate, after.patience, after.drops) == (0.02, 7, 1)
+  boundaries = Piecewise(boundaries=(9.0,)).resumed(
+    dataclasses.asdict(Piecewise(boundaries=(1.0,)))
+  )
+  assert boundaries.boundaries == (9.0,)
