@@ -162,10 +162,10 @@ def test_a_finished_run_prints_its_table_and_writes_nothing(place, whole):
     (["--config.mesh.data=5", "--config.mesh.model=2"], "needs 10 devices"),
     (["--config.num_classes=4"], "--config.num_classes=3"),
     (["--config.dataset=nothing"], "alexnet_jax.prepare"),
-    (["--config.schedule.name=cosine"], "'plateau'"),
+    (["--config.schedule.name=cosine"], "plateau"),
     (["--config.network.conv1.then=('gelu',)"], "relu"),
     (["--config.network.crop_size=30"], "too small"),
-    (["--config.network.exchanges=('conv4', 'fc8')"], "'conv4'"),
+    (["--config.network.exchanges=('conv5', 'fc8')"], "'conv5'"),
   ],
 )
 def test_a_mistake_is_one_paragraph_and_touches_nothing(
