@@ -128,7 +128,7 @@ def test_a_sixth_convolution_and_fewer_exchanges_are_as_declared():
 
 
 def test_normalising_across_towers_is_found(monkeypatch):
-  inside_a_tower = kernels.local_response_norm
+  inside_a_tower = layers.local_response_norm
 
   def across_towers(x, **options):
     both = lax.all_gather(x, "model", axis=3, tiled=True)
