@@ -13,7 +13,7 @@ import jax
 import pytest
 from jax import lax
 
-from alexnet_jax import audit, chips, collectives, kernels, sharding
+from alexnet_jax import audit, chips, collectives, kernels, layers, sharding
 from alexnet_jax.augment import Augmentation
 from alexnet_jax.collectives import Traffic
 from alexnet_jax.command import UserError
