@@ -146,9 +146,11 @@ class Watch:
           " nothing is to be saved",
           0,
         )
+      # One write, for the training thread may print at the same time.
       print(
         f"stopping (it was {self._phase}): saving first; a second signal"
-        " leaves at once",
+        " leaves at once\n",
+        end="",
         flush=True,
       )
 

@@ -99,7 +99,7 @@ def test_after_it_stopped_comes_with_the_next_batch(number, waiting):
   seconds, status, out, err = run.end(number)
   assert (status, err) == (0, "")
   assert seconds < 5
-  assert ("saved 1" if waiting else "saved 2") in out.splitlines()
+  assert ("saved 1" if waiting else "saved 2") in out
   phase = "waiting for images" if waiting else "training"
   assert f"stopping (it was {phase})" in out
 

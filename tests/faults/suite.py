@@ -2,9 +2,9 @@
 
   PYTHONPATH=. python tests/faults/suite.py [--long] [--only=NAME] [--json=FILE]
 
-Without `--long` a few of each kind, in minutes: what CI runs. A row says what
-was done, when, with which exit status, and whether the run that went on
-afterwards ended bit for bit like one that nothing happened to.
+Without `--long` a few of each kind, in minutes. A row says what was done, when,
+with which exit status, and whether the run that went on afterwards ended bit
+for bit like one that nothing happened to.
 """
 
 import argparse
