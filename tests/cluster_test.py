@@ -111,6 +111,7 @@ def half_each(place):
   return Pair(place, "half_each", 2, 1, "--config.total_steps=10").finish()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("pair", ["tower_each", "half_each"])
 def test_two_processes_train_what_one_does(place, alone, pair, request):
   request.getfixturevalue(pair)
@@ -133,6 +134,7 @@ def test_two_processes_train_what_one_does(place, alone, pair, request):
     assert np.abs(one - two).max() <= 1e-4 * scale, path
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("pair", ["tower_each", "half_each"])
 def test_one_process_talks_and_writes(place, pair, request):
   run = request.getfixturevalue(pair)
@@ -148,6 +150,7 @@ def test_one_process_talks_and_writes(place, pair, request):
   assert steps == list(range(1, 11))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("victim", [0, 1])
 def test_when_one_dies_the_other_stops_and_the_run_goes_on(place, victim):
   name = f"victim{victim}"
@@ -175,6 +178,7 @@ def test_when_one_dies_the_other_stops_and_the_run_goes_on(place, victim):
   assert written == list(range(1, total + 1))
 
 
+@pytest.mark.long
 def test_a_signal_to_one_stops_both_with_a_checkpoint(place):
   pair = Pair(place, "signalled", 2, 1, "--config.total_steps=100000")
   pair.wait_for_step(3)

@@ -25,6 +25,7 @@ def get_config():
 """
 
 
+@pytest.mark.long
 def test_a_sweep_runs_is_collected_and_not_run_twice(
   tmp_path, monkeypatch, capfd
 ):
