@@ -1,0 +1,32 @@
+"""Section 4.1: without random crops and reflections, does it overfit?
+
+  python -m experiments.augmentation [--quick]
+
+"Without this scheme, our network suffers from substantial overfitting, which
+would have forced us to use much smaller networks."
+"""
+
+from experiments import frame
+from experiments.frame import Experiment, Outcomes, Run
+
+
+def check(outcomes: Outcomes, result: dict) -> None:
+  """The same weights see other pixels from the first batch on."""
+  frame.learned(outcomes)
+  first = {each[0].train("loss")[0] for each in outcomes.values()}
+  sizes = {frame.parameters(each[0]) for each in outcomes.values()}
+  assert len(first) == 2 and len(sizes) == 1
+
+
+EXPERIMENT = Experiment(
+  name="augmentation",
+  question="Do random crops and reflections prevent overfitting?",
+  runs=[
+    Run("paper", "configs/paper.py"),
+    Run("no_augmentation", "configs/no_augmentation.py"),
+  ],
+  check=check,
+)
+
+if __name__ == "__main__":
+  frame.main(EXPERIMENT)

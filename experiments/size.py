@@ -1,0 +1,42 @@
+"""Depth and width: narrower, wider, and a sixth convolutional layer.
+
+  python -m experiments.size [--quick]
+
+Not in the paper's tables: it says that four-GPU, wider nets were too much, and
+that a sixth layer helps with pre-training alone (#146, and the log's remarks).
+"""
+
+from alexnet_jax import comparison
+from alexnet_jax import config as configs
+from experiments import frame
+from experiments.frame import Experiment, Outcomes, Run
+
+WIDTHS = (0.25, 0.5, 1.0)
+
+
+def check(outcomes: Outcomes, result: dict) -> None:
+  """Wider is larger, and the sixth layer has the arithmetic's parameters."""
+  frame.learned(outcomes)
+  whole = comparison.sizes(configs.load("configs/paper.py"))
+  conv6 = comparison.sizes(configs.load("configs/conv6.py"))
+  more = conv6["size.parameters"] - whole["size.parameters"]
+  assert more == 3 * 3 * 256 * 256 + 256
+
+
+EXPERIMENT = Experiment(
+  name="size",
+  question="How do width and a sixth convolutional layer change the errors?",
+  runs=[
+    *(
+      Run(f"width_{w:g}", "configs/paper.py", {"network.width": w})
+      for w in WIDTHS
+    ),
+    Run("conv6", "configs/conv6.py"),
+  ],
+  check=check,
+  quick={"total_steps": 6},
+  quick_runs=("width_1", "conv6"),
+)
+
+if __name__ == "__main__":
+  frame.main(EXPERIMENT)

@@ -1,0 +1,156 @@
+"""Every experiment with --quick, what they measure, and the generated page."""
+
+import json
+import math
+import os
+import pathlib
+import subprocess
+import sys
+import time
+
+import pytest
+
+from alexnet_jax import claims
+from experiments import dropout, frame, plateau, readme, relu_tanh
+from experiments.frame import Outcome
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+EXPERIMENTS = readme.all_experiments()
+CORES = 2  # that a quick run has a minute of
+
+
+def outcome(losses=(), errors=(), batch_size=10, classes=10):
+  """An outcome as it stands in metrics.jsonl, an epoch of ten steps."""
+  lines = [
+    {"split": "train", "epoch": (i + 1) / 10, "loss": loss, "top1_error": error}
+    for i, (loss, error) in enumerate(
+      zip(losses or errors, errors or losses, strict=True)
+    )
+  ]
+  config = {"batch_size": batch_size, "num_classes": classes}
+  return Outcome("x", 0, "", config, lines)
+
+
+def test_epochs_to_a_quarter():
+  falling = outcome(errors=[0.9, 0.4, 0.3, 0.2, 0.1, 0.5])
+  # Means of three: .53, .3, .2: the fifth step's is the first below a quarter.
+  assert relu_tanh.epochs_to_bound(falling, window=3) == 0.5
+  assert relu_tanh.epochs_to_bound(outcome(errors=[0.26] * 9), window=3) is None
+
+
+def test_figure_1s_ratio_is_of_the_best_rates():
+  def crossing(step):
+    errors = [0.9] * step + [0.0] * (80 - step)
+    return [outcome(errors=errors)]
+
+  runs = {
+    "relu-0.001": crossing(20),
+    "relu-0.003": crossing(10),
+    "tanh-0.001": crossing(30),
+    "tanh-0.003": [outcome(errors=[0.9] * 80)],
+  }
+  result = relu_tanh.measure(runs)
+  assert result["chosen"]["relu"]["learning_rate"] == 0.003
+  assert result["chosen"]["tanh"]["learning_rate"] == 0.001
+  # A window of 39 holds at most 10 of 0.9: crossed 29 steps after the last.
+  assert result["ratio_to_relu"]["tanh"] == pytest.approx(5.9 / 3.9)
+  claim = relu_tanh.claims(result)["relu.speedup"]
+  assert claim["value"] == result["ratio_to_relu"]["tanh"]
+  del runs["tanh-0.001"]
+  assert relu_tanh.claims(relu_tanh.measure(runs)) == {}
+
+
+def test_images_to_leave_the_plateau():
+  chance = math.log(10)
+  losses = [chance] * 5 + [chance - 0.2] * 5
+  # Of four steps' mean, two lowered ones are the first to be enough.
+  assert plateau.images_to_leave(outcome(losses), window=4) == 70
+  stays = outcome([chance - 0.04] * 9)
+  assert plateau.images_to_leave(stays, window=4) is None
+
+
+def test_what_dropout_costs():
+  fast = [outcome([10.0 - i for i in range(10)])]
+  slow = [outcome([10.0 - i / 2 for i in range(20)])]
+  runs = {"no_dropout": fast, "paper": slow}
+  # Without, 5 is reached after five steps; with, after ten or so.
+  assert dropout.iterations_ratio(runs) == pytest.approx(2, abs=0.2)
+  never = {"no_dropout": fast, "paper": [outcome([10.0] * 20)]}
+  assert dropout.iterations_ratio(never) is None
+
+
+@pytest.mark.parametrize("name", sorted(EXPERIMENTS))
+def test_it_runs_quickly_and_its_check_holds(name, tmp_path):
+  began = time.process_time()
+  record = frame.carry_out(EXPERIMENTS[name], str(tmp_path), quick=True)
+  # Of all threads, so that other work on the machine does not count.
+  assert time.process_time() - began < 60 * CORES
+  assert record["quick"] and not record["claims"] and record["in_words"]
+  rows = (tmp_path / "runs.jsonl").read_text().splitlines()
+  assert {json.loads(row)["run"] for row in rows} == set(record["epochs"])
+  assert "<svg" in (tmp_path / "figure.svg").read_text()
+  assert json.loads((tmp_path / "result.json").read_text()) == record
+
+
+def test_a_check_can_fail(tmp_path):
+  """Where the switch does nothing, the experiment does not pass."""
+  broken = EXPERIMENTS["lighting"]._replace(
+    runs=[
+      frame.Run("paper", "configs/no_lighting.py"),
+      frame.Run("no_lighting", "configs/no_lighting.py"),
+    ],
+    quick={"total_steps": 2},
+  )
+  with pytest.raises(AssertionError):
+    frame.carry_out(broken, str(tmp_path), quick=True)
+
+
+def test_a_finished_experiment_trains_nothing_again(tmp_path):
+  small = EXPERIMENTS["ten_views"]._replace(
+    quick={"total_steps": 2}, check=lambda outcomes, result: None
+  )
+  first = frame.carry_out(small, str(tmp_path), quick=True)
+  file = tmp_path / "paper-0" / "metrics.jsonl"
+  before = file.stat().st_mtime_ns
+  assert frame.carry_out(small, str(tmp_path), quick=True) == first
+  assert file.stat().st_mtime_ns == before
+
+
+def test_every_measured_experiment_of_the_paper_names_its_claims():
+  known = {claim.key for claim in claims.CLAIMS}
+  for name, record in readme.results().items():
+    assert record.get("claims", {}).keys() <= known, name
+    assert {"what", "hardware", "versions", "command", "commit"} <= set(record)
+
+
+def test_the_page_is_what_the_results_say():
+  assert (ROOT / "experiments" / "README.md").read_text() == readme.text()
+
+
+def test_the_notebook_runs(tmp_path):
+  """All its cells, in order, in one process, a few steps only."""
+  notebook = json.loads((ROOT / "experiments" / "colab.ipynb").read_text())
+  cells = [
+    "".join(cell["source"])
+    for cell in notebook["cells"]
+    if cell["cell_type"] == "code"
+  ]
+  script = tmp_path / "cells.py"
+  script.write_text("\n\n".join(cells))
+  done = subprocess.run(
+    [sys.executable, str(script)],
+    cwd=ROOT,
+    env=os.environ
+    | {
+      "MPLBACKEND": "Agg",
+      "STEPS": "3",
+      "SEARCH": "64",
+      "WORKDIR": str(tmp_path / "run"),
+    },
+    capture_output=True,
+    text=True,
+    timeout=900,
+  )
+  assert done.returncode == 0, done.stderr[-3000:]
+  assert "as declared: the towers meet at conv3, fc6, fc7, fc8" in done.stdout
+  assert "missing" not in done.stdout
