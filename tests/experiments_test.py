@@ -79,6 +79,7 @@ def test_what_dropout_costs():
   assert dropout.iterations_ratio(never) is None
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", sorted(EXPERIMENTS))
 def test_it_runs_quickly_and_its_check_holds(name, tmp_path):
   began = time.process_time()
@@ -127,6 +128,7 @@ def test_the_page_is_what_the_results_say():
   assert (ROOT / "experiments" / "README.md").read_text() == readme.text()
 
 
+@pytest.mark.long
 def test_the_notebook_runs(tmp_path):
   """All its cells, in order, in one process, a few steps only."""
   notebook = json.loads((ROOT / "experiments" / "colab.ipynb").read_text())
