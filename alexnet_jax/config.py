@@ -196,7 +196,7 @@ def _required(config: ConfigDict | None) -> bool:
 
 
 def _configs() -> list[str]:
-  return sorted(map(str, pathlib.Path("configs").glob("*.py")))
+  return sorted(map(str, pathlib.Path("configs").glob("[a-z]*.py")))
 
 
 def _overrides(arguments: list[str]) -> Iterator[tuple[str, str | None]]:
