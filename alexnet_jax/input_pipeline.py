@@ -10,7 +10,6 @@ Grain worker thread reads, decodes and rescales into one array.
 import collections
 import functools
 import sys
-import threading
 from collections.abc import Callable, Iterable, Iterator
 
 import grain
@@ -72,9 +71,10 @@ def train_batches(
     which = [order(int(e))[p] for e, p in zip(epochs, places, strict=True)]
     return np.array(which), epochs
 
-  load = _Loader(source, len(share), size, max_undecodable)
+  load = _Loader(source, len(share), size)
   steps = grain.MapDataset.range(start_step, sys.maxsize)
-  return _load_ahead(steps.map(lambda step: load(*indices(step))), num_threads)
+  batches = steps.map(lambda step: load(*indices(step)))
+  return _load_ahead(load, batches, num_threads, max_undecodable)
 
 
 def evaluation_batches(
@@ -99,17 +99,17 @@ def evaluation_batches(
     UserError: as `train_batches`.
   """
   share = _share(batch_size, process_index, process_count)
-  load = _Loader(source, len(share), size, max_undecodable)
+  load = _Loader(source, len(share), size)
 
-  def batch(step: int) -> Batch:
+  def batch(step: int) -> tuple[Batch, dict[int, UndecodableImage]]:
     indices = step * batch_size + share
     real = indices < len(source)
-    loaded = load(np.where(real, indices, 0), np.zeros_like(indices))
+    loaded, failures = load(np.where(real, indices, 0), np.zeros_like(indices))
     loaded["weight"] *= real
-    return loaded
+    return loaded, failures
 
   steps = grain.MapDataset.range(-(-len(source) // batch_size))
-  return _load_ahead(steps.map(batch), num_threads)
+  return _load_ahead(load, steps.map(batch), num_threads, max_undecodable)
 
 
 def to_device(
@@ -160,27 +160,53 @@ def _share(batch_size: int, process_index: int, process_count: int):
   return np.arange(process_index * count, (process_index + 1) * count)
 
 
-def _load_ahead(batches: grain.MapDataset, num_threads: int) -> Iterator[Batch]:
+def _load_ahead(
+  load: "_Loader",
+  batches: grain.MapDataset,
+  num_threads: int,
+  max_undecodable: int,
+) -> Iterator[Batch]:
   threads = num_threads or num_cores()
   # A batch in the making for each thread, and two that are ready.
   options = grain.ReadOptions(
     num_threads=threads, prefetch_buffer_size=threads + 2
   )
-  return iter(batches.to_iter_dataset(options))
+  undecodable = set()
+  # Counted here, where batches are in order, a run ends at the same step
+  # every time, however far ahead which thread was.
+  for batch, failures in batches.to_iter_dataset(options):
+    for index, reason in failures.items():
+      if index not in undecodable:
+        undecodable.add(index)
+        _report_undecodable(
+          f"{load.source.example_name(index)} cannot be decoded: {reason}",
+          len(undecodable),
+          max_undecodable,
+        )
+    yield batch
+
+
+def _report_undecodable(what: str, count: int, max_undecodable: int) -> None:
+  if count > max_undecodable:
+    raise UserError(
+      f"{what}. That is {count} such image{'s' * (count > 1)}, and"
+      f" max_undecodable allows {max_undecodable}; raise it to leave"
+      " them out, or prepare the dataset anew (python -m"
+      " alexnet_jax.prepare skips and counts them)."
+    )
+  logging.error("%s; it is left out.", what)
 
 
 class _Loader:
-  """Makes a batch of indices; counts the examples that cannot be decoded."""
+  """Makes a batch of indices, and says which examples cannot be decoded."""
 
-  def __init__(
-    self, source: Source, batch_size: int, size: int, max_undecodable: int
-  ):
-    self._source = source
+  def __init__(self, source: Source, batch_size: int, size: int):
+    self.source = source
     self._pool = memory.Pool((batch_size, size, size, 3))
-    self._max_undecodable = max_undecodable
-    self._undecodable, self._lock = set(), threading.Lock()
 
-  def __call__(self, indices: np.ndarray, epochs: np.ndarray) -> Batch:
+  def __call__(
+    self, indices: np.ndarray, epochs: np.ndarray
+  ) -> tuple[Batch, dict[int, UndecodableImage]]:
     count = len(indices)
     batch = {
       "image": self._pool.take(),
@@ -189,27 +215,12 @@ class _Loader:
       "epoch": epochs.astype(np.int32),
       "weight": np.ones(count, np.float32),
     }
+    failures = {}
     for i, index in enumerate(indices.tolist()):
       try:
-        encoded, batch["label"][i] = self._source[index]
+        encoded, batch["label"][i] = self.source[index]
         decode_into(batch["image"][i], encoded)
       except UndecodableImage as error:
-        self._count(index, error)
+        failures[index] = error
         batch["image"][i] = batch["label"][i] = batch["weight"][i] = 0
-    return batch
-
-  def _count(self, index: int, reason: UndecodableImage) -> None:
-    with self._lock:
-      if index in self._undecodable:
-        return
-      self._undecodable.add(index)
-      count = len(self._undecodable)
-    what = f"{self._source.example_name(index)} cannot be decoded: {reason}"
-    if count > self._max_undecodable:
-      raise UserError(
-        f"{what}. That is {count} such image{'s' * (count > 1)}, and"
-        f" max_undecodable allows {self._max_undecodable}; raise it to leave"
-        " them out, or prepare the dataset anew (python -m"
-        " alexnet_jax.prepare skips and counts them)."
-      )
-    logging.error("%s; it is left out.", what)
+    return batch, failures
