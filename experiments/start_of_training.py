@@ -156,11 +156,12 @@ class Recipe:
           f" {np.mean(losses[-WINDOW:]):.4f}, spread {spreads[done + 1]:.5f}",
           flush=True,
         )
-        images = images_until_learning(
-          losses, config.batch_size, config.num_classes
-        )
-        if images:
-          break
+      images = images_until_learning(
+        losses, config.batch_size, config.num_classes
+      )
+      if images:
+        break
+    spreads[len(losses)] = self.spread(state.net)
     return {
       "seed": seed,
       "first_loss": losses[0] if losses else None,
@@ -179,8 +180,7 @@ def main() -> None:
   flag = flags.FLAGS
   if flag.quick:
     flag.width, flag.steps, flag.seeds = 1 / 32, 3, 1
-  places = ("--data_dir", "--output")
-  argv = [a for a in sys.argv[1:] if not a.startswith(places)]
+  argv = [a for a in sys.argv[1:] if not a.startswith("--data_dir")]
   train = datasets.open_split(flag.dataset, "train", flag.data_dir)
   validation = datasets.open_split(flag.dataset, "validation", flag.data_dir)
   recipes = {}
@@ -195,16 +195,23 @@ def main() -> None:
   path = pathlib.Path(flag.output) / f"start_of_training_{flag.width:g}.json"
   path.parent.mkdir(parents=True, exist_ok=True)
   runs = {name: [] for name in recipes}
+  invocation = " ".join(["python -m experiments.start_of_training", *argv])
+  if path.exists():
+    earlier = json.loads(path.read_text())
+    if earlier["command"] == invocation:  # interrupted: go on
+      runs = earlier["result"]["recipes"]
   for seed in range(flag.seeds):
     for name, recipe in recipes.items():
+      if len(runs[name]) > seed:
+        continue
       print(f"{name}, width {flag.width:g}, seed {seed}", flush=True)
       runs[name].append(recipe.run(seed, flag.steps))
       record = {
         "what": "start of training: paper.py against original2012.py",
-        "hardware": f"{datasets.num_cores()} CPU cores, shared with other work",
+        "hardware": provenance.hardware(),
         "versions": provenance.versions(),
         "seed": list(range(seed + 1)),
-        "command": " ".join(["python -m experiments.start_of_training", *argv]),
+        "command": invocation,
         "commit": provenance.git_commit(),
         "result": {
           "dataset": flag.dataset,
