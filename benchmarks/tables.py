@@ -1,4 +1,4 @@
-"""The tables of docs/data.md, made of the committed results.
+"""The tables of README.md and docs/data.md, made of the committed results.
 
 python -m benchmarks.tables
 """
@@ -8,7 +8,7 @@ import pathlib
 import re
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-PAGE = ROOT / "docs" / "data.md"
+PAGES = (ROOT / "README.md", ROOT / "docs" / "data.md")
 RESULTS = ROOT / "experiments" / "results"
 IMAGENET = 1_281_167 + 50_000
 
@@ -55,8 +55,8 @@ def table(name: str) -> str:
   written = json.loads((RESULTS / f"{name}.json").read_text())
   busy = written["load_average"]
   source = (
-    f"(`{written['command']}` on {written['hardware']}, beside other programs:"
-    f" load average {busy:.0f}. `experiments/results/{name}.json`.)"
+    f"(`{written['command']}` on {written['hardware']}; load average at the"
+    f" end {busy:.1f}. `experiments/results/{name}.json`.)"
   )
   if name == "prepare":
     source += " All of ILSVRC-2012 is calculated from this sample."
@@ -74,4 +74,5 @@ def fill(page: str) -> str:
 
 
 if __name__ == "__main__":
-  PAGE.write_text(fill(PAGE.read_text()))
+  for page in PAGES:
+    page.write_text(fill(page.read_text()))
