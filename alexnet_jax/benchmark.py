@@ -40,19 +40,14 @@ def main(what: str) -> None:
     rows, details = _step_rows(what)
   throughput.show(rows)
   if _JSON.value:
-    import jax
-
-    result = {
-      "hardware": provenance.hardware(),
-      "jax": jax.__version__,
-      "rows": rows,
-    }
-    details |= {
-      "command": " ".join(["python -m alexnet_jax.benchmark", *sys.argv[1:]]),
-      "commit": provenance.git_commit(),
-      "versions": provenance.versions(),
-    }
-    files.write_whole(_JSON.value, json.dumps(result | details, indent=1))
+    places = ("--data_dir", "--json")
+    argv = [a for a in sys.argv[1:] if not a.startswith(places)]
+    record = provenance.record(
+      f"benchmark {what}",
+      " ".join(["python -m alexnet_jax.benchmark", *argv]),
+      {"rows": rows} | details,
+    )
+    files.write_whole(_JSON.value, json.dumps(record, indent=1))
 
 
 def _step_rows(what):

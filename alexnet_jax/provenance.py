@@ -1,4 +1,4 @@
-"""Where a result comes from: versions and the commit."""
+"""Where a result comes from: machine, versions, command and commit."""
 
 import functools
 import importlib.metadata
@@ -6,6 +6,7 @@ import os
 import pathlib
 import platform
 import subprocess
+from typing import Any
 
 LIBRARIES = ("jax", "jaxlib", "flax", "optax", "grain", "orbax-checkpoint")
 
@@ -39,6 +40,35 @@ def hardware() -> str:
     f"{cores} cores of {model};"
     f" {jax.device_count()} devices: {', '.join(kinds)}"
   )
+
+
+def record(
+  what: str,
+  command: str,
+  result: dict[str, Any],
+  *,
+  seed: int | list[int] = 0,
+  libraries: dict[str, str] | None = None,
+) -> dict[str, Any]:
+  """A measurement as `experiments/results/` keeps it.
+
+  Args:
+    what: was measured, in words.
+    command: that measured it, without the paths of one machine.
+    result: the figures.
+    seed: or seeds, of what is random in it.
+    libraries: versions of others than this package's own.
+  """
+  return {
+    "what": what,
+    "hardware": hardware(),
+    "versions": versions() | (libraries or {}),
+    "seed": seed,
+    "command": command,
+    "commit": git_commit(),
+    "load_average": os.getloadavg()[0],
+    "result": result,
+  }
 
 
 @functools.cache

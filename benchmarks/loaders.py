@@ -164,17 +164,13 @@ def main() -> None:
   for absent in sorted({"torch_dataloader_pillow", "tf_data"} - set(rates)):
     print(f"{absent} is left out: its library is not installed")
   if _JSON.value:
-    result = {
-      "what": "loaders side by side on the same prepared images",
-      "hardware": provenance.hardware(),
-      "versions": provenance.versions() | library_versions(),
-      "seed": 0,
-      "command": f"python -m benchmarks.loaders --dataset={name}",
-      "commit": provenance.git_commit(),
-      "load_average": os.getloadavg()[0],
-      "result": {"rows": rows},
-    }
-    files.write_whole(_JSON.value, json.dumps(result, indent=1))
+    record = provenance.record(
+      "loaders side by side on the same prepared images",
+      f"python -m benchmarks.loaders --dataset={name}",
+      {"rows": rows},
+      libraries=library_versions(),
+    )
+    files.write_whole(_JSON.value, json.dumps(record, indent=1))
 
 
 def time_stream(stream, steps: int, batch_size: int) -> float:

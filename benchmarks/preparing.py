@@ -179,24 +179,19 @@ def main() -> None:
     whole = (scratch / f"{quality}-{all_cores}").joinpath(*parts)
     same = digests(killed.joinpath(*parts)) == digests(whole)
     print(f"{hits} kills; the same to the byte: {same}")
-  result = {
-    "what": "prepare: from the official tars to a dataset",
-    "hardware": provenance.hardware(),
-    "versions": provenance.versions(),
-    "seed": 0,
-    "command": "python -m benchmarks.preparing --data_dir=DIR"
-    f" --copies={_COPIES.value} --kills={_KILLS.value}",
-    "commit": provenance.git_commit(),
-    "load_average": os.getloadavg()[0],
-    "result": {
-      "source_bytes": source_bytes,
-      "rows": rows,
-      "kills": hits,
-      "same_bytes_after_kills": same,
-    },
-  }
   if _JSON.value:
-    files.write_whole(_JSON.value, json.dumps(result, indent=1))
+    record = provenance.record(
+      "prepare: from the official tars to a dataset",
+      "python -m benchmarks.preparing --data_dir=DIR"
+      f" --copies={_COPIES.value} --kills={_KILLS.value}",
+      {
+        "source_bytes": source_bytes,
+        "rows": rows,
+        "kills": hits,
+        "same_bytes_after_kills": same,
+      },
+    )
+    files.write_whole(_JSON.value, json.dumps(record, indent=1))
 
 
 if __name__ == "__main__":

@@ -206,14 +206,10 @@ def main() -> None:
         continue
       print(f"{name}, width {flag.width:g}, seed {seed}", flush=True)
       runs[name].append(recipe.run(seed, flag.steps))
-      record = {
-        "what": "start of training: paper.py against original2012.py",
-        "hardware": provenance.hardware(),
-        "versions": provenance.versions(),
-        "seed": list(range(seed + 1)),
-        "command": invocation,
-        "commit": provenance.git_commit(),
-        "result": {
+      record = provenance.record(
+        "start of training: paper.py against original2012.py",
+        invocation,
+        {
           "dataset": flag.dataset,
           "classes": train.num_classes,
           "chance_loss": math.log(train.num_classes),
@@ -221,7 +217,8 @@ def main() -> None:
           "batch_size": flag.batch_size,
           "recipes": runs,
         },
-      }
+        seed=list(range(seed + 1)),
+      )
       files.write_whole(path, json.dumps(record, indent=1) + "\n")
   print(f"wrote {path}")
 

@@ -92,8 +92,8 @@ def test_the_command_writes_what_it_shows(tmp_path, source):
   )
   assert result.returncode == 0, result.stderr
   written = json.loads((tmp_path / "out.json").read_text())
-  assert {"hardware", "jax", "rows"} <= set(written)
-  names = [row["name"] for row in written["rows"]]
+  assert "--data_dir" not in written["command"]
+  names = [row["name"] for row in written["result"]["rows"]]
   assert {"decode_all_cores", "pipeline"} <= set(names)
   assert all(name in result.stdout for name in names)
   assert "of bare decoding on" in result.stdout
