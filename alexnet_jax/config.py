@@ -7,6 +7,7 @@ resumed run may change. Configurations are Python, so run only those you trust.
 
 import ast
 import difflib
+import fnmatch
 import inspect
 import pathlib
 import runpy
@@ -63,6 +64,8 @@ def DEFINE_config(required: bool = True) -> flags.FlagHolder[ConfigDict]:
   flags.FLAGS["config"].parser = _Parser(name="config")
   if required:
     flags.register_validator("config", _required)
+  # Validators run when all overrides are in.
+  flags.register_validator("config", _check_overrides_are_read)
   return holder
 
 
@@ -126,6 +129,73 @@ def to_json(config: ConfigDict) -> dict[str, Any]:
   return _plain(config.to_dict())
 
 
+def check_read(config: ConfigDict, key: str) -> None:
+  """Refuses a key that this configuration never reads.
+
+  Args:
+    config: the configuration, whole.
+    key: dotted, of one that was set on purpose.
+
+  Raises:
+    UserError: saying what would read it.
+  """
+  for pattern, (where, holds) in READ_WHERE.items():
+    if fnmatch.fnmatchcase(key, pattern) and not holds(config):
+      raise UserError(
+        f"--config.{key} would change nothing: it is read only with {where},"
+        " which this configuration does not have. Leave it out, or set that"
+        " too."
+      )
+  group, _, field = key.rpartition(".")
+  name = group.removeprefix("network.")
+  if name == group or field == "features":
+    return
+  if not config.network[name].features:
+    raise UserError(
+      f"--config.{key} would change nothing: this network has no {name}"
+      f" (network.{name}.features is 0). Leave it out, or give it features."
+    )
+
+
+def _has_step(step: str) -> tuple[str, Callable[[ConfigDict], bool]]:
+  def holds(config: ConfigDict) -> bool:
+    layers = [v for v in config.network.values() if isinstance(v, ConfigDict)]
+    return any(step in layer.then for layer in layers if layer.features)
+
+  return f"{step!r} in a layer's `then`", holds
+
+
+# Keys that not every configuration reads: what reads them, in words, and
+# whether a configuration has that.
+READ_WHERE = {
+  "schedule.boundaries": (
+    "schedule.name='piecewise'",
+    lambda c: c.schedule.name == "piecewise",
+  ),
+  "schedule.patience": (
+    "schedule.name='plateau'",
+    lambda c: c.schedule.name == "plateau",
+  ),
+  "schedule.drops": (
+    "schedule.name='plateau'",
+    lambda c: c.schedule.name == "plateau",
+  ),
+  "augmentation.shared_by": (
+    "augmentation.crop or augmentation.flip",
+    lambda c: c.augmentation.crop or c.augmentation.flip,
+  ),
+  "start_layers": ("start_from", lambda c: c.start_from),
+  "network.exchange_dtype": (
+    "exchanges in network.exchanges",
+    lambda c: c.network.exchanges,
+  ),
+  "network.lrn_*": _has_step("lrn"),
+  "network.pool_*": _has_step("pool"),
+  "network.dropout_*": _has_step("dropout"),
+  "network.within_map_*": _has_step("within_map_norm"),
+}
+
+
 def call(
   function: Callable[..., Any], config: ConfigDict, group: str, **more: Any
 ) -> Any:
@@ -184,6 +254,12 @@ class _Parser(config_flags.ConfigFileFlagParser):
     for key, value in _overrides(sys.argv[1:]):
       _check_override(config, path, key, value)
     return config
+
+
+def _check_overrides_are_read(config: ConfigDict | None) -> bool:
+  for key, _ in _overrides(sys.argv[1:]):
+    check_read(config, key)
+  return True
 
 
 def _required(config: ConfigDict | None) -> bool:
