@@ -19,22 +19,19 @@ import sys
 from typing import Any
 
 import jax
-import optax
 from absl import flags
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from rich.console import Console
 from rich.table import Table
 
-from alexnet_jax import chips, command, sharding, step
+from alexnet_jax import chips, command, sharding
 from alexnet_jax import config as configs
-from alexnet_jax import network as networks
-from alexnet_jax.augment import Augmentation
+from alexnet_jax import recipe as recipes
 from alexnet_jax.collectives import GRADIENTS, Collective, Traffic, expected
 from alexnet_jax.collectives import find as find_collectives
 from alexnet_jax.command import UserError
-from alexnet_jax.network import Network
-from alexnet_jax.optimizer import momentum_sgd
+from alexnet_jax.recipe import Recipe
 from alexnet_jax.sharding import DATA, MODEL
 
 PROGRAMS = ("train", "evaluate")
@@ -67,40 +64,27 @@ class Audit:
   bytes_accessed: float
 
 
-def audit(
-  network: Network,
-  augmentation: Augmentation,
-  optimizer: optax.GradientTransformationExtraArgs,
-  mesh: Mesh,
-  *,
-  batch_size: int,
-  image_size: int,
-) -> Audit:
+def audit(recipe: Recipe, mesh: Mesh) -> Audit:
   """Compiles both programs for `mesh` and reads their collectives.
 
   Nothing runs and no weights exist, so the devices may be elsewhere.
 
   Args:
-    network: with the exchanges that it declares.
-    augmentation: as in training.
-    optimizer: as in training.
+    recipe: of training; its network declares the exchanges.
     mesh: of the devices to compile for.
-    batch_size: global, of both programs.
-    image_size: side of the stored images.
 
   Raises:
     UserError: the batch cannot be split over the mesh.
   """
+  network, batch_size = recipe.network, recipe.batch_size
   sharding.check_batch_size(batch_size, mesh)
-  state = step.abstract_state(network, mesh)
-  inputs = step.abstract_inputs(batch_size, image_size, mesh)
-  batch, statistics, _, _ = inputs
-  train_step = step.make_train_step(network, augmentation, optimizer, mesh)
-  predict = step.make_predict(network, 1, mesh)
-  compiled = {
-    "train": train_step.lower(state, *inputs).compile(),
-    "evaluate": predict.lower(state.net, batch["image"], statistics).compile(),
+  state, batch, statistics, *_ = arguments = recipe.abstract(mesh)
+  images = batch["image"]
+  lowered = {
+    "train": recipe.train_step(mesh).lower(*arguments),
+    "evaluate": recipe.predict(mesh).lower(state.net, images, statistics),
   }
+  compiled = {name: program.compile() for name, program in lowered.items()}
   parameters = {
     math.prod(leaf.sharding.shard_shape(leaf.shape))
     for leaf in jax.tree.leaves(state.net)
@@ -353,21 +337,13 @@ def main() -> int:
   """The command; the exit status is 1 if the programs do not comply."""
   config, topology = _CONFIG.value, _TOPOLOGY.value
   mesh = make_mesh(config, parse_mesh(_MESH.value), topology)
-  network = networks.from_dict(config.network.to_dict(), config.num_classes)
   print(
     f"compiling the training and the evaluation step for"
     f" {topology or 'this machine'}, mesh {sharding.describe_mesh(mesh)},"
     f" batch size {config.batch_size}",
     file=sys.stderr,
   )
-  result = audit(
-    network,
-    Augmentation(**config.augmentation),
-    momentum_sgd(**config.optimizer),
-    mesh,
-    batch_size=config.batch_size,
-    image_size=config.image_size,
-  )
+  result = audit(recipes.from_config(config.to_dict()), mesh)
   values = to_json(result)
   title = f"{configs.path()} on {sharding.describe_mesh(mesh)}"
   print_tables(result, title)
@@ -382,7 +358,7 @@ def main() -> int:
   for finding in result.findings:
     print(f"NOT AS DECLARED: {finding}")
   if not result.findings:
-    exchanges = ", ".join(network.exchanges)
+    exchanges = ", ".join(config.network.exchanges)
     print(f"as declared: the towers meet at {exchanges} and nowhere else")
   return 1 if result.findings else 0
 

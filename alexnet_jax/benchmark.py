@@ -59,29 +59,20 @@ def _step_rows(what):
     input_pipeline,
     sharding,
   )
-  from alexnet_jax import network as networks
-  from alexnet_jax.augment import Augmentation
-  from alexnet_jax.optimizer import momentum_sgd
+  from alexnet_jax import recipe as recipes
 
   config = _CONFIG.value or configs.load("configs/paper.py")
   sizes = audit.parse_mesh(_MESH.value)
-  network = networks.from_dict(config.network.to_dict(), config.num_classes)
+  recipe = recipes.from_config(config.to_dict(), _BATCH_SIZE.value)
   mesh = sharding.make_mesh(
     sizes.get(sharding.DATA, config.mesh.data),
     sizes.get(sharding.MODEL, config.mesh.model),
-    towers=network.towers,
+    towers=recipe.network.towers,
   )
-  sharding.check_batch_size(_BATCH_SIZE.value, mesh)
-  parts = (
-    network,
-    Augmentation(**config.augmentation),
-    momentum_sgd(**config.optimizer),
-    mesh,
-  )
-  size = {"batch_size": _BATCH_SIZE.value, "image_size": config.image_size}
+  sharding.check_batch_size(recipe.batch_size, mesh)
   print(sharding.describe_mesh(mesh))
   if what == "step":
-    rows, details = benchmark_step.benchmark_step(*parts, **size)
+    rows, details = benchmark_step.benchmark_step(recipe, mesh)
     shares = details["share_of_peak"]
     print(
       f"{shares['train']:.0%} of the measured matmul peak in training,"
@@ -90,23 +81,23 @@ def _step_rows(what):
     )
   else:
     source = datasets.open_split(_DATASET.value, _SPLIT.value, _DATA_DIR.value)
-    if source.num_classes > network.num_classes:
+    if source.num_classes > recipe.network.num_classes:
       raise command.UserError(
         f"{_DATASET.value} has {source.num_classes} classes and the network"
-        f" {network.num_classes}: set --config.num_classes."
+        f" {recipe.network.num_classes}: set --config.num_classes."
       )
 
     def batches():
       host = input_pipeline.train_batches(
         source,
-        batch_size=_BATCH_SIZE.value,
+        batch_size=recipe.batch_size,
         seed=0,
         start_step=0,
-        size=config.image_size,
+        size=recipe.image_size,
       )
       return input_pipeline.to_device(host, sharding.batch_sharding(mesh))
 
-    rows, details = benchmark_step.benchmark_end_to_end(*parts, batches, **size)
+    rows, details = benchmark_step.benchmark_end_to_end(recipe, mesh, batches)
     print(
       f"{details['share_of_step']:.1%} of the step's own rate; the step waited"
       f" {details['waited']:.1%} of the time; {details['limited_by']} limits"

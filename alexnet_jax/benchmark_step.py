@@ -13,14 +13,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from alexnet_jax import network as networks
-from alexnet_jax import sharding, step
-from alexnet_jax.augment import Augmentation
+from alexnet_jax import sharding
 from alexnet_jax.network import Network
+from alexnet_jax.recipe import Recipe
+from alexnet_jax.step import Batch
 
 MATRIX = 4096
 
@@ -46,25 +46,17 @@ def training_flops(network: Network) -> int:
 
 
 def benchmark_step(
-  network: Network,
-  augmentation: Augmentation,
-  optimizer: optax.GradientTransformationExtraArgs,
+  recipe: Recipe,
   mesh: Mesh,
   *,
-  batch_size: int,
-  image_size: int,
   rounds: int = 7,
   matrix: int = MATRIX,
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
   """Times the step as training compiles it, on one batch that stays there.
 
   Args:
-    network: what to train.
-    augmentation: from uint8[B,S,S,3].
-    optimizer: of the update.
+    recipe: what to train.
     mesh: where.
-    batch_size: B, global.
-    image_size: S.
     rounds: how often each row is timed; once more to warm up.
     matrix: side of the yardstick's matrices.
 
@@ -76,14 +68,7 @@ def benchmark_step(
     and all, but not imports).
   """
   start = time.perf_counter()
-  train, inference = make_programs(
-    network,
-    augmentation,
-    optimizer,
-    mesh,
-    batch_size=batch_size,
-    image_size=image_size,
-  )
+  train, inference = make_programs(recipe, mesh)
   train()
   seconds_to_first_step = time.perf_counter() - start
   seconds = alternate(
@@ -94,9 +79,10 @@ def benchmark_step(
     },
     rounds,
   )
+  batch_size = recipe.batch_size
   flops = {
-    "train": batch_size * training_flops(network),
-    "inference": batch_size * sum(forward_flops(network).values()),
+    "train": batch_size * training_flops(recipe.network),
+    "inference": batch_size * sum(forward_flops(recipe.network).values()),
     "matmul_peak": mesh.size * 2 * matrix**3,
   }
   rows = [
@@ -111,31 +97,22 @@ def benchmark_step(
       r["name"]: r["flops_per_second"] / peak["flops_per_second"]
       for r in networks_rows
     },
-    "training_flops_per_image": training_flops(network),
+    "training_flops_per_image": training_flops(recipe.network),
     "seconds_to_first_step": seconds_to_first_step,
   }
   return rows, details
 
 
 def make_programs(
-  network: Network,
-  augmentation: Augmentation,
-  optimizer: optax.GradientTransformationExtraArgs,
-  mesh: Mesh,
-  *,
-  batch_size: int,
-  image_size: int,
+  recipe: Recipe, mesh: Mesh
 ) -> tuple[Callable[[], None], Callable[[], None]]:
   """What does one training step, and what evaluates one batch, when called."""
-  state, batch, statistics, key, rates = _arguments(
-    network, optimizer, mesh, batch_size, image_size
-  )
-  train_step = step.make_train_step(network, augmentation, optimizer, mesh)
-  predict = step.make_predict(network, 1, mesh)
+  state, batch, statistics, key, rate = recipe.noise(mesh)
+  train_step, predict = recipe.train_step(mesh), recipe.predict(mesh)
 
   def train():
     nonlocal state
-    state, metrics = train_step(state, batch, statistics, key, rates)
+    state, metrics = train_step(state, batch, statistics, key, rate)
     jax.device_get(metrics)  # as the training loop does
 
   def inference():
@@ -145,21 +122,17 @@ def make_programs(
 
 
 def benchmark_end_to_end(
-  network: Network,
-  augmentation: Augmentation,
-  optimizer: optax.GradientTransformationExtraArgs,
+  recipe: Recipe,
   mesh: Mesh,
-  batches: Callable[[], Iterator[step.Batch]],
+  batches: Callable[[], Iterator[Batch]],
   *,
-  batch_size: int,
-  image_size: int,
   steps: int = 4,
   rounds: int = 5,
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
   """Times training from the files, beside the step alone and the input alone.
 
   Args:
-    network, augmentation, optimizer, mesh, batch_size, image_size: as above.
+    recipe, mesh: as above.
     batches: begins the input anew: an endless iterator of batches on devices.
     steps: of a round.
     rounds: how many.
@@ -169,16 +142,14 @@ def benchmark_end_to_end(
     end to end over that of the step alone; `waited`, the fraction of the time
     that the step waited for images; `limited_by`, "input" or "step".
   """
-  state, batch, statistics, key, rates = _arguments(
-    network, optimizer, mesh, batch_size, image_size
-  )
-  train = step.make_train_step(network, augmentation, optimizer, mesh)
+  state, batch, statistics, key, rate = recipe.noise(mesh)
+  train = recipe.train_step(mesh)
   stream = batches()
   waited = []
 
   def train_on(batch):
     nonlocal state
-    state, metrics = train(state, batch, statistics, key, rates)
+    state, metrics = train(state, batch, statistics, key, rate)
     jax.device_get(metrics)
 
   def alone():
@@ -203,12 +174,13 @@ def benchmark_end_to_end(
     {"step": alone, "input": input_alone, "end_to_end": end_to_end}, rounds
   )
   rows = [
-    row(name, times / steps, batch_size) for name, times in seconds.items()
+    row(name, times / steps, recipe.batch_size)
+    for name, times in seconds.items()
   ]
   rates_ = {r["name"]: r["images_per_second"] for r in rows}
   whole = float(np.median(seconds["end_to_end"]))
   details = {
-    "batch_size": batch_size,
+    "batch_size": recipe.batch_size,
     "share_of_step": rates_["end_to_end"] / rates_["step"],
     "waited": float(np.median(waited)) / whole,
     "limited_by": "input" if rates_["input"] < rates_["step"] else "step",
@@ -242,30 +214,6 @@ def row(name: str, seconds: np.ndarray, batch_size: int) -> dict[str, Any]:
       "max": float(ms.max()),
     },
   }
-
-
-def _arguments(network, optimizer, mesh, batch_size, image_size):
-  """The state and what else a step takes; images of noise, labels at random."""
-  state = step.init_state(network, optimizer, 0, mesh)
-  rng = np.random.default_rng(0)
-  batch = {
-    "image": rng.integers(
-      0, 256, (batch_size, image_size, image_size, 3), np.uint8
-    ),
-    "label": rng.integers(0, network.num_classes, batch_size, np.int32),
-    "index": np.arange(batch_size, dtype=np.int32),
-    "epoch": np.zeros(batch_size, np.int32),
-    "weight": np.ones(batch_size, np.float32),
-  }
-  batch = jax.device_put(batch, sharding.batch_sharding(mesh))
-  statistics = step.ImageStatistics(
-    np.full((image_size, image_size, 3), 127.5, np.float32),
-    np.eye(3, dtype=np.float32),
-  )
-  replicated = sharding.place(
-    (statistics, jax.random.key(0)), sharding.REPLICATED, mesh
-  )
-  return state, batch, *replicated, np.float32(1e-3)
 
 
 def _matmul(mesh, side):

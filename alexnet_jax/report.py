@@ -25,16 +25,14 @@ from alexnet_jax import (
   evaluate,
   gallery,
   metrics,
-  network,
   page,
+  recipe,
   sharding,
 )
 from alexnet_jax import config as configs
-from alexnet_jax.augment import Augmentation
 from alexnet_jax.command import UserError
 from alexnet_jax.comparison import Ours
 from alexnet_jax.model import AlexNet
-from alexnet_jax.optimizer import momentum_sgd
 from alexnet_jax.page import Html, element
 
 PAPER = "configs/paper.py"
@@ -247,14 +245,7 @@ def _paper_tables(runs: Sequence[Run]) -> Html:
 
 def _exchanges(run: Run) -> Html:
   config = run.config
-  found = audits.audit(
-    network.from_dict(config["network"], config["num_classes"]),
-    Augmentation(**config["augmentation"]),
-    momentum_sgd(**config["optimizer"]),
-    run.mesh,
-    batch_size=config["batch_size"],
-    image_size=config["image_size"],
-  )
+  found = audits.audit(recipe.from_config(config), run.mesh)
   rows = [
     (
       entry["program"],

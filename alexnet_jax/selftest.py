@@ -29,10 +29,9 @@ from alexnet_jax import (
   input_pipeline,
   network,
   sharding,
-  step,
 )
-from alexnet_jax.augment import Augmentation, ImageStatistics
-from alexnet_jax.optimizer import momentum_sgd
+from alexnet_jax import recipe as recipes
+from alexnet_jax.recipe import Recipe
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 TIMINGS = ("seconds", "images_per_second", "data_wait_fraction")
@@ -106,14 +105,8 @@ def check_exchanges() -> str:
   """Compares the compiled program with what the configuration declares."""
   model = 2 if jax.device_count() > 1 else 1
   paper = config.load(str(ROOT / "configs" / "paper.py"))
-  found = audit.audit(
-    network.from_dict(paper.network.to_dict(), paper.num_classes),
-    Augmentation(**paper.augmentation),
-    momentum_sgd(**paper.optimizer),
-    sharding.make_mesh(1, model),
-    batch_size=2,
-    image_size=paper.image_size,
-  )
+  recipe = recipes.from_config(paper.to_dict(), batch_size=2)
+  found = audit.audit(recipe, sharding.make_mesh(1, model))
   if found.findings:
     raise Failure("; ".join(found.findings))
   if model == 1:
@@ -229,23 +222,9 @@ def _update(data: int, model: int) -> list[np.ndarray]:
 
 def _trainer(net, mesh, batch_size: int, image_size: int) -> Callable:
   """A function that makes one update on fixed noise and returns the loss."""
-  random = np.random.default_rng(0)
-  shape = (batch_size, image_size, image_size, 3)
-  on_host = {
-    "image": random.integers(0, 256, shape, np.uint8),
-    "label": np.arange(batch_size, dtype=np.int32) % net.num_classes,
-    "index": np.arange(batch_size, dtype=np.int32),
-    "epoch": np.zeros(batch_size, np.int32),
-    "weight": np.ones(batch_size, np.float32),
-  }
-  batch = jax.device_put(on_host, sharding.batch_sharding(mesh))
-  mean = np.full((image_size, image_size, 3), 127, np.float32)
-  statistics = ImageStatistics(mean, np.eye(3, dtype=np.float32))
-  statistics = sharding.place(statistics, sharding.REPLICATED, mesh)
-  key = sharding.place(jax.random.key(0), sharding.REPLICATED, mesh)
-  optimizer = momentum_sgd()
-  train_step = step.make_train_step(net, Augmentation(), optimizer, mesh)
-  state = step.init_state(net, optimizer, 0, mesh)
+  recipe = Recipe(net, batch_size, image_size)
+  state, batch, statistics, key, _ = recipe.noise(mesh)
+  train_step = recipe.train_step(mesh)
 
   def run(parameters: bool = False):
     nonlocal state

@@ -12,7 +12,7 @@ from jax import lax
 from jax.sharding import Mesh, NamedSharding
 
 from alexnet_jax import augment, sharding
-from alexnet_jax.augment import Augmentation, ImageStatistics
+from alexnet_jax.augment import Augmentation
 from alexnet_jax.model import AlexNet, forward, param_specs
 from alexnet_jax.network import Network
 from alexnet_jax.sharding import BATCH, DATA, REPLICATED
@@ -48,34 +48,6 @@ def abstract_state(network: Network, mesh: Mesh) -> TrainState:
     (), jnp.int32, sharding=NamedSharding(mesh, REPLICATED)
   )
   return TrainState(step, net, net)
-
-
-def abstract_inputs(
-  batch_size: int, image_size: int, mesh: Mesh
-) -> tuple[Batch, ImageStatistics, jax.Array, jax.Array]:
-  """What a training step takes after the state, without the values.
-
-  Returns:
-    batch, statistics, key and learning rate, as of `make_train_step`.
-  """
-
-  def array(shape, dtype, spec=REPLICATED):
-    sharding = NamedSharding(mesh, spec)
-    return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
-
-  side = (image_size, image_size, 3)
-  batch = {
-    "image": array((batch_size, *side), jnp.uint8, BATCH),
-    "label": array((batch_size,), jnp.int32, BATCH),
-    "index": array((batch_size,), jnp.int32, BATCH),
-    "epoch": array((batch_size,), jnp.int32, BATCH),
-    "weight": array((batch_size,), jnp.float32, BATCH),
-  }
-  statistics = ImageStatistics(
-    array(side, jnp.float32), array((3, 3), jnp.float32)
-  )
-  key = array((), jax.eval_shape(lambda: jax.random.key(0)).dtype)
-  return batch, statistics, key, array((), jnp.float32)
 
 
 def init_state(

@@ -42,19 +42,13 @@ def make(name, work, batch_size, dtype, device):
   if dtype != "float32":
     raise command.UserError(f"{name} computes in float32 alone, not in {dtype}")
   from alexnet_jax import benchmark_step, sharding, startup
-  from alexnet_jax.augment import Augmentation
   from alexnet_jax.network import Network
-  from alexnet_jax.optimizer import momentum_sgd
+  from alexnet_jax.recipe import Recipe
 
   startup.start()
   mesh = sharding.make_mesh(1, 2 if name == "jax_two_devices" else 1)
   train, inference = benchmark_step.make_programs(
-    Network(),
-    Augmentation(),
-    momentum_sgd(),
-    mesh,
-    batch_size=batch_size,
-    image_size=256,
+    Recipe(Network(), batch_size), mesh
   )
   return {"train": train, "inference": inference}[work]
 

@@ -29,13 +29,11 @@ from ml_collections import ConfigDict
 from rich.console import Console
 from rich.table import Table
 
-from alexnet_jax import audit, chips, command, files, provenance, sharding, step
+from alexnet_jax import audit, chips, command, files, provenance, sharding
 from alexnet_jax import config as configs
-from alexnet_jax import network as networks
-from alexnet_jax.augment import Augmentation, ImageStatistics
+from alexnet_jax import recipe as recipes
 from alexnet_jax.command import UserError
-from alexnet_jax.optimizer import momentum_sgd
-from alexnet_jax.sharding import BATCH, REPLICATED
+from alexnet_jax.recipe import Recipe
 from experiments import launch
 
 HERE = "here"
@@ -108,7 +106,8 @@ def run_point(point: Point, config: ConfigDict, repeats: int) -> dict[str, Any]:
     JSON: the point's fields, what the audit found, and either `measured` or
     `estimated`, each with `images_per_second`.
   """
-  network = networks.from_dict(config.network.to_dict(), config.num_classes)
+  recipe = recipes.from_config(config.to_dict(), point.batch_size)
+  network = recipe.network
   here = point.place == HERE
   mesh = sharding.make_mesh(
     point.data,
@@ -116,16 +115,7 @@ def run_point(point: Point, config: ConfigDict, repeats: int) -> dict[str, Any]:
     towers=network.towers,
     devices=None if here else chips.slice_devices(point.place),
   )
-  optimizer = momentum_sgd(**config.optimizer)
-  augmentation = Augmentation(**config.augmentation)
-  result = audit.audit(
-    network,
-    augmentation,
-    optimizer,
-    mesh,
-    batch_size=point.batch_size,
-    image_size=config.image_size,
-  )
+  result = audit.audit(recipe, mesh)
   row = dataclasses.asdict(point) | {
     "devices": point.devices,
     "width": network.width,
@@ -144,10 +134,7 @@ def run_point(point: Point, config: ConfigDict, repeats: int) -> dict[str, Any]:
     "bytes_accessed": result.bytes_accessed,
   }
   if here:
-    train_step = step.make_train_step(network, augmentation, optimizer, mesh)
-    state = step.init_state(network, optimizer, config.seed, mesh)
-    inputs = _inputs(point.batch_size, config, mesh)
-    row["measured"] = _time_steps(train_step, state, inputs, repeats)
+    row["measured"] = _time_steps(recipe, mesh, repeats)
     row["measured"]["images_per_second"] = (
       point.batch_size / row["measured"]["seconds"]["median"]
     )
@@ -165,29 +152,9 @@ def run_point(point: Point, config: ConfigDict, repeats: int) -> dict[str, Any]:
   return row
 
 
-def _inputs(batch_size: int, config: ConfigDict, mesh: Mesh) -> tuple:
-  """Random images and labels, and the rest of a training step's arguments."""
-  random = np.random.default_rng(config.seed)
-  side = (config.image_size, config.image_size, 3)
-  batch = {
-    "image": random.integers(0, 256, (batch_size, *side), np.uint8),
-    "label": random.integers(0, config.num_classes, batch_size, np.int32),
-    "index": np.arange(batch_size, dtype=np.int32),
-    "epoch": np.zeros(batch_size, np.int32),
-    "weight": np.ones(batch_size, np.float32),
-  }
-  statistics = ImageStatistics(
-    np.full(side, 128, np.float32), np.eye(3, dtype=np.float32)
-  )
-  return (
-    sharding.place(batch, BATCH, mesh),
-    sharding.place(statistics, REPLICATED, mesh),
-    sharding.place(jax.random.key(config.seed), REPLICATED, mesh),
-    np.float32(config.schedule.learning_rate),
-  )
-
-
-def _time_steps(train_step, state, inputs, repeats) -> dict[str, Any]:
+def _time_steps(recipe: Recipe, mesh: Mesh, repeats: int) -> dict[str, Any]:
+  train_step = recipe.train_step(mesh)
+  state, *inputs = recipe.noise(mesh)
   seconds = []
   for _ in range(repeats + 1):
     began = time.monotonic()

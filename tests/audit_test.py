@@ -14,11 +14,10 @@ import pytest
 from jax import lax
 
 from alexnet_jax import audit, chips, collectives, kernels, layers, sharding
-from alexnet_jax.augment import Augmentation
 from alexnet_jax.collectives import Traffic
 from alexnet_jax.command import UserError
 from alexnet_jax.network import Layer, Network
-from alexnet_jax.optimizer import momentum_sgd
+from alexnet_jax.recipe import Recipe
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 NARROW = Network(width=1 / 16, num_classes=10)
@@ -35,12 +34,8 @@ PAPER_NUMBERS = {
 
 def run_audit(network, data, model):
   return audit.audit(
-    network,
-    Augmentation(),
-    momentum_sgd(),
+    Recipe(network, BATCH_SIZE),
     sharding.make_mesh(data, model, towers=network.towers),
-    batch_size=BATCH_SIZE,
-    image_size=256,
   )
 
 

@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 
 from alexnet_jax import benchmark_step, sharding
-from alexnet_jax.augment import Augmentation
 from alexnet_jax.network import Network
-from alexnet_jax.optimizer import momentum_sgd
+from alexnet_jax.recipe import Recipe
 
 SMALL = Network(num_classes=7, width=1 / 16)
 
@@ -60,14 +59,7 @@ def test_a_row_is_the_median():
 def test_the_step_is_timed():
   mesh = sharding.make_mesh(1, 2)
   rows, details = benchmark_step.benchmark_step(
-    SMALL,
-    Augmentation(),
-    momentum_sgd(),
-    mesh,
-    batch_size=2,
-    image_size=226,
-    rounds=1,
-    matrix=64,
+    Recipe(SMALL, batch_size=2, image_size=226), mesh, rounds=1, matrix=64
   )
   by_name = {row["name"]: row for row in rows}
   assert list(by_name) == ["train", "inference", "matmul_peak"]
@@ -103,13 +95,9 @@ def test_a_slow_input_is_named_as_the_limit():
       yield jax.device_put(batch, sharding.batch_sharding(mesh))
 
   rows, details = benchmark_step.benchmark_end_to_end(
-    SMALL,
-    Augmentation(),
-    momentum_sgd(),
+    Recipe(SMALL, batch_size=2, image_size=226),
     mesh,
     batches,
-    batch_size=2,
-    image_size=226,
     steps=1,
     rounds=1,
   )
