@@ -1,4 +1,4 @@
-"""The tables of README.md and docs/data.md, made of the committed results.
+"""The tables of README.md and docs/, made of the committed results.
 
 python -m benchmarks.tables
 """
@@ -8,7 +8,11 @@ import pathlib
 import re
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-PAGES = (ROOT / "README.md", ROOT / "docs" / "data.md")
+PAGES = (
+  ROOT / "README.md",
+  ROOT / "docs" / "data.md",
+  ROOT / "docs" / "fidelity.md",
+)
 RESULTS = ROOT / "experiments" / "results"
 IMAGENET = 1_281_167 + 50_000
 
@@ -49,9 +53,30 @@ def loaders_table(result) -> str:
   return "\n".join(lines)
 
 
+def start_table(result) -> str:
+  lines = [
+    "| recipe | seed | first loss | mean loss of each 100 steps | spread of the"
+    " scores before training; after steps | images until learning |",
+    "|---|---|---|---|---|---|",
+  ]
+  for recipe, runs in result["recipes"].items():
+    for run in runs:
+      losses = run["mean_loss_of_each_100_steps"]
+      before, *after = run["spread_of_scores_at_step"].items()
+      images = run["images_until_learning"]
+      seen = f"more than {run['images_seen']:,}"
+      lines.append(
+        f"| {recipe} | {run['seed']} | {run['first_loss']:.3f} |"
+        f" {', '.join(f'{loss:.3f}' for loss in losses)} |"
+        f" {before[1]:.4f};"
+        f" {', '.join(f'{spread:.3f} ({step})' for step, spread in after)} |"
+        f" {f'{images:,}' if images else seen} |"
+      )
+  return "\n".join(lines)
+
+
 def table(name: str) -> str:
   """The table of a result, with where it was measured."""
-  make = {"prepare": prepare_table, "loaders": loaders_table}[name]
   written = json.loads((RESULTS / f"{name}.json").read_text())
   busy = written["load_average"]
   source = (
@@ -60,13 +85,21 @@ def table(name: str) -> str:
   )
   if name == "prepare":
     source += " All of ILSVRC-2012 is calculated from this sample."
-  return f"{make(written['result'])}\n\n{source}\n"
+  return f"{TABLES[name](written['result'])}\n\n{source}\n"
+
+
+TABLES = {
+  "prepare": prepare_table,
+  "loaders": loaders_table,
+  "start_of_training_0.0625": start_table,
+  "start_of_training_1": start_table,
+}
 
 
 def fill(page: str) -> str:
   """The page with every table made anew."""
   return re.sub(
-    r"<!-- table: (\w+) -->\n.*?<!-- end -->",
+    r"<!-- table: ([\w.]+) -->\n.*?<!-- end -->",
     lambda found: f"<!-- table: {found[1]} -->\n{table(found[1])}<!-- end -->",
     page,
     flags=re.DOTALL,

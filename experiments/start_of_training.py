@@ -180,7 +180,8 @@ def main() -> None:
   flag = flags.FLAGS
   if flag.quick:
     flag.width, flag.steps, flag.seeds = 1 / 32, 3, 1
-  argv = [a for a in sys.argv[1:] if not a.startswith("--data_dir")]
+  places = ("--data_dir", "--output")
+  argv = [a for a in sys.argv[1:] if not a.startswith(places)]
   train = datasets.open_split(flag.dataset, "train", flag.data_dir)
   validation = datasets.open_split(flag.dataset, "validation", flag.data_dir)
   recipes = {}

@@ -1,4 +1,4 @@
-"""README.md and docs/data.md say what the committed results say."""
+"""README.md and docs/ say what the committed results say."""
 
 import json
 
@@ -8,15 +8,14 @@ from benchmarks import tables
 
 
 def test_tables_are_those_of_the_results():
-  readme, data = (page.read_text() for page in tables.PAGES)
-  assert "<!-- table: prepare -->" in readme
-  assert "<!-- table: prepare -->" in data
-  assert "<!-- table: loaders -->" in data
-  for page in (readme, data):
+  pages = [page.read_text() for page in tables.PAGES]
+  for name in tables.TABLES:
+    assert any(f"<!-- table: {name} -->" in page for page in pages)
+  for page in pages:
     assert tables.fill(page) == page
 
 
-@pytest.mark.parametrize("name", ["prepare", "loaders", "input"])
+@pytest.mark.parametrize("name", [*tables.TABLES, "input"])
 def test_results_tell_where_they_come_from(name):
   written = json.loads((tables.RESULTS / f"{name}.json").read_text())
   for key in ("what", "hardware", "versions", "seed", "command", "commit"):
@@ -48,3 +47,19 @@ def test_a_table_is_arithmetic_on_its_rows():
     in text
   )
   assert "After 5 kills at random: the same to the byte." in text
+
+
+def test_an_image_count_that_was_not_reached_is_not_a_result():
+  run = {
+    "seed": 4,
+    "first_loss": 2.5,
+    "mean_loss_of_each_100_steps": [2.25, 2.125],
+    "spread_of_scores_at_step": {"0": 0.05, "100": 0.5, "164": 0.75},
+    "images_until_learning": None,
+    "images_seen": 10496,
+  }
+  text = tables.start_table({"recipes": {"paper": [run]}})
+  assert text.endswith(
+    "| paper | 4 | 2.500 | 2.250, 2.125 | 0.0500; 0.500 (100), 0.750 (164) |"
+    " more than 10,496 |"
+  )
