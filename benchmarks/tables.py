@@ -78,10 +78,9 @@ def start_table(result) -> str:
 def table(name: str) -> str:
   """The table of a result, with where it was measured."""
   written = json.loads((RESULTS / f"{name}.json").read_text())
-  busy = written["load_average"]
   source = (
-    f"(`{written['command']}` on {written['hardware']}; load average at the"
-    f" end {busy:.1f}. `experiments/results/{name}.json`.)"
+    f"(`{written['command']}` on {written['hardware']}."
+    f" `experiments/results/{name}.json`.)"
   )
   if name == "prepare":
     source += " All of ILSVRC-2012 is calculated from this sample."
@@ -92,7 +91,6 @@ TABLES = {
   "prepare": prepare_table,
   "loaders": loaders_table,
   "start_of_training_0.0625": start_table,
-  "start_of_training_1": start_table,
 }
 
 

@@ -17,11 +17,7 @@ ROWS = [
   for line in TEXT.splitlines()
   if line.startswith("|") and not line.startswith("|---")
 ]
-LEDGER = [  # the measured figures come later, in a table of their own
-  row
-  for row in ROWS[: ROWS.index(next(r for r in ROWS if r[0] == "width"))]
-  if len(row) == 7 and row[0] != "detail"
-]
+LEDGER = [row for row in ROWS if len(row) == 7 and row[0] != "detail"]
 CONFIGURATIONS = {
   row[0].strip("`"): row[2:] for row in ROWS if row[0].startswith("`configs/")
 }
