@@ -1,0 +1,102 @@
+"""Originals that tests make, and what they do with them."""
+
+import hashlib
+import io
+import json
+import pathlib
+import subprocess
+import sys
+import tarfile
+
+import cv2
+import numpy as np
+import simplejpeg
+
+from alexnet_jax import originals, prepare, shards
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+ENCODING = shards.Encoding()
+CLASSES = ("n01440764", "n01443537", "n01484850")
+
+
+def picture(seed, height=90, width=120):
+  """A smooth coloured picture, u8[H,W,3], another for each seed."""
+  coarse = np.random.default_rng(seed).integers(0, 256, (4, 5, 3), np.uint8)
+  return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+
+
+def jpeg(seed, **options):
+  return simplejpeg.encode_jpeg(picture(seed, **options), 95)
+
+
+def add(tar, name, content):
+  member = tarfile.TarInfo(name)
+  member.size = len(content)
+  tar.addfile(member, io.BytesIO(content))
+
+
+def write_tars(folder, per_class=4, validation=6, hostile=False):
+  """The official layout: a tar of class tars, a flat validation tar."""
+  folder.mkdir(exist_ok=True)
+  with tarfile.open(folder / "ILSVRC2012_img_train.tar", "w") as train:
+    for number, wnid in enumerate(CLASSES):
+      inner = io.BytesIO()
+      with tarfile.open(fileobj=inner, mode="w") as tar:
+        for i in range(per_class):
+          add(tar, f"{wnid}_{i}.JPEG", jpeg(100 * number + i))
+        if hostile and number == 0:
+          add(tar, "../../escape.JPEG", jpeg(7))
+          link = tarfile.TarInfo("link.JPEG")
+          link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+          tar.addfile(link)
+          link = tarfile.TarInfo("hard.JPEG")
+          link.type, link.linkname = tarfile.LNKTYPE, "../../etc/passwd"
+          tar.addfile(link)
+      add(train, f"{wnid}.tar", inner.getvalue())
+    if hostile:
+      add(train, "../README", b"no tar")
+  with tarfile.open(folder / "ILSVRC2012_img_val.tar", "w") as val:
+    for i in range(validation):
+      add(val, f"ILSVRC2012_val_{i + 1:08}.JPEG", jpeg(900 + i))
+  return folder
+
+
+def write_folder(folder, per_class=6, splits=("train", "validation")):
+  for split, start in zip(splits, (0, 5000), strict=False):
+    for number, name in enumerate(("ash", "elm", "oak")):
+      place = folder / split / name
+      place.mkdir(parents=True)
+      for i in range(per_class):
+        (place / f"{i}.jpg").write_bytes(jpeg(start + 100 * number + i))
+  return folder
+
+
+def make(source, data_dir, name="tiny_256", holdout=0.0, **options):
+  found = originals.open_originals(source, "", holdout)
+  options = {"encoding": ENCODING, **options}
+  return prepare.prepare(found, str(data_dir), name, **options)
+
+
+def command(module, *arguments):
+  return subprocess.run(
+    [sys.executable, "-m", f"alexnet_jax.{module}", *arguments],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+
+
+def run(*arguments):
+  return command("prepare", *arguments)
+
+
+def manifest(folder):
+  return json.loads(pathlib.Path(folder, "manifest.json").read_text())
+
+
+def digests(folder):
+  return {
+    path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+    for path in pathlib.Path(folder).iterdir()
+  }
