@@ -5,7 +5,7 @@ import itertools
 import json
 import math
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -54,7 +54,11 @@ class _Job(NamedTuple):
   timetable: Timetable
 
 
-def train_and_evaluate(config: ConfigDict, workdir: str) -> None:
+def train_and_evaluate(
+  config: ConfigDict,
+  workdir: str,
+  enough: Callable[[], bool] = lambda: False,
+) -> bool:
   """Trains as `config` says, from where `workdir` stands to the end.
 
   SIGTERM and SIGINT save and leave: at the next batch, that is within a step,
@@ -64,6 +68,11 @@ def train_and_evaluate(config: ConfigDict, workdir: str) -> None:
   Args:
     config: of configs/, locked.
     workdir: of this run alone; created when the first thing is written.
+    enough: asked after every checkpoint; True leaves the run as it stands, and
+      the next call goes on.
+
+  Returns:
+    False after a signal, True at the end or when it was enough.
 
   Raises:
     UserError: a mistake in configuration, data or workdir, before anything is
@@ -76,12 +85,14 @@ def train_and_evaluate(config: ConfigDict, workdir: str) -> None:
     _check_workdir(workdir, config)
     watch.phase("opening the data")
     job = _make_job(config)
+    through = True
     if _is_finished(workdir, job.timetable.total):
       print(f"{workdir}: finished after {job.timetable.total} steps")
     else:
       with WorkdirLock(notes):
-        _train(job, config, workdir, notes, watch)
+        through = _train(job, config, workdir, notes, watch, enough)
     metrics.print_table(metrics.read(workdir))
+    return through
 
 
 def _make_job(config: ConfigDict) -> _Job:
@@ -110,8 +121,13 @@ def _make_job(config: ConfigDict) -> _Job:
 
 
 def _train(
-  job: _Job, config: ConfigDict, workdir: str, notes: str, watch: Watch
-) -> None:
+  job: _Job,
+  config: ConfigDict,
+  workdir: str,
+  notes: str,
+  watch: Watch,
+  enough: Callable[[], bool],
+) -> bool:
   """Trains; of several processes all write the checkpoints in `workdir`, each
   its part, and all else goes into `notes`, which is `workdir` in one of them.
   """
@@ -266,11 +282,15 @@ def _train(
         if timetable.saves(done):
           save(error)
           stopwatch.pause()
+          if enough():
+            break
     checkpoints.wait()
+    return True
   except Stopped:
     save()
     checkpoints.wait()
     print(f"stopped after step {done}; it is saved. {how_to_go_on()}")
+    return False
   finally:
     checkpoints.close()
     writer.close()

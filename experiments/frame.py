@@ -10,7 +10,6 @@ import datetime
 import json
 import pathlib
 import statistics
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -143,6 +142,10 @@ class Experiment(NamedTuple):
     quick: overrides beyond `QUICK` with --quick.
     quick_runs: names of the runs that --quick carries out; none: all.
     seeds: runs of each in full.
+    enough: says of a run as it stands whether it may end before its time.
+    trial: overrides with which all runs are tried first, with seed 0; none: all
+      are carried out.
+    choose: names of the runs that go on after the trial.
   """
 
   name: str
@@ -156,6 +159,9 @@ class Experiment(NamedTuple):
   quick: Mapping[str, Any] = {}
   quick_runs: Sequence[str] = ()
   seeds: int = 1
+  enough: Callable[[Outcome], bool] = lambda outcome: False
+  trial: Mapping[str, Any] = {}
+  choose: Callable[[Outcomes], Sequence[str]] = list
 
 
 # A few seconds of the embedded data: proves that it runs, not that it is so.
@@ -216,8 +222,13 @@ def carry_out(
   quick: bool = False,
   seeds: int = 0,
   extra: Mapping[str, Any] | None = None,
+  only: Sequence[str] = (),
+  record: str = "",
 ) -> dict[str, Any]:
   """Trains what is missing, measures, checks, and writes it to `output`.
+
+  All runs with one seed come before those with the next, and after each seed
+  the result so far is written.
 
   Args:
     experiment: which.
@@ -225,6 +236,8 @@ def carry_out(
     quick: on the embedded data, at once.
     seeds: of each run; 0: as many as the experiment says.
     extra: overrides of every run.
+    only: carry out the runs alone whose names begin with one of these.
+    record: also write the result here, and the figure beside it.
 
   Returns:
     The record, as written to `result.json`.
@@ -232,62 +245,104 @@ def carry_out(
   Raises:
     AssertionError: a quick result is not what must hold.
   """
+  extra = dict(extra or {})
+  options = {"quick": quick, "seeds": seeds, "extra": extra, "only": only}
+  wanted = experiment.quick_runs if quick else ()
+  runs = [
+    run
+    for run in experiment.runs
+    if (not wanted or run.name in wanted)
+    and (not only or run.name.startswith(tuple(only)))
+  ]
   outcomes: Outcomes = {}
-  chosen = experiment.quick_runs if quick else ()
-  for run in experiment.runs:
-    if chosen and run.name not in chosen:
-      continue
-    for seed in range(1 if quick else seeds or experiment.seeds):
-      config = configure(
-        experiment, run, output, seed, quick, dict(extra or {})
-      )
-      workdir = f"{output}/{run.name}-{seed}"
-      print(f"{experiment.name}: {run.name}, seed {seed}", flush=True)
-      with (
-        open(pathlib.Path(_made(output), "log.txt"), "a") as log,
-        contextlib.redirect_stdout(log),
-      ):
-        train_and_evaluate(config, workdir)
-      outcome = Outcome(
-        run.name, seed, workdir, configs.to_json(config), metrics.read(workdir)
-      )
-      outcomes.setdefault(run.name, []).append(outcome)
-  result = experiment.measure(outcomes)
-  record: dict[str, Any] = {
+
+  def train(run: Run, seed: int, overrides: dict[str, Any]) -> Outcome:
+    print(f"{experiment.name}: {run.name}, seed {seed}", flush=True)
+    return _train(experiment, run, output, seed, quick, extra | overrides)
+
+  if experiment.trial and not quick:
+    trial = dict(experiment.trial)
+    outcomes |= {run.name: [train(run, 0, trial)] for run in runs}
+    chosen = experiment.choose(outcomes)
+    print(f"{experiment.name}: chosen {', '.join(chosen)}", flush=True)
+    runs = [run for run in runs if run.name in chosen]
+  for seed in range(1 if quick else seeds or experiment.seeds):
+    for run in runs:
+      before = outcomes.get(run.name, [])[:seed]  # without the trial's
+      outcomes[run.name] = [*before, train(run, seed, {})]
+    result = experiment.measure(outcomes)
+    found = _record(experiment, outcomes, result, options)
+    _write(experiment, outcomes, found, output)
+    if record:
+      _keep(output, record)
+  if quick:
+    experiment.check(outcomes, result)
+  return found
+
+
+def _train(
+  experiment: Experiment,
+  run: Run,
+  output: str,
+  seed: int,
+  quick: bool,
+  extra: dict[str, Any],
+) -> Outcome:
+  """Carries out a run with one seed, or what is missing of it."""
+  config = configure(experiment, run, output, seed, quick, extra)
+  workdir = f"{output}/{run.name}-{seed}"
+
+  def outcome() -> Outcome:
+    lines = metrics.read(workdir)
+    return Outcome(run.name, seed, workdir, configs.to_json(config), lines)
+
+  def enough() -> bool:
+    return experiment.enough(outcome())
+
+  with (
+    open(pathlib.Path(_made(output), "log.txt"), "a") as log,
+    contextlib.redirect_stdout(log),
+  ):
+    if not (enough() or train_and_evaluate(config, workdir, enough)):
+      raise KeyboardInterrupt  # it has said how to go on
+  return outcome()
+
+
+def _record(experiment, outcomes, result, options) -> dict[str, Any]:
+  record = provenance.record(
+    experiment.question,
+    _command(experiment.name, **options),
+    result,
+    seed=sorted({one.seed for each in outcomes.values() for one in each}),
+  )
+  record |= {
     "experiment": experiment.name,
-    "what": experiment.question,
-    "quick": quick,
+    "quick": options["quick"],
     "configs": {run.name: run.config for run in experiment.runs},
     "epochs": {
       name: [one.lines[-1]["epoch"] for one in each]
       for name, each in outcomes.items()
     },
-    "overrides": dict(extra or {}),
-    "hardware": provenance.hardware(),
-    "versions": provenance.versions(),
-    "seed": sorted({one.seed for each in outcomes.values() for one in each}),
-    "command": " ".join(["python -m experiments." + experiment.name, *_told()]),
     "date": datetime.date.today().isoformat(),
-    "commit": provenance.git_commit(),
-    "result": result,
     "in_words": experiment.words(result),
-    "claims": {} if quick else experiment.claims(result),
+    "claims": {} if options["quick"] else experiment.claims(result),
   }
-  record = json.loads(json.dumps(record))  # as whoever reads it will have it
-  _write(experiment, outcomes, record, output)
-  if quick:
-    experiment.check(outcomes, result)
-  return record
+  return json.loads(json.dumps(record))  # as whoever reads it will have it
+
+
+def _command(name, quick, seeds, extra, only) -> str:
+  """The command line, without the paths of one machine."""
+  words = [f"python -m experiments.{name}"]
+  words += ["--quick"] * quick + [f"--seeds={seeds}"] * bool(seeds)
+  words += [f"--runs={','.join(only)}"] * bool(only)
+  told = extra | ({"data_dir": "DIR"} if "data_dir" in extra else {})
+  pairs = ",".join(f"{key}={value}" for key, value in told.items())
+  return " ".join(words + [f"--set={pairs}"] * bool(told))
 
 
 def _made(folder: str) -> str:
   pathlib.Path(folder).mkdir(parents=True, exist_ok=True)
   return folder
-
-
-def _told() -> list[str]:
-  """The flags of the command line that matter for what came out."""
-  return [a for a in sys.argv[1:] if not a.startswith(("--output", "--record"))]
 
 
 def _write(experiment, outcomes, record, output) -> None:
@@ -305,6 +360,13 @@ def _write(experiment, outcomes, record, output) -> None:
   figure = Figure(figsize=(7, 4.5), layout="constrained")
   experiment.draw(outcomes, figure.subplots())
   figure.savefig(f"{output}/figure.svg", metadata={"Date": None})
+
+
+def _keep(output: str, record: str) -> None:
+  """Result and figure as evidence, in the file named and beside it."""
+  for name, suffix in (("result.json", ".json"), ("figure.svg", ".svg")):
+    text = pathlib.Path(output, name).read_text()
+    files.write_whole(str(pathlib.Path(record).with_suffix(suffix)), text)
 
 
 def learned(outcomes: Outcomes) -> None:
@@ -336,7 +398,12 @@ def main(experiment: Experiment) -> None:
   flags.DEFINE_string("output", "", "folder; default runs/NAME")
   flags.DEFINE_integer("seeds", 0, "runs of each; 0: the experiment's number")
   flags.DEFINE_list("set", [], "KEY=VALUE,... overrides of every run")
-  flags.DEFINE_string("record", "", "also write the result here, as evidence")
+  flags.DEFINE_list(
+    "runs", [], "only those whose names begin with one of these"
+  )
+  flags.DEFINE_string(
+    "record", "", "also keep the result in this .json, the figure beside it"
+  )
   command.run(lambda: _main(experiment))
 
 
@@ -353,10 +420,18 @@ def _main(experiment: Experiment) -> None:
       extra[key] = value
   suffix = "-quick" if flag.quick else ""
   output = flag.output or f"runs/{experiment.name}{suffix}"
+  known = [run.name for run in experiment.runs]
+  for start in flag.runs:
+    if not any(name.startswith(start) for name in known):
+      raise UserError(f"--runs={start}: none of {', '.join(known)} begins so")
   record = carry_out(
-    experiment, output, quick=flag.quick, seeds=flag.seeds, extra=extra
+    experiment,
+    output,
+    quick=flag.quick,
+    seeds=flag.seeds,
+    extra=extra,
+    only=flag.runs,
+    record=flag.record,
   )
-  if flag.record:
-    files.write_whole(flag.record, json.dumps(record, indent=1) + "\n")
   print(json.dumps(record["result"], indent=1))
   print(f"{output}: runs.jsonl, figure.svg, result.json")

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 
 from alexnet_jax import claims
@@ -19,10 +20,15 @@ EXPERIMENTS = readme.all_experiments()
 CORES = 2  # that a quick run has a minute of
 
 
-def outcome(losses=(), errors=(), batch_size=10, classes=10):
-  """An outcome as it stands in metrics.jsonl, an epoch of ten steps."""
+def outcome(losses=(), errors=(), batch_size=10, classes=10, epoch=10):
+  """An outcome as it stands in metrics.jsonl, an epoch of so many steps."""
   lines = [
-    {"split": "train", "epoch": (i + 1) / 10, "loss": loss, "top1_error": error}
+    {
+      "split": "train",
+      "epoch": (i + 1) / epoch,
+      "loss": loss,
+      "top1_error": error,
+    }
     for i, (loss, error) in enumerate(
       zip(losses or errors, errors or losses, strict=True)
     )
@@ -38,26 +44,72 @@ def test_epochs_to_a_quarter():
   assert relu_tanh.epochs_to_bound(outcome(errors=[0.26] * 9), window=3) is None
 
 
-def test_figure_1s_ratio_is_of_the_best_rates():
-  def crossing(step):
-    errors = [0.9] * step + [0.0] * (80 - step)
-    return [outcome(errors=errors)]
+def test_figure_1s_ratio_is_of_the_rates_that_the_trial_chose():
+  def run(*errors):
+    """Each error for an epoch of a hundred steps; the trial is of one or two."""
+    return [outcome(errors=np.repeat(errors, 100).tolist(), epoch=100)]
 
   runs = {
-    "relu-0.001": crossing(20),
-    "relu-0.003": crossing(10),
-    "tanh-0.001": crossing(30),
-    "tanh-0.003": [outcome(errors=[0.9] * 80)],
+    "relu-0.001": run(0.9, 0.8, 0.0),
+    "relu-0.003": run(0.9, 0.7, 0.7, 0.0),  # goes on, though not the first
+    "tanh-0.001": run(0.9, 0.8, 0.8, 0.8, 0.8, 0.8, 0.0),
+    "tanh-0.003": run(0.9, 0.9),  # left after the trial
   }
   result = relu_tanh.measure(runs)
   assert result["chosen"]["relu"]["learning_rate"] == 0.003
   assert result["chosen"]["tanh"]["learning_rate"] == 0.001
-  # A window of 39 holds at most 10 of 0.9: crossed 29 steps after the last.
-  assert result["ratio_to_relu"]["tanh"] == pytest.approx(5.9 / 3.9)
+  # A mean of 39 is below a quarter with 13 of 0.7, 26 steps after the last but
+  # 13; with 12 of 0.8, 27 steps after.
+  ratio = (6 + 0.27) / (3 + 0.26)
+  assert result["ratio_to_relu"]["tanh"] == pytest.approx(ratio)
   claim = relu_tanh.claims(result)["relu.speedup"]
   assert claim["value"] == result["ratio_to_relu"]["tanh"]
-  del runs["tanh-0.001"]
+  runs["tanh-0.001"] = run(0.9, 0.8, 0.8)
   assert relu_tanh.claims(relu_tanh.measure(runs)) == {}
+
+
+TINY = frame.QUICK | {
+  "image_size": 32,
+  "network.crop_size": 32,
+  "network.width": 1.0,
+  "total_steps": 8,
+  "checkpoint_every_steps": 2,
+}
+
+
+def test_after_a_trial_the_chosen_run_goes_on_until_it_is_enough(tmp_path):
+  """Eight steps are asked for; the chosen run has had enough after six."""
+  experiment = frame.Experiment(
+    name="trial",
+    question="?",
+    runs=[
+      frame.Run(f"rate-{rate:g}", "configs/cifar_80sec.py", {
+        **TINY, "schedule.learning_rate": rate
+      })
+      for rate in (0.0, 0.001)
+    ],
+    check=lambda outcomes, result: None,
+    enough=lambda outcome: len(outcome.train("loss")) > 4,
+    trial={"total_steps": 2},
+    choose=lambda outcomes: ["rate-0.001"],
+    measure=lambda outcomes: {
+      name: [one.train("loss") for one in each]
+      for name, each in outcomes.items()
+    },
+    words=lambda result: "",
+  )  # fmt: skip
+  found = frame.carry_out(experiment, str(tmp_path), extra={"data_dir": ""})
+  losses = found["result"]
+  assert [len(each[0]) for each in losses.values()] == [2, 6]
+  assert found["command"] == "python -m experiments.trial --set=data_dir=DIR"
+  # The trial was the beginning of the run, which is left alone from now on.
+  assert losses["rate-0"][0] != losses["rate-0.001"][0][:2]
+  again = frame.carry_out(
+    experiment, str(tmp_path), record=str(tmp_path / "kept.json")
+  )
+  assert again["result"] == losses
+  assert json.loads((tmp_path / "kept.json").read_text()) == again
+  assert "<svg" in (tmp_path / "kept.svg").read_text()
 
 
 def test_images_to_leave_the_plateau():
@@ -110,10 +162,10 @@ def test_a_finished_experiment_trains_nothing_again(tmp_path):
   small = EXPERIMENTS["ten_views"]._replace(
     quick={"total_steps": 2}, check=lambda outcomes, result: None
   )
-  first = frame.carry_out(small, str(tmp_path), quick=True)
+  first = frame.carry_out(small, str(tmp_path), quick=True)["result"]
   file = tmp_path / "paper-0" / "metrics.jsonl"
   before = file.stat().st_mtime_ns
-  assert frame.carry_out(small, str(tmp_path), quick=True) == first
+  assert frame.carry_out(small, str(tmp_path), quick=True)["result"] == first
   assert file.stat().st_mtime_ns == before
 
 
