@@ -46,7 +46,7 @@ def test_epochs_to_a_quarter():
 
 def test_figure_1s_ratio_is_of_the_rates_that_the_trial_chose():
   def run(*errors):
-    """Each error for an epoch of a hundred steps; the trial is of one or two."""
+    """Each error for an epoch of a hundred steps."""
     return [outcome(errors=np.repeat(errors, 100).tolist(), epoch=100)]
 
   runs = {
