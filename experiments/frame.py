@@ -195,7 +195,8 @@ def configure(
   """The configuration of one training.
 
   Narrow layers have fewer inputs: the deviation of their initial weights grows
-  so that what a unit receives varies as in the whole network.
+  so that what a unit receives varies as in the whole network. A schedule cut
+  by `total_epochs` in `extra` drops its rate at the same shares of it.
   """
   config = configs.load(run.config)
   fast = QUICK | dict(experiment.quick) if quick else {}
@@ -208,6 +209,10 @@ def configure(
       target = target[part]
     old = target[name]
     target[name] = type(old)(value) if isinstance(old, float | tuple) else value
+    if key == "total_epochs" and key in extra:
+      config.schedule.boundaries = tuple(
+        epoch * value / old for epoch in config.schedule.boundaries
+      )
   if config.network.width < 1:
     for name in networks.LAYERS[1:-1]:
       config.network[name].std /= config.network.width**0.5
