@@ -91,6 +91,7 @@ TABLES = {
   "prepare": prepare_table,
   "loaders": loaders_table,
   "start_of_training_0.0625": start_table,
+  "start_of_training_1": start_table,
 }
 
 
