@@ -41,10 +41,11 @@ def exchange(parts: Sequence[jax.Array], dtype: str = "float32") -> jax.Array:
     f32[B,...,towers*C], the same on every device of the "model" axis.
   """
   local = jnp.concatenate(parts, axis=-1)
-  sent = lax.all_gather(
-    _as_sent(local, dtype), MODEL, axis=local.ndim - 1, tiled=True
-  )
-  return sent.astype(local.dtype)
+  # Gathered along a new first axis: along the last one the compiler would lay
+  # all maps out channel by channel, and what comes before and after with them.
+  sent = lax.all_gather(_as_sent(local, dtype), MODEL)
+  whole = jnp.moveaxis(sent, 0, -2).reshape(*local.shape[:-1], -1)
+  return whole.astype(local.dtype)
 
 
 def exchange_sum(

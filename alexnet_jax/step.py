@@ -168,7 +168,8 @@ def all_finite(net: AlexNet) -> dict[str, jax.Array]:
   """
   return {
     ".".join(key.name for key in path[:-1]).removeprefix("towers."): (
-      jnp.isfinite(leaf).all(axis=tuple(range(1, leaf.ndim)))
+      # 0 times what is not finite is not a number; a sum is faster than all().
+      jnp.isfinite((0 * leaf).sum(axis=tuple(range(1, leaf.ndim))))
     )
     for path, leaf in jax.tree.leaves_with_path(net)
   }
