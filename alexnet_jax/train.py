@@ -79,7 +79,9 @@ def train_and_evaluate(
       written; or a run that went wrong: numbers not finite, a full disk.
   """
   with (
-    Watch(config.stall_minutes, cluster.alone()) as watch,
+    Watch(
+      config.stall_minutes, None if cluster.alone() else cluster.anyone
+    ) as watch,
     cluster.own_folder(workdir) as notes,
   ):
     _check_workdir(workdir, config)
@@ -244,8 +246,6 @@ def _train(
         verdict.saw(float(results["loss"]))
         undecodable += config.batch_size - int(results.pop("num_examples"))
         watch.stepped()
-        if not watch.alone and cluster.anyone(watch.asked):
-          raise Stopped
         stopwatch.step_ends()
         progress.advance(done)
         if timetable.logs(done):

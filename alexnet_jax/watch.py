@@ -13,7 +13,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -34,17 +34,22 @@ class Watch:
   that `guard` made: at the next batch, or while waiting for one.
   """
 
-  def __init__(self, stall_minutes: float, alone: bool = True):
+  def __init__(
+    self,
+    stall_minutes: float,
+    anyone: Callable[[bool], bool] | None = None,
+  ):
     """Nothing is watched before the context is entered.
 
     Args:
-      alone: whether this process may stop when it likes; if not, `guard` does
-        not raise and `asked` says that a signal came.
       stall_minutes: after so long without a step or another sign of life, the
         stacks of all threads are printed, again and again; 0: never.
+      anyone: for several processes, which must stop at the same batch: tells
+        each, when all have called it, whether any had a signal. None: this
+        process stops alone.
     """
     self._stall_seconds = 60 * stall_minutes or float("inf")
-    self.alone = alone
+    self._anyone = anyone
     self._phase = "starting"
     self._sign_of_life = time.monotonic()
     self._something_to_save = False
@@ -71,11 +76,6 @@ class Watch:
     self._thread.join()
     os.close(self._read)
 
-  @property
-  def asked(self) -> bool:
-    """Whether a signal asked to stop."""
-    return self._signals > 0
-
   def phase(self, what: str) -> None:
     """A sign of life; says what the run does now.
 
@@ -93,6 +93,9 @@ class Watch:
   def guard(self, batches: Iterable[T], what: str) -> Iterator[T]:
     """Hands on `batches`; a signal can stop the run before each of them.
 
+    Several processes stop before the same one, so they must be handed equally
+    many.
+
     Args:
       batches: the iterable to hand on.
       what: what waiting for a batch is called.
@@ -105,8 +108,9 @@ class Watch:
       before = self._phase
       self.phase(what)
       try:
-        self._interruptible = self.alone
-        if self.alone and self._signals:
+        self._interruptible = self._anyone is None
+        asked = self._signals > 0
+        if self._anyone(asked) if self._anyone else asked:
           raise Stopped
         batch = next(iterator)
       except StopIteration:

@@ -25,11 +25,11 @@ def get_config():
 """
 
 
-@pytest.mark.long
 def test_a_sweep_runs_is_collected_and_not_run_twice(
   tmp_path, monkeypatch, capfd
 ):
   monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+  monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # for compiling
   Tiny(
     data_dir=str(tmp_path), file_format="array_record"
   ).download_and_prepare()
