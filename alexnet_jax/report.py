@@ -18,11 +18,11 @@ import jax
 from absl import flags
 from jax.sharding import Mesh
 
-from alexnet_jax import audit as audits
 from alexnet_jax import (
   command,
   comparison,
   evaluate,
+  exchanges,
   gallery,
   metrics,
   page,
@@ -244,37 +244,7 @@ def _paper_tables(runs: Sequence[Run]) -> Html:
 
 
 def _exchanges(run: Run) -> Html:
-  config = run.config
-  found = audits.audit(recipe.from_config(config), run.mesh)
-  rows = [
-    (
-      entry["program"],
-      entry["pass"],
-      entry["layer"],
-      entry["op"],
-      " and ".join(entry["axes"]),
-      entry["dtype"],
-      f"{entry['bytes']:,}",
-    )
-    for entry in audits.to_json(found)["collectives"]
-  ]
-  verdict = "; ".join(found.findings) or (
-    "As declared: the towers meet at "
-    + ", ".join(config["network"]["exchanges"])
-    + " and nowhere else."
-  )
-  where = sharding.describe_mesh(run.mesh)
-  text = f"Compiled here for {where}, batch size {config['batch_size']}."
-  if not rows:
-    text += " One device holds everything: nothing crosses devices."
-  headings = ("program", "pass", "layer", "operation", "over", "type")
-  return page.join(
-    [
-      element("p", verdict),
-      element("p", text, class_="note"),
-      page.table((*headings, "bytes on a device, a step"), rows),
-    ]
-  )
+  return exchanges.section(recipe.from_config(run.config), run.mesh)
 
 
 def _differences(runs: Sequence[Run]) -> Html:

@@ -129,7 +129,7 @@ def _outcome(name: str, job: submitit.Job) -> str:
     said = job.result()
   except Exception as error:  # whatever the job died of
     lines = [line for line in str(error).splitlines() if line.strip()]
-    told = [line for line in lines if line.startswith("error:")]
+    told = re.findall(r"\berror: .+", str(error))  # amid a trace
     outcome = (told or lines or ["died"])[-1]
   else:
     stopped = "stopped after step" in said

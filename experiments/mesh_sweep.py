@@ -38,18 +38,21 @@ from experiments import launch
 
 HERE = "here"
 QUICK = ("here/1x1/8", "here/1x2/8", "here/2x1/8")
-# Strong scaling: a batch for all. Weak scaling: a batch for each device.
-STRONG_HERE = tuple(
-  f"here/{mesh}/64" for mesh in ("1x1", "1x2", "2x1", "2x2", "4x1", "4x2")
+SLICES = {"v5e:1x2": 2, "v5e:2x4": 8, "v5e:8x8": 64, "v5e:16x16": 256}
+OTHER_CHIPS = ("v4:2x2x1", "v5p:2x2x2", "v6e:2x4")  # eight devices each
+DEFAULT = (
+  # Strong scaling, one batch for all; weak scaling, as many images a device.
+  *(f"here/{mesh}/64" for mesh in ("1x1", "1x2", "2x1", "2x2", "4x1", "4x2")),
+  *("here/1x1/16", "here/1x2/32", "here/2x1/32"),
+  *("v5e:1x1/1x1/1024", "v5e:1x1/1x1/128"),
+  *(
+    f"{place}/{devices // model}x{model}/{batch_size}"
+    for place, devices in SLICES.items()
+    for batch_size in sorted({1024, 128 * devices})
+    for model in (1, 2)
+  ),
+  *(f"{place}/{mesh}/1024" for place in OTHER_CHIPS for mesh in ("8x1", "4x2")),
 )
-WEAK_HERE = ("here/1x1/16", "here/1x2/32", "here/2x1/32", "here/2x2/64")
-SLICES = {2: "v5e:1x2", 8: "v5e:2x4", 64: "v5e:8x8", 256: "v5e:16x16"}
-STRONG_TPU = tuple(
-  f"{place}/{number // model}x{model}/1024"
-  for number, place in SLICES.items()
-  for model in (1, 2)
-)
-DEFAULT = (*STRONG_HERE, *WEAK_HERE, "v5e:1x1/1x1/1024", *STRONG_TPU)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,6 +109,7 @@ def run_point(point: Point, config: ConfigDict, repeats: int) -> dict[str, Any]:
     JSON: the point's fields, what the audit found, and either `measured` or
     `estimated`, each with `images_per_second`.
   """
+  began = time.monotonic()
   recipe = recipes.from_config(config.to_dict(), point.batch_size)
   network = recipe.network
   here = point.place == HERE
@@ -117,6 +121,7 @@ def run_point(point: Point, config: ConfigDict, repeats: int) -> dict[str, Any]:
   )
   result = audit.audit(recipe, mesh)
   row = dataclasses.asdict(point) | {
+    "seconds_to_audit": time.monotonic() - began,
     "devices": point.devices,
     "width": network.width,
     "platform": result.platform,
