@@ -16,6 +16,7 @@ import math
 import pathlib
 import re
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -64,14 +65,17 @@ class Audit:
   bytes_accessed: float
 
 
-def audit(recipe: Recipe, mesh: Mesh) -> Audit:
-  """Compiles both programs for `mesh` and reads their collectives.
+def audit(
+  recipe: Recipe, mesh: Mesh, programs: Sequence[str] = PROGRAMS
+) -> Audit:
+  """Compiles the programs for `mesh` and reads their collectives.
 
   Nothing runs and no weights exist, so the devices may be elsewhere.
 
   Args:
     recipe: of training; its network declares the exchanges.
     mesh: of the devices to compile for.
+    programs: which of them; "train" among them.
 
   Raises:
     UserError: the batch cannot be split over the mesh.
@@ -84,14 +88,14 @@ def audit(recipe: Recipe, mesh: Mesh) -> Audit:
     "train": recipe.train_step(mesh).lower(*arguments),
     "evaluate": recipe.predict(mesh).lower(state.net, images, statistics),
   }
-  compiled = {name: program.compile() for name, program in lowered.items()}
+  compiled = {name: lowered[name].compile() for name in programs}
   parameters = {
     math.prod(leaf.sharding.shard_shape(leaf.shape))
     for leaf in jax.tree.leaves(state.net)
   }
   found: list[Collective] = []
   declared = {}
-  for program in PROGRAMS:
+  for program in programs:
     declared[program] = expected(network, mesh, batch_size, program)
     found += find_collectives(
       compiled[program].as_text(), program, mesh, declared[program], parameters
@@ -106,7 +110,7 @@ def audit(recipe: Recipe, mesh: Mesh) -> Audit:
     declared=declared,
     findings=[
       finding
-      for program in PROGRAMS
+      for program in programs
       for finding in compare(found, declared[program], program, mesh)
     ],
     memory={
@@ -178,7 +182,7 @@ def roofline(result: Audit, chip: chips.Chip, cores: int = 1) -> chips.Roofline:
 def to_json(result: Audit) -> dict[str, Any]:
   """As `--json` writes it: mesh, platform, collectives, totals and more."""
   totals: dict[str, Any] = {}
-  for program in PROGRAMS:
+  for program in result.declared:
     total: collections.Counter[str] = collections.Counter()
     for item in result.collectives:
       if item.program == program:

@@ -29,7 +29,15 @@ from ml_collections import ConfigDict
 from rich.console import Console
 from rich.table import Table
 
-from alexnet_jax import audit, chips, command, files, provenance, sharding
+from alexnet_jax import (
+  audit,
+  chips,
+  command,
+  files,
+  provenance,
+  sharding,
+  startup,
+)
 from alexnet_jax import config as configs
 from alexnet_jax import recipe as recipes
 from alexnet_jax.command import UserError
@@ -38,6 +46,7 @@ from experiments import launch
 
 HERE = "here"
 QUICK = ("here/1x1/8", "here/1x2/8", "here/2x1/8")
+LINES_OF = "v5e"  # the chip whose scaling is drawn
 SLICES = {"v5e:1x2": 2, "v5e:2x4": 8, "v5e:8x8": 64, "v5e:16x16": 256}
 OTHER_CHIPS = ("v4:2x2x1", "v5p:2x2x2", "v6e:2x4")  # eight devices each
 DEFAULT = (
@@ -119,7 +128,9 @@ def run_point(point: Point, config: ConfigDict, repeats: int) -> dict[str, Any]:
     towers=network.towers,
     devices=None if here else chips.slice_devices(point.place),
   )
-  result = audit.audit(recipe, mesh)
+  if here:
+    startup.start()
+  result = audit.audit(recipe, mesh, ["train"])
   row = dataclasses.asdict(point) | {
     "seconds_to_audit": time.monotonic() - began,
     "devices": point.devices,
@@ -230,47 +241,111 @@ def to_csv(rows: list[dict[str, Any]]) -> str:
   return text.getvalue()
 
 
+def scaling(
+  rows: list[dict[str, Any]], per_device: bool
+) -> dict[str, list[tuple[int, list[float]]]]:
+  """Lines over the number of devices, of one kind of place.
+
+  Args:
+    rows: measured ones, or estimates for one chip.
+    per_device: weak scaling, the images a device being the same; else strong
+      scaling, all images being the same.
+
+  Returns:
+    By name the points (devices, images/s as of `_speeds`), two at least.
+  """
+  lines: dict[tuple[int, int], list[tuple[int, list[float]]]] = {}
+  for row in sorted(rows, key=lambda row: row["devices"]):
+    devices, images = row["devices"], row["batch_size"]
+    key = (images // devices if per_device else images, row["model"])
+    lines.setdefault(key, []).append((devices, _speeds(row)))
+  each = "images a device" if per_device else "images"
+  towers = {1: "both towers on each", 2: "a tower a device"}
+  return {
+    f"{images} {each}, {towers[model]}": points
+    for (images, model), points in sorted(lines.items())
+    if len(points) > 1
+  }
+
+
 def plot(rows: list[dict[str, Any]], path: pathlib.Path) -> None:
-  """Measured speeds left, estimated ones right."""
+  """Measured above, estimated below: strong and weak scaling, what it pays."""
   import matplotlib
 
   matplotlib.use("Agg")
   from matplotlib import pyplot
 
-  figure, axes = pyplot.subplots(1, 2, figsize=(10, 4), layout="constrained")
-  titles = ("measured on this machine", "estimated for TPU slices")
-  for axis, title, kind in zip(
-    axes, titles, ("measured", "estimated"), strict=True
+  figure, axes = pyplot.subplots(2, 3, figsize=(13, 7), layout="constrained")
+  for kind, (strong, weak, pays) in zip(
+    ("measured", "estimated"), axes, strict=True
   ):
     some = [row for row in rows if kind in row]
-    batches = sorted({row["batch_size"] for row in some})
-    for batch_size in batches:
-      for model in (1, 2):
-        line = sorted(
-          (row["devices"], _speeds(row))
-          for row in some
-          if (row["batch_size"], row["model"]) == (batch_size, model)
+    lines = [r for r in some if r["place"].startswith((HERE, LINES_OF))]
+    where = "on this machine's CPU" if kind == "measured" else f"for {LINES_OF}"
+    for axis, per_device in ((strong, False), (weak, True)):
+      found = scaling(lines, per_device)
+      for name, points in found.items():
+        devices = [number for number, _ in points]
+        slow, fast = ([speeds[i] for _, speeds in points] for i in (0, -1))
+        (drawn,) = axis.plot(devices, slow, "o-", label=name)
+        axis.fill_between(
+          devices, slow, fast, alpha=0.2, color=drawn.get_color()
         )
-        if not line:
-          continue
-        towers = "a tower a device" if model == 2 else "both on each"
-        devices = [number for number, _ in line]
-        slow, fast = ([speeds[i] for _, speeds in line] for i in (0, -1))
-        (drawn,) = axis.plot(
-          devices, slow, "o-", label=f"batch {batch_size}, {towers}"
-        )
-        if kind == "estimated":
-          axis.fill_between(
-            devices, slow, fast, alpha=0.15, color=drawn.get_color()
-          )
-    axis.set(title=title, xlabel="devices", ylabel="images/s", xscale="log")
-    axis.set_xscale("log", base=2)
-    if kind == "estimated":
-      axis.set_yscale("log")
-    if some:
-      axis.legend(fontsize=7)
-  figure.savefig(path, dpi=110)
+      what = "weak" if per_device else "strong"
+      axis.set(title=f"{what} scaling, {kind} {where}", ylabel="images/s")
+      axis.set(xlabel="devices")
+      if found:
+        axis.set_xscale("log", base=2)
+        axis.legend(fontsize=7)
+      if kind == "estimated":
+        axis.set_yscale("log")
+      else:
+        axis.set_ylim(bottom=0)
+    pairs = where_it_pays(some)
+    for place, pair in enumerate(pairs):
+      low, high = min(pair["ratio"]), max(pair["ratio"])
+      pays.plot([low, high], [place, place], "o-", color="tab:blue")
+    names = [
+      f"{pair['place']}, {pair['devices']} devices, {pair['batch_size']} images"
+      for pair in pairs
+    ]
+    pays.set_yticks(range(len(pairs)), names, fontsize=7)
+    pays.axvline(1, color="grey", linewidth=1)
+    pays.set(
+      title=f"a tower a device, over both on each ({kind})",
+      xlabel="ratio of images/s; above 1 the exchange pays",
+    )
+    pays.invert_yaxis()
+  figure.savefig(path, dpi=90)
   pyplot.close(figure)
+
+
+def to_markdown(rows: list[dict[str, Any]]) -> str:
+  """Two tables: what was measured, and what was estimated."""
+  tables = []
+  for kind, heading in (
+    ("measured", "images/s, measured (least to most)"),
+    ("estimated", "images/s, estimated (nothing overlaps to all does)"),
+  ):
+    lines = [
+      f"| place | data x model | batch | {heading} |",
+      "|---|---|--:|--:|",
+    ]
+    for row in rows:
+      if kind in row:
+        speeds = " to ".join(f"{speed:,.0f}" for speed in _speeds(row))
+        if kind == "measured":
+          most, least = (
+            row["batch_size"] / row["measured"]["seconds"][name]
+            for name in ("min", "max")
+          )
+          speeds = f"{speeds} ({least:.1f} to {most:.1f})"
+        lines.append(
+          f"| {row['place']} | {row['data']} x {row['model']}"
+          f" | {row['batch_size']:,} | {speeds} |"
+        )
+    tables.append("\n".join(lines) + "\n")
+  return "\n".join(tables)
 
 
 def print_table(rows: list[dict[str, Any]]) -> None:
@@ -324,15 +399,11 @@ def main() -> None:
     json.loads(path.read_text()) for path in done.values() if path.exists()
   ]
   print_table(rows)
-  record = {
-    "what": "one training step over meshes and batch sizes",
-    "hardware": provenance.hardware(),
-    "versions": provenance.versions(),
-    "seed": config.seed,
-    "command": " ".join(["python -m experiments.mesh_sweep", *sys.argv[1:]]),
-    "commit": provenance.git_commit(),
-    "result": {"points": rows, "where_it_pays": where_it_pays(rows)},
-  }
+  record = provenance.record(
+    "one training step over meshes and batch sizes",
+    " ".join(["python -m experiments.mesh_sweep", *sys.argv[1:]]),
+    {"points": rows, "where_it_pays": where_it_pays(rows)},
+  )
   output = pathlib.Path(flag.output)
   output.mkdir(parents=True, exist_ok=True)
   for suffix, text in (

@@ -57,6 +57,23 @@ def test_measured_and_estimated_stay_apart_in_the_csv():
   )
 
 
+def test_strong_and_weak_scaling_are_lines_of_their_own():
+  rows = [
+    measured(1, 1, 64, 10.0),
+    measured(2, 1, 64, 12.0),
+    measured(1, 2, 64, 14.0),
+    measured(2, 2, 64, 20.0),
+    measured(1, 1, 32, 9.0),
+  ]
+  assert mesh_sweep.scaling(rows, per_device=False) == {
+    "64 images, both towers on each": [(1, [10.0]), (2, [12.0])],
+    "64 images, a tower a device": [(2, [14.0]), (4, [20.0])],
+  }
+  assert mesh_sweep.scaling(rows, per_device=True) == {
+    "32 images a device, both towers on each": [(1, [9.0]), (2, [12.0])],
+  }
+
+
 def test_the_plot_is_drawn(tmp_path):
   mesh_sweep.plot(ROWS, tmp_path / "plot.png")
   assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
@@ -77,10 +94,11 @@ def test_the_default_has_twelve_meshes_up_to_256_chips():
   for point in points:
     assert point.batch_size % point.data == 0
     if point.place != "here":
-      chips = 1
-      for side in point.place.split(":")[1].split("x"):
-        chips *= int(side)
-      assert chips == point.devices
+      kind, sides = point.place.split(":")
+      devices = 2 if kind == "v4" else 1  # v4 has two cores a chip
+      for side in sides.split("x"):
+        devices *= int(side)
+      assert devices == point.devices
 
 
 def test_a_point_on_this_machine_is_measured():
