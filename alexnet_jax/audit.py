@@ -89,10 +89,11 @@ def audit(
     "evaluate": recipe.predict(mesh).lower(state.net, images, statistics),
   }
   compiled = {name: lowered[name].compile() for name in programs}
-  parameters = {
-    math.prod(leaf.sharding.shard_shape(leaf.shape))
-    for leaf in jax.tree.leaves(state.net)
-  }
+  parameters = set()
+  for leaf in jax.tree.leaves(state.net):
+    shape = leaf.sharding.shard_shape(leaf.shape)
+    # Of a device's towers at once, or of each: the compiler may choose.
+    parameters |= {math.prod(shape), math.prod(shape[1:] or shape)}
   found: list[Collective] = []
   declared = {}
   for program in programs:

@@ -118,8 +118,8 @@ def find(
     program: "train" or "evaluate".
     mesh: that it was compiled for.
     declared: `expected(...)`, to attribute by size what has lost its scope.
-    parameters: the sizes of the parameters' arrays on one device: what has one
-      of them is a gradient.
+    parameters: the sizes of the parameters' arrays on one device, and of one
+      tower's part: what has one of them is a gradient.
 
   Returns:
     One entry for each instruction, layer and dtype: a merged instruction has
