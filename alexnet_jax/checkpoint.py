@@ -13,6 +13,7 @@ import shutil
 import sys
 import threading
 import zlib
+from logging import getLogger
 from typing import Any
 
 import jax
@@ -27,6 +28,10 @@ from alexnet_jax.command import UserError
 # Orbax logs the traceback of what it raises anyway, once a thread.
 logging.get_absl_logger().addFilter(
   lambda record: "orbax" not in record.pathname
+)
+# And asyncio that of each array whose writing Orbax did not wait for.
+getLogger("asyncio").addFilter(
+  lambda record: "orbax" not in record.getMessage()
 )
 
 # Goes up when what a checkpoint holds changes its meaning.
@@ -161,9 +166,8 @@ class Checkpoints:
     if self._failure:
       raise UserError(
         f"the checkpoint of step {self._saving} could not be written into"
-        f" {self._directory}: {self._failure}. The last good one is of step"
-        f" {self.latest_step()}. Make room there, then run the same command"
-        " again: it goes on from that step."
+        f" {self._directory}: {self._failure}. {self._last_good()}. Make room"
+        " there, then run the same command again: it goes on from there."
       )
 
   def close(self) -> None:
@@ -184,13 +188,19 @@ class Checkpoints:
     self._failure = _summary(error)
     print(
       f"warning: the checkpoint of step {self._saving} could not be written"
-      f" into {self._directory}: {self._failure}. The one of step"
-      f" {self.latest_step()} is untouched; the next save tries again",
+      f" into {self._directory}: {self._failure}. {self._last_good()}; the"
+      " next save tries again",
       file=sys.stderr,
     )
     for partial in self._directory.glob("*.orbax-checkpoint-tmp*"):
       shutil.rmtree(partial, ignore_errors=True)  # it fills the disk
     self._manager.reload()
+
+  def _last_good(self) -> str:
+    step = self.latest_step()
+    if step is None:
+      return "No other is there yet"
+    return f"The last good one is of step {step}"
 
   def _quiet_thread(self, failure: threading.ExceptHookArgs) -> None:
     """Orbax's threads hand their errors on; nobody needs the traceback too."""

@@ -51,6 +51,13 @@ def run(main: Callable[..., int | None], *choices: str) -> None:
   except BrokenPipeError:  # the reader (`| head`) has seen enough
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     status = 0
+  except OSError as error:  # a disk that is full, a folder that is not there
+    print(
+      f"error: {error}. A file could not be read or written: look at its"
+      " path, its permissions and the room there.",
+      file=sys.stderr,
+    )
+    status = 2
   sys.exit(status)
 
 

@@ -33,6 +33,7 @@ def train_batches(
   start_step: int,
   size: int,
   max_undecodable: int = 0,
+  left_out: set[int] | None = None,
   num_threads: int = 0,
   process_index: int = 0,
   process_count: int = 1,
@@ -46,6 +47,8 @@ def train_batches(
     start_step: number of the first batch.
     size: side S of the rescaled images.
     max_undecodable: how many images may be left out of training.
+    left_out: indices of those that were in earlier lives of the run; the new
+      ones are added to it.
     num_threads: which decode; 0 is one a core.
     process_index: which contiguous part of each batch this process loads,
     process_count: of how many.
@@ -74,7 +77,8 @@ def train_batches(
   load = _Loader(source, len(share), size)
   steps = grain.MapDataset.range(start_step, sys.maxsize)
   batches = steps.map(lambda step: load(*indices(step)))
-  return _load_ahead(load, batches, num_threads, max_undecodable)
+  left_out = set() if left_out is None else left_out
+  return _load_ahead(load, batches, num_threads, max_undecodable, left_out)
 
 
 def evaluation_batches(
@@ -109,7 +113,8 @@ def evaluation_batches(
     return loaded, failures
 
   steps = grain.MapDataset.range(-(-len(source) // batch_size))
-  return _load_ahead(load, steps.map(batch), num_threads, max_undecodable)
+  batches = steps.map(batch)
+  return _load_ahead(load, batches, num_threads, max_undecodable, set())
 
 
 def to_device(
@@ -165,22 +170,22 @@ def _load_ahead(
   batches: grain.MapDataset,
   num_threads: int,
   max_undecodable: int,
+  left_out: set[int],
 ) -> Iterator[Batch]:
   threads = num_threads or num_cores()
   # A batch in the making for each thread, and two that are ready.
   options = grain.ReadOptions(
     num_threads=threads, prefetch_buffer_size=threads + 2
   )
-  undecodable = set()
   # Counted here, where batches are in order, a run ends at the same step
   # every time, however far ahead which thread was.
   for batch, failures in batches.to_iter_dataset(options):
     for index, reason in failures.items():
-      if index not in undecodable:
-        undecodable.add(index)
+      if index not in left_out:
+        left_out.add(index)
         _report_undecodable(
           f"{load.source.example_name(index)} cannot be decoded: {reason}",
-          len(undecodable),
+          len(left_out),
           max_undecodable,
         )
     yield batch

@@ -14,7 +14,7 @@ under srun, mpirun and on TPU pods as it is, elsewhere with --coordinator,
 from absl import flags
 
 from alexnet_jax import command, config
-from alexnet_jax.watch import Watch
+from alexnet_jax.watch import Watch, leave
 
 _CONFIG = config.DEFINE_config()
 _WORKDIR = flags.DEFINE_string("workdir", "", "default: runs/NAME")
@@ -39,9 +39,10 @@ def main() -> None:
     )
     startup.start()
     with cluster.parting():
-      train.train_and_evaluate(
-        _CONFIG.value, _WORKDIR.value or config.default_workdir(config.path())
-      )
+      workdir = _WORKDIR.value or config.default_workdir(config.path())
+      through = train.train_and_evaluate(_CONFIG.value, workdir)
+    if not through and cluster.alone():
+      leave(0)
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ from alexnet_jax import (
 from alexnet_jax import config as configs
 from alexnet_jax.command import UserError
 from alexnet_jax.comparison import Ours
+from alexnet_jax.files import write_whole
 from alexnet_jax.model import AlexNet
 from alexnet_jax.page import Html, element
 
@@ -300,7 +301,7 @@ def main() -> None:
   flag = flags.FLAGS
   text = make(flag.workdir, flag.search, flag.data_dir)
   try:
-    pathlib.Path(flag.output).write_text(text, encoding="utf-8")
+    write_whole(flag.output, text)
   except OSError as error:
     raise UserError(
       f"the report cannot be written to {flag.output}: {error.strerror}. Name"

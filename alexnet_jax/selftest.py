@@ -212,11 +212,11 @@ def _record(workdir: str) -> tuple[list[dict], dict]:
 
 
 def _update(data: int, model: int) -> list[np.ndarray]:
-  """The parameters of a narrow network after one update."""
+  """The parameters of a small network after one update."""
   quickstart = config.load(str(ROOT / "configs" / "quickstart.py"))
-  quickstart.network.width = 1 / 16
-  narrow = network.from_dict(quickstart.network.to_dict(), 10)
-  run = _trainer(narrow, sharding.make_mesh(data, model), 8, 256)
+  quickstart.network.width, quickstart.network.crop_size = 1 / 16, 64
+  small = network.from_dict(quickstart.network.to_dict(), 10)
+  run = _trainer(small, sharding.make_mesh(data, model), 8, 72)
   return run(parameters=True)
 
 

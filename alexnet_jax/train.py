@@ -93,7 +93,8 @@ def train_and_evaluate(
     else:
       with WorkdirLock(notes):
         through = _train(job, config, workdir, notes, watch, enough)
-    metrics.print_table(metrics.read(workdir))
+    if through:
+      metrics.print_table(metrics.read(workdir))
     return through
 
 
@@ -130,8 +131,10 @@ def _train(
   watch: Watch,
   enough: Callable[[], bool],
 ) -> bool:
-  """Trains; of several processes all write the checkpoints in `workdir`, each
-  its part, and all else goes into `notes`, which is `workdir` in one of them.
+  """Trains; says whether to the end, or until a signal asked to stop.
+
+  Of several processes all write the checkpoints in `workdir`, each its part,
+  and all else goes into `notes`, which is `workdir` in one of them.
   """
   network, mesh, schedule, train, validation, timetable = job
   optimizer = momentum_sgd(**config.optimizer)
@@ -143,7 +146,7 @@ def _train(
     f"{workdir}/checkpoints", config.checkpoints_to_keep
   )
   restored = checkpoints.restore(step.to_dict(abstract))
-  evaluation_due, undecodable = False, 0
+  evaluation_due, undecodable, left_out = False, 0, set()
   if restored:
     arrays, metadata = restored
     _check_data(metadata["data"], job)
@@ -151,6 +154,7 @@ def _train(
     schedule = schedule.resumed(metadata["schedule"])
     evaluation_due = metadata["evaluation_due"]
     undecodable = metadata["undecodable"]
+    left_out = set(metadata.get("left_out", ()))  # absent in older ones
   else:
     state = step.init_state(network, optimizer, config.seed, mesh)
     if config.start_from:
@@ -213,6 +217,7 @@ def _train(
     metadata = _metadata(config, job, schedule)
     metadata["evaluation_due"] = evaluation_due
     metadata["undecodable"] = undecodable  # since the last training line
+    metadata["left_out"] = sorted(left_out)  # which images, ever
     checkpoints.save(done, step.to_dict(state), metadata, validation_error)
 
   first = input_pipeline.evaluation_batches(
@@ -223,7 +228,11 @@ def _train(
   verdict = Verdict(config.num_classes)
   batches = on_device(
     input_pipeline.train_batches(
-      train, seed=config.seed, start_step=done, **options
+      train,
+      seed=config.seed,
+      start_step=done,
+      left_out=left_out,
+      **options,
     )
   )
   stopwatch = Stopwatch(config.batch_size)

@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 T = TypeVar("T")
 
@@ -173,6 +173,17 @@ def how_to_go_on() -> str:
   return f"To go on, run the same command again: {shlex.join(sys.orig_argv)}"
 
 
-def _leave(why: str, status: int) -> None:
-  print(f"{why}. {how_to_go_on()}", flush=True)
+def leave(status: int) -> NoReturn:
+  """Ends the process at once, with this exit status.
+
+  `sys.exit` would wait for the threads that read images, for ever if it is
+  they that hang.
+  """
+  sys.stdout.flush()
+  sys.stderr.flush()
   os._exit(status)
+
+
+def _leave(why: str, status: int) -> NoReturn:
+  print(f"{why}. {how_to_go_on()}")
+  leave(status)

@@ -170,16 +170,18 @@ def test_full_disk_keeps_the_last_good_one_and_the_next_save_goes_through(
 def test_full_disk_shows_no_traceback(tmp_path):
   """In a process of its own, where logs go where a user sees them."""
   script = f"""
-import resource
+import gc, resource
 import jax, numpy as np
 from alexnet_jax.checkpoint import Checkpoints
-arrays = {{"x": jax.numpy.ones(1000)}}
+random = np.random.default_rng(0)
+arrays = {{str(i): jax.numpy.array(random.random(9000)) for i in range(30)}}
 checkpoints = Checkpoints({str(tmp_path)!r})
 checkpoints.save(1, arrays, {{}})
 checkpoints.wait()
 limit = resource.getrlimit(resource.RLIMIT_FSIZE)
 resource.setrlimit(resource.RLIMIT_FSIZE, (0, limit[1]))
 checkpoints.save(2, arrays, {{}})
+resource.setrlimit(resource.RLIMIT_FSIZE, (6000, limit[1]))
 checkpoints.save(3, arrays, {{}})
 resource.setrlimit(resource.RLIMIT_FSIZE, limit)
 checkpoints.save(4, arrays, {{}})
@@ -188,6 +190,7 @@ print(checkpoints.latest_step())
 resource.setrlimit(resource.RLIMIT_FSIZE, (0, limit[1]))
 checkpoints.save(5, arrays, {{}})
 checkpoints.close()  # tells it and raises nothing: the end has its own words
+gc.collect()
 """
   result = subprocess.run(
     [sys.executable, "-c", script],

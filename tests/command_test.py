@@ -17,7 +17,8 @@ from alexnet_jax import command, config
 
 CONFIG = config.DEFINE_config()
 SIZE = flags.DEFINE_integer("size", 3, "the help text of size")
-OUTCOME = flags.DEFINE_enum("outcome", "", ["", "mistake", "stop", "five"], "")
+OUTCOMES = ["", "mistake", "stop", "five", "full"]
+OUTCOME = flags.DEFINE_enum("outcome", "", OUTCOMES, "")
 
 
 def main():
@@ -25,6 +26,9 @@ def main():
     raise command.UserError("you did this; do that")
   if OUTCOME.value == "stop":
     raise KeyboardInterrupt
+  if OUTCOME.value == "full":
+    with open("/dev/full", "w") as file:
+      file.write("no room")
   if OUTCOME.value == "five":
     return 5
   print("size", SIZE.value, "seed", CONFIG.value.seed,
@@ -199,6 +203,14 @@ def test_status(probe, outcome, status):
   assert result.returncode == status
   assert "Traceback" not in result.stderr
   assert (outcome == "stop") == (result.stderr == "interrupted\n")
+
+
+def test_a_full_disk_is_no_traceback(probe):
+  result = probe("--config=good.py", "--outcome=full")
+  assert result.returncode == 2
+  assert result.stderr.startswith("error: ")
+  assert "No space left on device" in result.stderr
+  assert "Traceback" not in result.stderr
 
 
 def test_choices(probe, tmp_path):

@@ -12,7 +12,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from alexnet_jax import input_pipeline
 from alexnet_jax.command import UserError
-from alexnet_jax.datasets import Source
+from alexnet_jax.datasets import Source, permutation
 
 
 def source_of(count, bad=()):
@@ -131,6 +131,16 @@ def test_undecodable_images_weigh_nothing_up_to_the_limit():
   weights, indices = joined(batches, "weight"), joined(batches, "index")
   np.testing.assert_array_equal(weights == 0, np.isin(indices, (3, 5)))
   assert not joined(batches, "image")[weights == 0].any()
+
+
+def test_what_an_earlier_life_left_out_counts_too():
+  order = permutation(8, 0, 0)
+  bad, left_out = (order[0], order[7]), set()  # of the first batch, the second
+  train(8, 1, bad=bad, max_undecodable=1, left_out=left_out)
+  assert left_out == {order[0]}
+  train(8, 1, start=1, bad=bad, max_undecodable=1)  # as if it were the first
+  with pytest.raises(UserError, match="2 such images"):
+    train(8, 1, start=1, bad=bad, max_undecodable=1, left_out=left_out)
 
 
 def test_one_too_many_undecodable_names_the_example():

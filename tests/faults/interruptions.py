@@ -1,62 +1,62 @@
 """Interruptions: kills and signals in every phase, two runs, bad numbers."""
 
+import functools
 import pathlib
 import platform
 import signal
 import time
 from collections.abc import Iterator
 
-from trial import EXPECTED, Row, Suite
-from world import Life, snapshot
+from .trial import Case, Row, Suite, Trial
+from .world import Life, snapshot
 
 
-# Each waits for a phase of a run and says for how long it may last, seconds.
-def _starting(suite: Suite, workdir: str) -> tuple[Life, float]:
+# Each brings a run, from wherever it is, into a phase, and says for how long
+# that may last, in seconds.
+def _starting(trial: Trial, workdir: str) -> tuple[Life, float]:
   """From when the process hears signals, before it has imported JAX."""
-  life = suite.world.start(workdir, forked=False)
+  life = trial.world.start(workdir)
   while not life.hears(signal.SIGTERM):
     time.sleep(0.01)
   return life, 2.5
 
 
-def _statistics(suite: Suite, workdir: str) -> tuple[Life, float]:
-  life = suite.world.start(
-    workdir, fault="slow=0.02", cache=f"cache{suite.count}"
-  )
+def _statistics(trial: Trial, workdir: str) -> tuple[Life, float]:
+  cache = f"cache-{pathlib.Path(workdir).name}-{trial.random.random()}"
+  life = trial.world.start(workdir, fault="slow=0.02", cache=cache)
   life.until(r"ln\(10\)")
   return life, 0.8
 
 
-def _compiling(suite: Suite, workdir: str) -> tuple[Life, float]:
-  life = suite.world.start(workdir, compile_anew=True)
+def _compiling(trial: Trial, workdir: str) -> tuple[Life, float]:
+  life = trial.world.start(workdir, compile_anew=True)
   life.until(r"ln\(10\)")
-  return life, 6.0
+  return life, 2.0
 
 
-def _training(suite: Suite, workdir: str) -> tuple[Life, float]:
-  life = suite.world.start(workdir, fault="slow=0.002")
-  life.until(f"step {suite.random.randrange(1, 22)}/")
+def _training(trial: Trial, workdir: str) -> tuple[Life, float]:
+  life = trial.world.start(workdir, fault="slow=0.005")
+  life.until(r"^step \d+/", count=trial.random.randrange(1, 6))
   return life, 0.05
 
 
-def _evaluating(suite: Suite, workdir: str) -> tuple[Life, float]:
-  life = suite.world.start(workdir, fault="slow=0.02")
-  life.until("step 12/")
+def _evaluating(trial: Trial, workdir: str) -> tuple[Life, float]:
+  life = trial.world.start(workdir, fault="slow=0.02")
+  life.until("^step (12|24)/")
   return life, 0.3
 
 
-def _saving(suite: Suite, workdir: str) -> tuple[Life, float]:
-  life = suite.world.start(workdir)
-  step = suite.random.choice((4, 8, 16))
-  life.until_file(f"{workdir}/checkpoints", f"{step}*")
+def _saving(trial: Trial, workdir: str) -> tuple[Life, float]:
+  life = trial.world.start(workdir, fault="slow=0.01")
+  life.until_new_file(f"{workdir}/checkpoints")
   return life, 0.08
 
 
-def _waiting(suite: Suite, workdir: str) -> tuple[Life, float]:
-  """After 170 images no more come: not the eleventh batch."""
-  life = suite.world.start(workdir, fault="block=270")
-  life.until("step 4/")
-  time.sleep(3)
+def _waiting(trial: Trial, workdir: str) -> tuple[Life, float]:
+  """After 112 images no more come, and after a while no more steps."""
+  life = trial.world.start(workdir, fault="block=112")
+  life.until(r"^step \d+/")
+  life.until_silent(2)
   return life, 0.5
 
 
@@ -64,93 +64,144 @@ PHASES = {
   "starting": _starting,
   "statistics": _statistics,
   "compiling": _compiling,
-  "training": _training,
-  "evaluating": _evaluating,
   "saving": _saving,
   "waiting for images": _waiting,
+  "training": _training,
+  "evaluating": _evaluating,
 }
 
 
-def kills(suite: Suite, long: bool) -> Iterator[Row]:
+def kills(suite: Suite, long: bool) -> Iterator[Case]:
   """SIGKILL at seeded random moments of every phase."""
-  for n in range(28 if long else len(PHASES)):
-    name = list(PHASES)[n % len(PHASES)]
-    workdir = suite.new_workdir()
-    life, span = PHASES[name](suite, workdir)
-    delay = suite.random.uniform(0, span)
-    time.sleep(delay)
-    life.end(signal.SIGKILL)
-    yield suite.row("SIGKILL", f"{name} + {delay:.2f} s", life, workdir)
+  if not long:
+    yield "one run killed", functools.partial(_in_turn, number=signal.SIGKILL)
+    return
+  for n in range(3 * len(PHASES)):
+    phase = list(PHASES)[n % len(PHASES)]
+    yield f"kill {n}", functools.partial(_kill, phase=phase)
 
 
-def signals(suite: Suite, long: bool) -> Iterator[Row]:
+def _kill(trial: Trial, phase: str) -> Row:
+  workdir = trial.new_workdir()
+  life, span = PHASES[phase](trial, workdir)
+  delay = trial.random.uniform(0, span)
+  time.sleep(delay)
+  life.end(signal.SIGKILL)
+  row = trial.row("SIGKILL", f"{phase} + {delay:.2f} s", life, workdir)
+  if life.status != -signal.SIGKILL:
+    row["result"] = "it had ended before the kill"
+  return row
+
+
+def signals(suite: Suite, long: bool) -> Iterator[Case]:
   """SIGTERM and SIGINT in every phase: status 0, a word, and soon."""
-  numbers = (signal.SIGTERM, signal.SIGINT) if long else (signal.SIGTERM,)
-  for number in numbers:
-    for name, reach in PHASES.items():
-      workdir = suite.new_workdir()
-      life, span = reach(suite, workdir)
-      time.sleep(suite.random.uniform(0, span))
-      began = time.monotonic()
-      status = life.end(number)
-      seconds = time.monotonic() - began
-      polite = status == 0 and "run the same command again" in life.said()
-      row = suite.row(number.name, name, life, workdir)
-      if not polite:
-        row["result"] = f"status {status}, said: {life.said()[-300:]}"
-      yield {**row, "seconds": round(seconds, 1)}
+  if not long:
+    yield "one run stopped", functools.partial(_in_turn, number=signal.SIGTERM)
+    return
+  for number in (signal.SIGTERM, signal.SIGINT):
+    for phase in PHASES:
+      name = f"{number.name} {phase}"
+      yield name, functools.partial(_signal, number=number, phase=phase)
 
 
-def two_runs(suite: Suite, long: bool) -> Iterator[Row]:
+def _signal(trial: Trial, number: signal.Signals, phase: str) -> Row:
+  workdir = trial.new_workdir()
+  life, span = PHASES[phase](trial, workdir)
+  time.sleep(trial.random.uniform(0, span))
+  began = time.monotonic()
+  life.end(number)
+  seconds = time.monotonic() - began
+  row = trial.row(number.name, phase, life, workdir)
+  if not _polite(life):
+    row["result"] = f"status {life.status}, said: {life.said()[-300:]}"
+  return {**row, "seconds": round(seconds, 1)}
+
+
+def _polite(life: Life) -> bool:
+  """Whether it said, last of all, how to go on."""
+  last = life.said().strip().rpartition("\n")[2]
+  return life.status == 0 and "run the same command again" in last
+
+
+def _in_turn(trial: Trial, number: signal.Signals) -> Row:
+  """One run, interrupted in each phase, one after the other."""
+  workdir = trial.new_workdir()
+  wrong = []
+  for name, reach in PHASES.items():
+    life, span = reach(trial, workdir)
+    time.sleep(trial.random.uniform(0, span))
+    life.end(number)
+    if number == signal.SIGKILL:
+      fine = life.status == -signal.SIGKILL
+    else:
+      fine = _polite(life)
+    if not fine or "Traceback" in life.said():
+      wrong.append(f"{name}: {life.status}, {life.said()[-600:]}")
+  row = trial.row(number.name, "each phase of one run", life, workdir)
+  return {**row, "result": "\n".join(wrong) or row["result"]}
+
+
+def two_runs(suite: Suite, long: bool) -> Iterator[Case]:
+  if long:
+    yield "two runs", _two_runs
+
+
+def _two_runs(trial: Trial) -> Row:
   """A second run on the same workdir."""
-  del long
-  workdir = suite.new_workdir()
-  first = suite.world.start(workdir, fault="block=270")
-  first.until("step 4/")
+  workdir = trial.new_workdir()
+  first = trial.world.start(workdir, fault="block=112")
+  first.until("^step 2/")
   before = snapshot(pathlib.Path(workdir, "checkpoints"))
-  second = suite.world.start(workdir)
+  second = trial.world.start(workdir)
   status = second.end()
   named = f"process {first.pid} on host {platform.node()}"
   refused = status == 2 and named in second.said()
   untouched = snapshot(pathlib.Path(workdir, "checkpoints")) == before
   first.end(signal.SIGKILL)
-  row = suite.row(
+  row = trial.row(
     "two runs", "a second one, then a stale lock", second, workdir
   )
   if not refused or not untouched:
     row["result"] = second.said()[-400:]
-  yield row
+  return row
 
 
-def numbers(suite: Suite, long: bool) -> Iterator[Row]:
-  """A learning rate that breaks the numbers; a run that stalls."""
-  del long
-  workdir = suite.new_workdir()
-  life = suite.world.start(workdir, "--config.schedule.learning_rate=1e30")
-  status = life.end()
+def numbers(suite: Suite, long: bool) -> Iterator[Case]:
+  if long:
+    yield "numbers", _numbers
+    yield "stall", _stall
+
+
+def _numbers(trial: Trial) -> Row:
+  """A learning rate that breaks the numbers, in a run that was fine."""
+  workdir = trial.new_workdir()
+  good = trial.world.start(workdir)
+  good.until("^step 6/")
+  good.end(signal.SIGTERM)
+  checkpoints = pathlib.Path(workdir, "checkpoints")
+  before = snapshot(checkpoints)
+  # The rate is no key that a resumed run may change, but its file is its own.
+  life = trial.world.start(workdir, fault="explode=1e30")
+  life.end()
   said = life.said()
-  fine = (
-    status == 2
-    and "finite" in said
-    and "at step" in said
-    and "fc8" in said
-    and "Traceback" not in said
-    and "learning_rate" in said
-  )
-  yield {
-    "fault": "numbers",
-    "at": "learning rate 1e30",
-    "status": status,
-    "result": EXPECTED if fine else said[-600:],
-  }
-  workdir = suite.new_workdir()
-  life = suite.world.start(
-    workdir, "--config.stall_minutes=0.03", fault="block=270"
+  fine = life.status == 2 and "Traceback" not in said
+  words = ("finite", "at step", "fc8", "learning_rate")
+  missing = [word for word in words if word not in said]
+  row = trial.row("numbers", "a rate of 1e30 after a save", life, workdir)
+  if not fine or missing or snapshot(checkpoints) != before:
+    row["result"] = f"{missing} is not in: {said[-600:]}"
+  return row
+
+
+def _stall(trial: Trial) -> Row:
+  workdir = trial.new_workdir()
+  life = trial.world.start(
+    workdir, "--config.stall_minutes=0.03", fault="block=112"
   )
   told = life.until("no step for .* still waiting for images")
   shown = life.until("MainThread|most recent call first")
-  status = life.end(signal.SIGTERM)
-  row = suite.row("stall", "no images come", life, workdir)
-  if not (told and shown) or status:
-    row["result"] = f"status {status}: {life.said()[-600:]}"
-  yield row
+  life.end(signal.SIGTERM)
+  row = trial.row("stall", "no images come", life, workdir)
+  if not (told and shown) or life.status:
+    row["result"] = f"status {life.status}: {life.said()[-600:]}"
+  return row

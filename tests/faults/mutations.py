@@ -1,13 +1,16 @@
 """Mutations: configurations and images that somebody spoiled at random."""
 
+import collections
+import functools
 import random
 import re
+import shutil
 from collections.abc import Iterator
 
-from trial import EXPECTED, Row, Suite
-from world import ROOT, draw, outcome, snapshot
-
 from alexnet_jax.images import UndecodableImage, decode
+
+from .trial import EXPECTED, Case, Row, Suite, Trial
+from .world import ROOT, draw, outcome, snapshot
 
 # By type. Nothing that would merely need more memory than there is.
 VALUES = {
@@ -21,73 +24,96 @@ VALUES = {
 LEFT_ALONE = ("total_epochs", "total_steps", "data_dir", "stall_minutes")
 
 
-def configurations(suite: Suite, long: bool) -> Iterator[Row]:
+def configurations(suite: Suite, long: bool) -> Iterator[Case]:
   """Random values for random keys, and random edits of the file itself."""
-  world = suite.world
-  keys = _keys()
-  good = world.config.read_text()
-  count = 100 if long else 6
-  watched = (ROOT / "alexnet_jax", ROOT / "configs", world.folder / "data")
-  before = snapshot(*watched, world.folder / "home")
   for kind in ("flags", "text"):
-    statuses: dict[int, int] = {}
-    wrong = []
-    for _ in range(count):
-      flags, text = [], good
-      if kind == "flags":
-        flags = [_flag(keys, suite.random)]
-      else:
-        text = _edit(good, suite.random)
-        world.config.write_text(text)
-      workdir = suite.new_workdir()
-      life = world.start(workdir, *flags, "--config.total_steps=2")
-      status = life.end()
-      said = life.said()
-      statuses[status] = statuses.get(status, 0) + 1
-      paragraphs = said.count("error: ")
-      fine = status == 0 or (status == 2 and paragraphs == 1)
-      if not fine or "Traceback" in said:
-        wrong.append(f"{flags or text[:200]}: {status}, {said[-300:]}")
-    world.config.write_text(good)
-    touched = snapshot(*watched, world.folder / "home") != before
-    yield {
-      "fault": f"{count} mutated configurations",
-      "at": kind,
-      "status": " ".join(f"{n}x{s}" for s, n in sorted(statuses.items())),
-      "result": "files touched" if touched else "\n".join(wrong) or EXPECTED,
-    }
+    for part in range(10 if long else 1):
+      name = f"mutated configurations, {kind} {part}"
+      yield name, functools.partial(_configurations, kind=kind)
 
 
-def images(suite: Suite, long: bool) -> Iterator[Row]:
+def _configurations(trial: Trial, kind: str, count: int = 10) -> Row:
+  world = trial.world
+  keys, good = _keys(), world.config.read_text()
+  watched = [ROOT / name for name in ("alexnet_jax", "configs", "tests")]
+  own = [world.folder / name for name in ("data", "home", "temporary")]
+  before = snapshot(*watched, *own)
+
+  def attempt(number: int, what: str) -> tuple[int, str]:
+    """Trains two steps; the exit status, and what is wrong if anything."""
+    workdir = world.workdir(f"{trial.name}-{number}")
+    config, flags = world.folder / f"{trial.name}-{number}.py", []
+    config.write_text(what if kind == "text" else good)
+    if kind == "flags":
+      flags = [what]
+    life = world.start(workdir, *flags, "--config.total_steps=2", config=config)
+    life.end()
+    said = life.said()
+    shutil.rmtree(workdir, ignore_errors=True)
+    fine = life.status == 0 or (life.status == 2 and said.count("error: ") == 1)
+    if fine and "Traceback" not in said:
+      return life.status, ""
+    return life.status, f"{_shown(what, good)}: {life.status}, {said[-500:]}"
+
+  mutate = {
+    "flags": lambda: _flag(keys, trial.random),
+    "text": lambda: _edit(good, trial.random),
+  }[kind]
+  outcomes = [attempt(number, mutate()) for number in range(count)]
+  statuses = collections.Counter(status for status, _ in outcomes)
+  wrong = [text for _, text in outcomes if text]
+  if snapshot(*watched, *own) != before:
+    wrong.append("files outside of the workdir were touched")
+  return {
+    "fault": f"{count} mutated configurations",
+    "at": kind,
+    "status": " ".join(f"{n}x{s}" for s, n in sorted(statuses.items())),
+    "result": "\n".join(wrong) or EXPECTED,
+  }
+
+
+def _shown(what: str, good: str) -> str:
+  """A flag, or the lines in which a text differs."""
+  lines = good.splitlines()
+  return " / ".join(x for x in what.splitlines() if x not in lines)
+
+
+def images(suite: Suite, long: bool) -> Iterator[Case]:
   """Flipped, cut, doubled and overwritten JPEGs as training images."""
-  world = suite.world
   count = 200 if long else 40
-  train = [_spoil(image, suite.random) for image in draw(count, 7)]
+  for allowed in (count, 0) if long else (count,):
+    name = f"mutated images, {allowed} allowed"
+    yield name, functools.partial(_images, count=count, allowed=allowed)
+
+
+def _images(trial: Trial, count: int, allowed: int) -> Row:
+  world = trial.world
+  source = random.Random(0)
+  train = [_spoil(image, source) for image in draw(count, 7)]
   bad = sum(not _decodable(image) for image in train)
-  data = world.write_data("mutated", train, draw(32, 8))
+  data = world.write_data(f"data-{trial.name}", train, draw(32, 8))
   flags = [f"--config.data_dir={data}", "--config.batch_size=8"]
   flags += [f"--config.total_steps={count // 8}", "--config.log_every_steps=1"]
   before = snapshot(world.data_dir, data, world.folder / "home")
-  for allowed, expected in ((count, 0), (0, 2)):
-    workdir = suite.new_workdir()
-    life = world.start(workdir, *flags, f"--config.max_undecodable={allowed}")
-    status = life.end()
-    result = EXPECTED
-    if status != expected or "Traceback" in life.said():
-      result = f"status {status}: {life.said()[-500:]}"
-    elif expected == 0:
-      lines = outcome(workdir)[1]
-      counted = sum(line.get("undecodable", 0) for line in lines)
-      if counted != bad:
-        result = f"{counted} were counted, {bad} are undecodable"
-    if snapshot(world.data_dir, data, world.folder / "home") != before:
-      result = "files touched"
-    yield {
-      "fault": f"{count} mutated images, {bad} of them undecodable",
-      "at": f"{allowed} allowed",
-      "status": status,
-      "result": result,
-    }
+  workdir = trial.new_workdir()
+  life = world.start(workdir, *flags, f"--config.max_undecodable={allowed}")
+  life.end()
+  result = EXPECTED
+  if life.status != (0 if allowed else 2) or "Traceback" in life.said():
+    result = f"status {life.status}: {life.said()[-500:]}"
+  elif allowed:
+    lines = outcome(workdir)[1]
+    counted = sum(line.get("undecodable", 0) for line in lines)
+    if counted != bad:
+      result = f"{counted} were counted, {bad} are undecodable"
+  if snapshot(world.data_dir, data, world.folder / "home") != before:
+    result = "files touched"
+  return {
+    "fault": f"{count} mutated images, {bad} of them undecodable",
+    "at": f"{allowed} allowed",
+    "status": life.status,
+    "result": result,
+  }
 
 
 def _keys() -> list[tuple[str, str]]:

@@ -1,71 +1,98 @@
 """24 hours in a nutshell: a long run of a tiny network, interrupted often."""
 
+import functools
 import os
 import pathlib
+import shutil
 import signal
 import statistics
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
-from trial import EQUAL, Row, Suite
-from world import Life, difference, outcome
+from .trial import EQUAL, EXPECTED, Case, Row, Suite, Trial
+from .world import Life, difference, outcome
 
-STEPS, INTERRUPTIONS = 10_000, 50
+STEPS, INTERRUPTIONS, PARTS = 10_000, 50, 5
+FLAGS = (
+  f"--config.total_steps={STEPS}",
+  "--config.batch_size=4",
+  "--config.log_every_steps=20",
+  "--config.eval_every_epochs=50",
+  "--config.checkpoint_every_steps=100",
+)
 
 
-def soak(suite: Suite, long: bool) -> Iterator[Row]:
+def soak(suite: Suite, long: bool) -> Iterator[Case]:
   """An uninterrupted run that is measured, and one that is interrupted."""
-  steps, interruptions = (STEPS, INTERRUPTIONS) if long else (400, 2)
-  flags = (
-    f"--config.total_steps={steps}",
-    "--config.batch_size=4",
-    "--config.log_every_steps=20",
-    "--config.eval_every_epochs=50",
-    "--config.checkpoint_every_steps=100",
-  )
-  whole = suite.world.workdir("soak-whole")
+  if not long:
+    return
+  yield "soak, whole", _whole
+  for part in range(PARTS):
+    yield f"soak, part {part}", functools.partial(_part, part=part)
+
+
+def _whole(trial: Trial) -> Row:
+  workdir = trial.world.workdir("soak-whole")
+  shutil.rmtree(workdir, ignore_errors=True)
   began = time.monotonic()
-  life = suite.world.start(whole, *flags)
+  life = trial.world.start(workdir, *FLAGS)
   samples = _measure(life)
-  status = life.end()
+  life.end()
   memory, descriptors = samples()
-  rate = steps / (time.monotonic() - began)
-  yield {
+  rate = STEPS / (time.monotonic() - began)
+  flat = memory[1] < 1.05 * memory[0] and descriptors[1] <= descriptors[0]
+  result = EXPECTED if flat and life.status == 0 else life.said()[-300:]
+  return {
     "fault": "none",
-    "at": f"{steps} steps, {rate:.0f} a second",
-    "status": status,
-    "result": EQUAL if status == 0 else life.said()[-300:],
-    # MiB and open files after the first quarter, and at the end
+    "at": f"{STEPS} steps, {rate:.0f} a second",
+    "status": life.status,
+    "result": result,
+    # Resident MiB and open files, in the second quarter and in the last.
     "memory": memory,
     "descriptors": descriptors,
   }
-  expected = outcome(whole)
-  workdir = suite.world.workdir("soak-interrupted")
-  ends = sorted(suite.random.sample(range(20, steps), interruptions))
-  lives, peaks = 0, []
+
+
+def _part(trial: Trial, part: int) -> Row:
+  """Some of the interruptions; after the last ones the run is finished."""
+  workdir = trial.world.workdir("soak-interrupted")
+  if part == 0:
+    shutil.rmtree(workdir, ignore_errors=True)
+  span, count = STEPS // PARTS, INTERRUPTIONS // PARTS
+  ends = sorted(
+    trial.random.sample(range(part * span, (part + 1) * span), count)
+  )
+  peaks, wrong = [], []
   for end in ends:
-    life = suite.world.start(workdir, *flags)
+    life = trial.world.start(workdir, *FLAGS)
     samples = _measure(life)
-    logged = range(-(-end // 20) * 20, steps + 1, 20)
-    pattern = "|".join(f"step {step}/" for step in logged)
-    if not life.until(pattern):
-      break
-    time.sleep(suite.random.uniform(0, 0.3))
-    life.end(suite.random.choice((signal.SIGKILL, signal.SIGTERM)))
-    lives += 1
-    peaks.append(samples()[0][-1])
-  suite.world.finish(workdir, *flags)
-  yield {
-    "fault": f"{lives} interruptions",
-    "at": f"random moments of {steps} steps",
+    logged = range(end - end % 20 + 20, STEPS + 1, 20)
+    life.until(f"^step ({'|'.join(map(str, logged))})/")
+    time.sleep(trial.random.uniform(0, 0.3))
+    number = trial.random.choice((signal.SIGKILL, signal.SIGTERM))
+    if life.end(number) not in (0, -signal.SIGKILL):
+      wrong.append(life.said()[-300:])
+    memory, descriptors = samples()
+    peaks.append((memory[-1], descriptors[-1]))
+  at = f"steps {part * span} to {(part + 1) * span}"
+  if part == PARTS - 1:
+    trial.world.finish(workdir, *FLAGS)
+    whole = outcome(trial.world.workdir("soak-whole"))
+    wrong += filter(None, [difference(workdir, whole)])
+    at += ", then to the end"
+  return {
+    "fault": f"{count} kills and stops",
+    "at": at,
     "status": 0,
-    "result": difference(workdir, expected) or EQUAL,
-    "memory": [min(peaks, default=0), max(peaks, default=0)],
+    "result": "\n".join(wrong) or EQUAL,
+    # Least and most over the lives, each at its end.
+    "memory": [f([m for m, _ in peaks]) for f in (min, max)],
+    "descriptors": [f([n for _, n in peaks]) for f in (min, max)],
   }
 
 
-def _measure(life: Life):
+def _measure(life: Life) -> Callable[[], tuple[list[int], list[int]]]:
   """Watches a process; the result says (memory, open files), early and late."""
   found: list[tuple[float, int]] = []
 

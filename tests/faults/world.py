@@ -4,26 +4,24 @@ Faults inside the process come from the configuration, which is Python: the
 product has no hooks for its tests.
 """
 
-import faulthandler
 import io
 import json
-import multiprocessing
 import os
 import pathlib
 import re
-import runpy
 import signal
 import subprocess
 import sys
 import threading
 import time
+from typing import NoReturn
 
 import jax
 import numpy as np
 import simplejpeg
 import tensorflow_datasets as tfds
 
-PATIENCE = 600  # seconds; a machine may be slow
+PATIENCE = 300  # seconds; a machine may be slow
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TOTAL_STEPS = 24
 TIMINGS = ("seconds", "images_per_second", "data_wait_fraction")
@@ -52,20 +50,35 @@ def get_config(fault=""):
   config.log_every_steps = 1
   config.eval_every_epochs = 2  # 12 steps
   config.checkpoint_every_steps = 4
+  config.stall_minutes = 1.0  # a hang shows where
   if fault:
     arrange(**{name: float(x) for name, x in
                (item.split("=") for item in fault.split(","))})
   return config
 
 
-def arrange(slow=0.0, block=0.0):
-  """`slow` seconds more an image; after `block` images no more come."""
-  from alexnet_jax import datasets, input_pipeline
+def arrange(slow=0.0, block=0.0, explode=0.0):
+  """`slow` seconds more an image; after `block` training images no more come;
+  a learning rate of `explode`."""
+  import numpy as np
 
+  from alexnet_jax import datasets, input_pipeline, optimizer
+
+  if explode:
+    rates = optimizer.Rates(*[np.float32(explode)] * 4)
+    optimizer.Plateau.rates = lambda self, epoch: rates
+
+  training = threading.Event()
+
+  def train_batches(*arguments, original=input_pipeline.train_batches, **more):
+    training.set()
+    return original(*arguments, **more)
+
+  input_pipeline.train_batches = train_batches
   for module, name in (datasets, "decode"), (input_pipeline, "decode_into"):
     def decode(*arguments, original=getattr(module, name), count=[0]):
       time.sleep(slow)
-      count[0] += 1
+      count[0] += training.is_set()
       if block and count[0] > block:
         threading.Event().wait()
       return original(*arguments)
@@ -129,7 +142,8 @@ class World:
       )
     )
     self.compiled = str(self.folder / "compiled")
-    self._lives = 0
+    self.temporary = self.folder / "temporary"
+    self.temporary.mkdir(exist_ok=True)
 
   def write_data(
     self, name: str, train: list[bytes], validation: list[bytes]
@@ -150,9 +164,10 @@ class World:
     fault: str = "",
     compile_anew: bool = False,
     cache: str = "cache",
-    forked: bool = True,
+    module: str = "main",
+    config: pathlib.Path | None = None,
   ) -> "Life":
-    """Starts the real training command on `workdir`.
+    """Starts the real command, to train in `workdir`.
 
     Args:
       workdir: of the run.
@@ -160,22 +175,27 @@ class World:
       fault: what the configuration arranges.
       compile_anew: without the compilation cache.
       cache: folder below this world's for statistics.
-      forked: as a fork of a process that has imported everything, which saves
-        seconds; else as a process of its own from the first byte on.
+      module: another command of the package; it gets `arguments` alone.
+      config: another configuration than this world's.
     """
-    config = f"{self.config}:{fault}" if fault else str(self.config)
-    arguments = (f"--config={config}", f"--workdir={workdir}", *arguments)
+    config = config or self.config
+    if module == "main":
+      given = f"--config={config}:{fault}" if fault else f"--config={config}"
+      arguments = (given, f"--workdir={workdir}", *arguments)
     environment = {
       "HOME": str(self.folder / "home"),
+      "TMPDIR": str(self.temporary),
       "XDG_CACHE_HOME": str(self.folder / cache),
       "JAX_COMPILATION_CACHE_DIR": "" if compile_anew else self.compiled,
       "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
       "JAX_PLATFORMS": "cpu",
       "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # compiles in a third of the time
+      "PYTHONDONTWRITEBYTECODE": "1",
+      "PYTHONFAULTHANDLER": "1",
+      "PYTHONUNBUFFERED": "1",
     }
-    self._lives += 1
     return Life(
-      arguments, environment, str(self.folder / f"fifo{self._lives}"), forked
+      [sys.executable, "-m", f"alexnet_jax.{module}", *arguments], environment
     )
 
   def finish(self, workdir: str, *arguments: str) -> "Life":
@@ -186,61 +206,35 @@ class World:
     return life
 
 
-def live(arguments: tuple, environment: dict, output: str) -> None:
-  """What a forked process does: the command, as `python -m` would run it."""
-  descriptor = os.open(output, os.O_WRONLY)
-  os.dup2(descriptor, 1)
-  os.dup2(descriptor, 2)
-  sys.stdout.reconfigure(line_buffering=True)
-  faulthandler.enable(sys.stderr)
-  os.environ.update(environment)
-  os.chdir(ROOT)
-  # JAX was imported before, and read another environment then.
-  jax.config.update("jax_platforms", "cpu")
-  jax.config.update("jax_disable_most_optimizations", True)
-  cache = environment["JAX_COMPILATION_CACHE_DIR"]
-  jax.config.update("jax_compilation_cache_dir", cache or None)
-  jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-  sys.argv = ["alexnet_jax/main.py", *arguments]
-  runpy.run_module("alexnet_jax.main", run_name="__main__", alter_sys=True)
-
-
-_FORKS = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload(["alexnet_jax.train", "world"])
+LIVING: set["Life"] = set()
 
 
 class Life:
-  """One process of the training command, and what it says."""
+  """One process of a command, and what it says."""
 
-  def __init__(
-    self, arguments: tuple, environment: dict, output: str, forked: bool
-  ):
-    os.mkfifo(output)
-    self._output = output
+  def __init__(self, command: list[str], environment: dict[str, str]):
+    # Not a fork of this process: that has threads, of JAX and of its own.
+    self._process = subprocess.Popen(
+      command,
+      env=os.environ | environment,
+      cwd=ROOT,
+      stdin=subprocess.DEVNULL,
+      stdout=subprocess.PIPE,
+      stderr=subprocess.STDOUT,
+      text=True,
+      errors="replace",
+    )
+    LIVING.add(self)
+    self.pid = self._process.pid
+    self.status: int | None = None
     self._lines: list[str] = []
     self._news = threading.Condition()
     self._ended = False
     self._reader = threading.Thread(target=self._read, daemon=True)
     self._reader.start()
-    if forked:
-      self.process = _FORKS.Process(
-        target=live, args=(arguments, environment, output)
-      )
-      self.process.start()
-    else:
-      with open(output, "w") as file:
-        self.process = subprocess.Popen(
-          [sys.executable, "-m", "alexnet_jax.main", *arguments],
-          env=dict(os.environ, **environment, PYTHONFAULTHANDLER="1"),
-          cwd=ROOT,
-          stdout=file,
-          stderr=subprocess.STDOUT,
-        )
-    self.pid = self.process.pid
-    self.status: int | None = None
 
   def _read(self) -> None:
-    with open(self._output) as file:
+    with self._process.stdout as file:
       for line in file:
         with self._news:
           self._lines.append(line)
@@ -259,45 +253,58 @@ class Life:
     with self._news:
       return "".join(self._lines)
 
-  def until(self, pattern: str) -> bool:
-    """Waits for a line that matches; False if the process ended before."""
+  def until(self, pattern: str, count: int = 1) -> bool:
+    """Waits for `count` lines that match; False if the process ended before."""
     deadline = time.monotonic() + PATIENCE
     seen = 0
     with self._news:
       while True:
         for line in self._lines[seen:]:
-          if re.search(pattern, line):
+          count -= bool(re.search(pattern, line))
+          if not count:
             return True
         seen = len(self._lines)
         if self._ended:
           return False
         if not self._news.wait(deadline - time.monotonic()):
-          raise TimeoutError(f"no {pattern!r} in:\n{''.join(self._lines)}")
+          self._give_up(f"no {pattern!r}")
 
-  def until_file(self, folder: str, pattern: str) -> bool:
-    """Waits until a file of this name exists; looks 200 times a second."""
+  def until_silent(self, seconds: float) -> None:
+    """Waits until nothing was said for so long, or the process has ended."""
+    with self._news:
+      while not self._ended and self._news.wait(seconds):
+        pass
+
+  def until_new_file(self, folder: str) -> bool:
+    """Waits until something appears; looks 200 times a second."""
+
+    def names() -> set[str]:
+      return set(os.listdir(folder)) if os.path.isdir(folder) else set()
+
+    before = names()
     while not self._ended:
-      if next(pathlib.Path(folder).glob(pattern), None):
+      if names() - before:
         return True
       time.sleep(0.005)
     return False
 
   def end(self, number: int = 0) -> int:
     """Sends a signal, if any, and waits for the end; the exit status."""
-    if number:
+    if number and self._process.poll() is None:
       os.kill(self.pid, number)
-    self._reader.join(PATIENCE)
-    if self._reader.is_alive():
-      os.kill(self.pid, signal.SIGABRT)  # shows where it was
-      self._reader.join()
-      raise TimeoutError(self.said())
-    if isinstance(self.process, subprocess.Popen):
-      self.status = self.process.wait()
-    else:
-      self.process.join()
-      self.status = self.process.exitcode
-    os.unlink(self._output)
+    try:
+      self.status = self._process.wait(PATIENCE)
+    except subprocess.TimeoutExpired:
+      self._give_up("no end")
+    LIVING.discard(self)
+    self._reader.join()
     return self.status
+
+  def _give_up(self, why: str) -> NoReturn:
+    """Lets the process show where it is, by Python's fault handler."""
+    self._process.send_signal(signal.SIGABRT)
+    self._process.wait()
+    raise TimeoutError(f"{why} within {PATIENCE} s: {''.join(self._lines)}")
 
 
 def outcome(workdir: str) -> tuple[dict[str, bytes], list[dict]]:
