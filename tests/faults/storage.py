@@ -179,10 +179,13 @@ def damaged_checkpoints(suite: Suite, long: bool) -> Iterator[Case]:
   """A byte flipped, or half lost, in each file of the newest checkpoint."""
   if not long:
     return  # tests/checkpoint_test.py does so without a process for each
-  start = suite.world.workdir("damaged")
-  newest = pathlib.Path(start, "checkpoints", "16")
-  if not newest.is_dir():
-    suite.world.finish(start, "--config.total_steps=16")
+  start = pathlib.Path(suite.world.workdir("damaged"))
+  if not start.is_dir():
+    life = suite.world.start(str(start), fault="slow=0.005")
+    life.until("^step 17/")
+    life.end(signal.SIGTERM)
+  steps = (int(path.name) for path in (start / "checkpoints").iterdir())
+  newest = start / "checkpoints" / str(max(steps))
   # By number: data files are called by digests, which may change.
   for number, path in enumerate(sorted(newest.rglob("*"))):
     for how in ("flip", "cut"):
@@ -203,7 +206,7 @@ def _damaged(trial: Trial, path: pathlib.Path, how: str) -> Row:
     content = content[: len(content) // 2]
   target.write_bytes(content)
   life = trial.world.finish(workdir)
-  file = path.relative_to(pathlib.Path(start, "checkpoints", "16"))
+  file = pathlib.Path(*path.relative_to(start).parts[2:])
   where = f"{file.parent}/..." if len(file.name) > 30 else str(file)
   row = trial.row(f"checkpoint: {how}", where, life, workdir)
   return {**row, "noticed": "set aside" in life.said()}
