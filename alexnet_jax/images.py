@@ -159,6 +159,22 @@ def rescale(image: np.ndarray, size: int = 256) -> np.ndarray:
   return _crop_center(image, size)
 
 
+def warp(image: np.ndarray, size: int = 256) -> np.ndarray:
+  """Makes uint8[size,size,3] of uint8[H,W,3]: all of it, each axis to itself.
+
+  Not the paper's: what others did instead of `rescale`, and what that may be
+  compared with. INTER_AREA if either axis is reduced, else INTER_CUBIC.
+  """
+  if image.shape[:2] == (size, size):
+    return image
+  reduced = max(image.shape[:2]) > size
+  return cv2.resize(
+    image,
+    (size, size),
+    interpolation=cv2.INTER_AREA if reduced else cv2.INTER_CUBIC,
+  )
+
+
 def _crop_center(image: np.ndarray, size: int) -> np.ndarray:
   top, left = (max(n - size, 0) // 2 for n in image.shape[:2])
   return image[top : top + size, left : left + size]

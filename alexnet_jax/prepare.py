@@ -46,6 +46,12 @@ _SUBSAMPLING = flags.DEFINE_enum(
   "subsampling", "444", ["444", "422", "420"], "of the JPEGs' colours"
 )
 _SIZE = flags.DEFINE_integer("size", 256, "side of the images", 8, 4096)
+_RESCALE = flags.DEFINE_enum(
+  "rescale",
+  "crop",
+  ["crop", "warp"],
+  "the centre, as the paper; or all of it",
+)
 _HOLDOUT = flags.DEFINE_float(
   "holdout", 0.0, "share of each class to validate on, if a folder has none"
 )
@@ -206,8 +212,8 @@ def _write_metadata(
     split_infos=splits,
     version=VERSION,
     check_data=False,
-    description=f"{found.name}, prepared by alexnet_jax: short side {side},"
-    " centre crop.",
+    description=f"{found.name}, prepared by alexnet_jax: {side} pixels a side,"
+    f" rescale={encoding.rescale}.",
     supervised_keys=("image", "label"),
   )
   train = datasets.Moments(side)
@@ -321,7 +327,9 @@ def main() -> int | None:
     found,
     data_dir,
     name,
-    encoding=shards.Encoding(_SIZE.value, _QUALITY.value, _SUBSAMPLING.value),
+    encoding=shards.Encoding(
+      _SIZE.value, _QUALITY.value, _SUBSAMPLING.value, _RESCALE.value
+    ),
     limit=_LIMIT.value,
     shard_size=_SHARD_SIZE.value,
   )

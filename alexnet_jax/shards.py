@@ -41,11 +41,18 @@ class Split(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Encoding:
-  """What is made of each image."""
+  """What is made of each image.
+
+  Attributes:
+    size: side of the result, in pixels.
+    quality, subsampling: of the JPEG.
+    rescale: `crop`, as the paper, or `warp`, see `images`.
+  """
 
   size: int = 256
   quality: int = 95
   subsampling: str = "444"
+  rescale: str = "crop"
 
 
 @dataclasses.dataclass
@@ -245,8 +252,9 @@ def convert(
     except images.UndecodableImage as error:
       result.skipped.append((name, str(error)))
       continue
+    rescale = {"crop": images.rescale, "warp": images.warp}[encoding.rescale]
     encoded = simplejpeg.encode_jpeg(
-      np.ascontiguousarray(images.rescale(image, encoding.size)),
+      np.ascontiguousarray(rescale(image, encoding.size)),
       encoding.quality,
       colorsubsampling=encoding.subsampling,
     )

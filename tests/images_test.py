@@ -207,6 +207,13 @@ def test_reducing_by_a_fraction_weighs_areas():
   assert np.abs(images.rescale(picture, 256) - expected).max() <= 0.51
 
 
+def test_warping_keeps_all_of_the_picture():
+  picture = np.random.default_rng(3).integers(0, 256, (96, 150, 3), np.uint8)
+  rows = np.einsum("ih,hwc->iwc", areas(96, 64), picture.astype(float))
+  expected = np.einsum("jw,iwc->ijc", areas(150, 64), rows)
+  assert np.abs(images.warp(picture, 64) - expected).max() <= 0.51
+
+
 def cubic(distance):
   """Keys' kernel with a = -.75, which is OpenCV's."""
   a, x = -0.75, abs(distance)

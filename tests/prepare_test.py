@@ -74,6 +74,27 @@ def test_pixels_are_those_of_an_independent_path(tmp_path):
   assert np.abs(stored - halved).max() < 12
 
 
+def test_warped_images_have_both_edges_of_the_original(tmp_path):
+  picture = np.zeros((256, 1024, 3), np.uint8)
+  picture[:, :100], picture[:, 512:] = 200, 100
+  for split in ("train", "val"):
+    folder = tmp_path / "in" / split / "a"
+    folder.mkdir(parents=True)
+    Image.fromarray(picture).save(folder / "x.png")
+  found = {}
+  for how in ("crop", "warp"):
+    encoding = shards.Encoding(rescale=how)
+    folder = make(f"folder:{tmp_path / 'in'}", tmp_path, how, encoding=encoding)
+    encoded, _ = datasets.open_directory(folder, "train")[0]
+    found[how] = np.asarray(Image.open(io.BytesIO(encoded))).mean((0, 2))
+    assert manifest(folder)["plan"]["rescale"] == how
+  columns = {"crop": [0] * 128 + [100] * 128}
+  # A quarter of the columns: 25 of the bright ones, then 103 black.
+  columns["warp"] = [200] * 25 + [0] * 103 + [100] * 128
+  for how in columns:
+    assert np.abs(found[how] - columns[how]).mean() < 3, how
+
+
 def test_quality_and_subsampling_are_flags_that_count(tmp_path):
   source = f"folder:{write_folder(tmp_path / 'in')}"
   sizes = {}
