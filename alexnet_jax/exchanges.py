@@ -19,6 +19,7 @@ from alexnet_jax.sharding import MODEL
 # Pixels of the figure: a column a layer, a row a tower, bars below.
 COLUMN, ROW, BAR = 92, 60, 90
 BOX = 58, 28
+UNITS = (("MB", 1e6), ("kB", 1e3), ("bytes", 1))
 
 
 def section(recipe: Recipe, mesh: Mesh) -> Html:
@@ -68,6 +69,8 @@ def figure(found: Audit, network: Network) -> Html:
   for item in found.collectives:
     if item.program == "train" and MODEL in item.axes:
       sent[item.layer, item.phase] += item.bytes
+  most = max(sent.values())
+  unit, scale = next(x for x in UNITS if x[1] <= most)
   declared = {(item.layer, item.phase) for item in found.declared["train"]}
   layers = [shape.name for shape in shapes(network)]
   # What could be attributed to no layer stands behind the last one.
@@ -93,7 +96,7 @@ def figure(found: Audit, network: Network) -> Html:
           parts.append(_line(start, (x - BOX[0] // 2, y), kind))
       parts.append(_box(x, y, layer))
     for place, (phase, size, fine) in enumerate(crossings):
-      height = max(BAR * size / max(sent.values()), 1)
+      height = max(BAR * size / most, 1)
       left = x - 38 + 40 * place
       kind = phase if fine else "undeclared"
       parts.append(
@@ -102,7 +105,9 @@ def figure(found: Audit, network: Network) -> Html:
           height=f"{height:.1f}", class_=kind,
         )
       )  # fmt: skip
-      parts.append(_text(left + 18, top + 14 + BAR - height, _megabytes(size)))
+      parts.append(
+        _text(left + 18, top + 14 + BAR - height, f"{size / scale:.3g}")
+      )
     if crossings:
       parts.append(_text(x, top + BAR + 36, layer))
   width, height = COLUMN * len(layers), top + BAR + 44
@@ -112,7 +117,8 @@ def figure(found: Audit, network: Network) -> Html:
   )  # fmt: skip
   images = found.batch_size // found.mesh[sharding.DATA]
   text = (
-    f"Between towers, MB on a device for a training step of {images} images:"
+    f"Between towers, {unit} on a device for a training step of {images}"
+    " images:"
   )
   legend = element(
     "p",
@@ -144,7 +150,3 @@ def _box(x: int, y: int, name: str) -> Html:
 
 def _text(x: float, y: float, text: str) -> Html:
   return element("text", text, x=f"{x:.1f}", y=f"{y:.1f}")
-
-
-def _megabytes(size: int) -> str:
-  return f"{size / 1e6:.3g}"
