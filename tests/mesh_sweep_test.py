@@ -2,12 +2,16 @@
 
 import csv
 import io
+import json
+import pathlib
 
 import pytest
 
 from alexnet_jax import config as configs
 from alexnet_jax.command import UserError
 from experiments import mesh_sweep
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 
 def measured(data, model, batch_size, speed):
@@ -99,6 +103,20 @@ def test_the_default_has_twelve_meshes_up_to_256_chips():
       for side in sides.split("x"):
         devices *= int(side)
       assert devices == point.devices
+
+
+def test_the_page_says_what_was_measured_and_estimated():
+  results = ROOT / "experiments" / "results"
+  rows = json.loads((results / "mesh_sweep.json").read_text())["result"]
+  points = rows["points"]
+  text = (ROOT / "docs" / "meshes.md").read_text()
+  for table in mesh_sweep.to_markdown(points).split("\n\n"):
+    assert table in text
+  assert (results / "mesh_sweep.csv").read_text() == mesh_sweep.to_csv(points)
+  assert {p["findings"] == [] for p in points} == {True}
+  assert len({(p["place"], p["data"], p["model"]) for p in points}) >= 12
+  for point in points:
+    assert ("measured" in point) == (point["place"] == "here")
 
 
 def test_a_point_on_this_machine_is_measured():
