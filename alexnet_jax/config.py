@@ -9,6 +9,7 @@ import ast
 import difflib
 import fnmatch
 import inspect
+import itertools
 import pathlib
 import runpy
 import sys
@@ -280,9 +281,7 @@ def _overrides(arguments: list[str]) -> Iterator[tuple[str, str | None]]:
 
   The value is None for `--config.KEY` alone and `--noconfig.KEY`.
   """
-  for argument, following in zip(
-    arguments, [*arguments[1:], "--"], strict=True
-  ):
+  for argument, following in itertools.pairwise([*arguments, "--"]):
     name, equals, value = argument.partition("=")
     name = name.lstrip("-") if name.startswith("-") else ""
     for prefix in ("config.", "noconfig."):

@@ -144,3 +144,9 @@ def test_a_key_that_something_reads_is_not_refused():
     unread = ("schedule.boundaries", "start_layers")
     if key not in unread and "conv6" not in key and "within_map" not in key:
       config_lib.check_read(config, key)
+
+
+def test_overrides_are_found_in_any_command_line():
+  words = ["--x=1", "--config.a=2", "--config.b", "3", "--config.c", "--y"]
+  assert list(config._overrides(words)) == [("a", "2"), ("b", "3"), ("c", None)]
+  assert list(config._overrides([])) == []  # a command without arguments
