@@ -148,5 +148,9 @@ def test_a_key_that_something_reads_is_not_refused():
 
 def test_overrides_are_found_in_any_command_line():
   words = ["--x=1", "--config.a=2", "--config.b", "3", "--config.c", "--y"]
-  assert list(config._overrides(words)) == [("a", "2"), ("b", "3"), ("c", None)]
-  assert list(config._overrides([])) == []  # a command without arguments
+  assert list(config_lib._overrides(words)) == [
+    ("a", "2"),
+    ("b", "3"),
+    ("c", None),
+  ]
+  assert list(config_lib._overrides([])) == []  # a command without arguments
