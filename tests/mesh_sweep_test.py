@@ -115,7 +115,8 @@ def test_the_page_says_what_was_measured_and_estimated():
   assert (results / "mesh_sweep.csv").read_text() == mesh_sweep.to_csv(points)
   assert {p["findings"] == [] for p in points} == {True}
   assert len({(p["place"], p["data"], p["model"]) for p in points}) >= 12
-  for point in points:
+  for point in points:  # only gradients and metrics cross "data"
+    assert "data_backward" not in point["totals"]["train"]
     assert ("measured" in point) == (point["place"] == "here")
 
 
