@@ -13,8 +13,6 @@ from collections.abc import Iterator
 
 from tensorboardX.crc32c import crc32c
 
-from alexnet_jax.datasets import permutation
-
 from .trial import EXPECTED, Case, Row, Suite, Trial
 from .world import Life, draw, outcome, snapshot
 
@@ -101,7 +99,7 @@ def _full_from_the_start(trial: Trial) -> Row:
 
 def _full_at_the_report(trial: Trial) -> Row:
   """A report that finds no room, over one that is there."""
-  whole = trial.world.workdir("whole")
+  whole = trial.whole
   page = trial.world.folder / "report.html"
   page.write_text("the one before")
   before = snapshot(whole)
@@ -179,7 +177,7 @@ def damaged_checkpoints(suite: Suite, long: bool) -> Iterator[Case]:
   """A byte flipped, or half lost, in each file of the newest checkpoint."""
   if not long:
     return  # tests/checkpoint_test.py does so without a process for each
-  start = pathlib.Path(suite.world.workdir("damaged"))
+  start = pathlib.Path(f"{suite.whole}-damaged")
   if not start.is_dir():
     life = suite.world.start(str(start), fault="slow=0.005")
     life.until("^step 17/")
@@ -196,7 +194,7 @@ def damaged_checkpoints(suite: Suite, long: bool) -> Iterator[Case]:
 
 def _damaged(trial: Trial, path: pathlib.Path, how: str) -> Row:
   workdir = trial.new_workdir()
-  start = trial.world.workdir("damaged")
+  start = f"{trial.whole}-damaged"
   shutil.copytree(start, workdir)
   target = pathlib.Path(workdir, path.relative_to(start))
   content = bytearray(target.read_bytes())
@@ -238,7 +236,6 @@ def data_faults(suite: Suite, long: bool) -> Iterator[Case]:
   for allowed in (0, 1):
     name = f"undecodable images, {allowed} allowed"
     yield name, functools.partial(_undecodable, allowed=allowed)
-  yield "undecodable, resumed", _undecodable_resumed
 
 
 def _spoiled(trial: Trial, what: str, how: tuple) -> Row:
@@ -296,28 +293,4 @@ def _undecodable(trial: Trial, allowed: int) -> Row:
     "at": f"an undecodable image in each split, {allowed} allowed",
     "status": life.status,
     "result": result,
-  }
-
-
-def _undecodable_resumed(trial: Trial) -> Row:
-  """What one run may leave out it may not leave out after each resume."""
-  train = draw(96, 0)
-  order = permutation(96, 5, 0)  # of the first epoch with seed 5
-  for place in (10, 90):  # the first batch, the last
-    train[int(order[place])] = b"no image"
-  data = trial.world.write_data(f"data-{trial.name}", train, draw(32, 1))
-  flags = f"--config.data_dir={data}", "--config.max_undecodable=1"
-  flags += ("--config.seed=5",)
-  workdir = trial.new_workdir()
-  life = trial.world.start(workdir, *flags, "--config.total_steps=2")
-  life.end()
-  first = life.status
-  life = trial.world.start(workdir, *flags)
-  life.end()
-  fine = (first, life.status) == (0, 2) and "2 such images" in life.said()
-  return {
-    "fault": "data",
-    "at": "an undecodable image in each of two lives, 1 allowed",
-    "status": life.status,
-    "result": EXPECTED if fine else f"{first}: {life.said()[-600:]}",
   }

@@ -8,6 +8,8 @@ from collections.abc import Callable
 import tensorflow_datasets as tfds
 from absl import logging
 
+from alexnet_jax import provenance
+
 from .world import Life, World, difference, outcome
 
 Row = dict[str, object]
@@ -17,13 +19,19 @@ EQUAL, EXPECTED = "equal", "as expected"
 
 
 class Suite:
-  """A world, and the outcome of a run in it that nothing happens to."""
+  """A world, and the outcome of a run in it that nothing happens to.
+
+  Attributes:
+    whole: the workdir of that run.
+  """
 
   def __init__(self, folder: str):
     logging.set_verbosity(logging.ERROR)
     tfds.disable_progress_bar()
     self.world = World(folder)
-    whole = self.world.workdir("whole")
+    # Another commit may round otherwise.
+    commit = provenance.git_commit()[:7]
+    whole = self.whole = self.world.workdir(f"whole-{commit}")
     self.world.finish(whole)
     self.expected = outcome(whole)
 
@@ -33,12 +41,14 @@ class Trial:
 
   Attributes:
     world: of the suite.
+    whole: workdir of the run that nothing happens to.
     random: seeded by the case's name.
     name: of the case, as a file may be called.
   """
 
   def __init__(self, suite: Suite, name: str):
     self.world = suite.world
+    self.whole = suite.whole
     self.random = random.Random(name)
     self.name = re.sub(r"\W+", "-", name)
     self._expected = suite.expected
