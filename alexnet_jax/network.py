@@ -251,7 +251,11 @@ def _pooled(side: int, network: Network) -> int:
 def _check_layer(name: str, layer: Layer, x: tuple[int, ...]) -> None:
   """Raises UserError unless `layer` can read `x`, maps or units."""
   problem = ""
-  if len(layer.padding) != 2 or not all(
+  least = {"size": 0, "stride": 1, "groups": 1}
+  small = [key for key in least if getattr(layer, key) < least[key]]
+  if small:
+    problem = f"{small[0]} is less than {least[small[0]]}"
+  elif len(layer.padding) != 2 or not all(
     isinstance(p, int) and p >= 0 for p in layer.padding
   ):
     problem = f"padding={layer.padding} is not two whole numbers from 0 up"

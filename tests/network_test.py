@@ -72,6 +72,8 @@ def test_an_exchange_that_cannot_be_is_refused():
     ({"fc6": Layer(8, stride=2)}, "network.fc6.*belong to a convolution"),
     ({"fc7": Layer(8, local=True)}, "network.fc7.*needs a kernel"),
     ({"fc7": Layer(8, size=3)}, "network.fc7.*before it has units"),
+    ({"conv2": Layer(8, size=-1)}, "network.conv2.*size is less than 0"),
+    ({"conv2": Layer(8, size=3, stride=0)}, "network.conv2.*stride is less"),
     ({"conv4": Layer(192, size=3, groups=5)}, "network.conv4.*groups=5"),
     (
       {"conv4": Layer(192, size=3, groups=2, local=True)},
