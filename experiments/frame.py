@@ -143,8 +143,7 @@ class Experiment(NamedTuple):
     quick_runs: names of the runs that --quick carries out; none: all.
     seeds: runs of each in full.
     enough: says of a run as it stands whether it may end before its time.
-    trial: overrides with which all runs are tried first, with seed 0; none: all
-      are carried out.
+    trial: overrides to try all runs with first, seed 0; none: no trial.
     choose: names of the runs that go on after the trial.
   """
 
@@ -164,7 +163,7 @@ class Experiment(NamedTuple):
   choose: Callable[[Outcomes], Sequence[str]] = list
 
 
-# A few seconds of the embedded data: proves that it runs, not that it is so.
+# Seconds of the embedded data: proves that it runs, not that it is so.
 QUICK = {
   "dataset": "patterns/10",
   "data_dir": "",
@@ -250,6 +249,11 @@ def carry_out(
   Raises:
     AssertionError: a quick result is not what must hold.
   """
+  with _compiled_fast() if quick else contextlib.nullcontext():
+    return _carry_out(experiment, output, quick, seeds, extra, only, record)
+
+
+def _carry_out(experiment, output, quick, seeds, extra, only, record):
   extra = dict(extra or {})
   options = {"quick": quick, "seeds": seeds, "extra": extra, "only": only}
   wanted = experiment.quick_runs if quick else ()
@@ -285,6 +289,17 @@ def carry_out(
   return found
 
 
+@contextlib.contextmanager
+def _compiled_fast():
+  """Leaves out XLA's optimisations, which take longer than a few steps do."""
+  before = jax.config.read("jax_disable_most_optimizations")
+  jax.config.update("jax_disable_most_optimizations", True)
+  try:
+    yield
+  finally:
+    jax.config.update("jax_disable_most_optimizations", before)
+
+
 def _train(
   experiment: Experiment,
   run: Run,
@@ -304,8 +319,9 @@ def _train(
   def enough() -> bool:
     return experiment.enough(outcome())
 
+  pathlib.Path(output).mkdir(parents=True, exist_ok=True)
   with (
-    open(pathlib.Path(_made(output), "log.txt"), "a") as log,
+    open(pathlib.Path(output, "log.txt"), "a") as log,
     contextlib.redirect_stdout(log),
   ):
     if not (enough() or train_and_evaluate(config, workdir, enough)):
@@ -343,11 +359,6 @@ def _command(name, quick, seeds, extra, only) -> str:
   told = extra | ({"data_dir": "DIR"} if "data_dir" in extra else {})
   pairs = ",".join(f"{key}={value}" for key, value in told.items())
   return " ".join(words + [f"--set={pairs}"] * bool(told))
-
-
-def _made(folder: str) -> str:
-  pathlib.Path(folder).mkdir(parents=True, exist_ok=True)
-  return folder
 
 
 def _write(experiment, outcomes, record, output) -> None:

@@ -57,8 +57,8 @@ EXPERIMENT = Experiment(
   quick={
     "image_size": 32,
     "network.crop_size": 24,
-    "network.width": 1.0,
-    "total_steps": 30,
+    "network.width": 1 / 4,
+    "mesh.data": 1,
   },
 )
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 
+import jax
 import numpy as np
 import pytest
 
@@ -131,7 +132,21 @@ def test_what_dropout_costs():
   assert dropout.iterations_ratio(never) is None
 
 
-@pytest.mark.long
+@pytest.fixture(scope="module", autouse=True)
+def one_cache(tmp_path_factory):
+  """Many runs are of the same programs: each is compiled once."""
+  settings = {
+    "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
+    "jax_persistent_cache_min_compile_time_secs": 0.2,
+  }
+  before = {name: jax.config.read(name) for name in settings}
+  for name, value in settings.items():
+    jax.config.update(name, value)
+  yield
+  for name, value in before.items():
+    jax.config.update(name, value)
+
+
 @pytest.mark.parametrize("name", sorted(EXPERIMENTS))
 def test_it_runs_quickly_and_its_check_holds(name, tmp_path):
   began = time.process_time()
@@ -197,6 +212,7 @@ def test_the_notebook_runs(tmp_path):
     env=os.environ
     | {
       "MPLBACKEND": "Agg",
+      "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # they outlast three steps
       "STEPS": "3",
       "SEARCH": "64",
       "WORKDIR": str(tmp_path / "run"),
