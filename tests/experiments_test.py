@@ -11,6 +11,7 @@ import time
 import jax
 import numpy as np
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 
 from alexnet_jax import claims
 from experiments import dropout, frame, plateau, readme, relu_tanh
@@ -142,9 +143,11 @@ def one_cache(tmp_path_factory):
   before = {name: getattr(jax.config, name) for name in settings}
   for name, value in settings.items():
     jax.config.update(name, value)
+  compilation_cache.reset_cache()  # earlier tests made JAX decide against one
   yield
   for name, value in before.items():
     jax.config.update(name, value)
+  compilation_cache.reset_cache()
 
 
 @pytest.mark.parametrize("name", sorted(EXPERIMENTS))
