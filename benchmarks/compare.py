@@ -141,6 +141,32 @@ def ratios(rows):
   return found
 
 
+def table(result):
+  """The result as Markdown; what each contender takes over what ours takes."""
+  found = result["result"]
+  over = {(r["work"], r["batch_size"], r["over"]): r for r in found["ratios"]}
+  lines = [
+    "| | images/s | ms: min, median, max | ratio of medians | of minima |",
+    "|---|--:|--:|--:|--:|",
+  ]
+  for row in found["rows"]:
+    key = row["work"], row["batch_size"]
+    ours = next(
+      r
+      for r in found["rows"]
+      if (r["work"], r["batch_size"]) == key and r["name"] == OURS
+    )
+    ratio = over.get((*key, row["name"]), {"ratio": 1.0})["ratio"]
+    ms = row["ms"]
+    lines.append(
+      f"| {row['work']} {row['batch_size']} {row['name']}"
+      f" | {row['images_per_second']:.1f}"
+      f" | {ms['min']:.0f}, {ms['median']:.0f}, {ms['max']:.0f}"
+      f" | {ratio:.2f} | {ms['min'] / ours['ms']['min']:.2f} |"
+    )
+  return "\n".join(lines)
+
+
 def plot(rows, path):
   """Images/s of each contender over the batch size."""
   import matplotlib
