@@ -1,8 +1,8 @@
 """Times the training step and inference, alone and behind the real input.
 
 The yardstick is a large product of float32 matrices on all cores, or on each
-accelerator at the same time: nothing on the machine computes much faster. Rounds alternate, so that
-what else the machine does troubles all rows alike.
+accelerator at the same time: nothing on the machine computes much faster.
+Rounds alternate, so that what else the machine does troubles all rows alike.
 """
 
 import itertools

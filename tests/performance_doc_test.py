@@ -3,13 +3,25 @@
 import json
 import pathlib
 
-from benchmarks import kernels
+import pytest
+
+from benchmarks import compare, kernels
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 
-def test_the_table_of_layers_is_the_measured_one():
-  result = json.loads((ROOT / "experiments/results/kernels.json").read_text())
+@pytest.mark.parametrize("name", ["kernels", "compare", "step", "end_to_end"])
+def test_the_page_says_what_was_measured(name):
+  written = json.loads((ROOT / f"experiments/results/{name}.json").read_text())
   text = (ROOT / "docs/performance.md").read_text()
-  assert kernels.table(result) in text
-  assert result["commit"] in text and result["command"] in text
+  assert written["commit"] in text and written["command"] in text
+  match name:
+    case "kernels":
+      assert kernels.table(written) in text
+    case "compare":
+      assert compare.table(written) in text
+    case "step":
+      for share in written["result"]["share_of_peak"].values():
+        assert f"{share:.0%}" in text
+    case "end_to_end":
+      assert f"{written['result']['share_of_step']:.1%} of the step" in text
