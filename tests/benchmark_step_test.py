@@ -59,11 +59,12 @@ def test_a_row_is_the_median():
 def test_the_step_is_timed():
   mesh = sharding.make_mesh(1, 2)
   rows, details = benchmark_step.benchmark_step(
-    Recipe(SMALL, batch_size=2, image_size=226), mesh, rounds=1, matrix=64
+    Recipe(SMALL, batch_size=2, image_size=226), mesh, rounds=9, matrix=64
   )
   by_name = {row["name"]: row for row in rows}
   assert list(by_name) == ["train", "inference", "matmul_peak"]
-  assert by_name["train"]["ms"]["median"] > by_name["inference"]["ms"]["median"]
+  # The least of the rounds: one alone may have been disturbed.
+  assert by_name["train"]["ms"]["min"] > by_name["inference"]["ms"]["min"]
   for name, flops in [
     ("train", 2 * benchmark_step.training_flops(SMALL)),
     ("matmul_peak", 2 * 64**3),  # one product for all cores of a CPU
