@@ -36,7 +36,8 @@ def _configurations(trial: Trial, kind: str, count: int = 10) -> Row:
   world = trial.world
   keys, good = _keys(), world.config.read_text()
   watched = [ROOT / name for name in ("alexnet_jax", "configs", "tests")]
-  own = [world.folder / name for name in ("data", "home", "temporary")]
+  # Not all of data: a set that the package draws belongs there.
+  own = [world.folder / name for name in ("data/faulty", "home", "temporary")]
   before = snapshot(*watched, *own)
 
   def attempt(number: int, what: str) -> tuple[int, str]:
