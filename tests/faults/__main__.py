@@ -97,7 +97,7 @@ def write_report(path: str, rows: list[Row], num_cases: int) -> None:
     "hardware": provenance.hardware(),
     "versions": provenance.versions(),
     "seed": "the name of each case",
-    "command": " ".join(["python -m tests.faults", *sys.argv[1:]]),
+    "command": " ".join(["python -m tests.faults", *_chosen(sys.argv[1:])]),
     "commit": ", ".join(sorted({str(row["commit"]) for row in rows})),
     "result": {
       "cases": num_cases,
@@ -108,6 +108,11 @@ def write_report(path: str, rows: list[Row], num_cases: int) -> None:
     },
   }
   write_whole(path, json.dumps(report, indent=1) + "\n")
+
+
+def _chosen(arguments: list[str]) -> list[str]:
+  """Those that say what is tried, and not where it is written."""
+  return [x for x in arguments if not x.startswith(("--folder", "--json"))]
 
 
 def _bad(rows: list[Row]) -> list[Row]:
