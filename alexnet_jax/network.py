@@ -144,8 +144,15 @@ def from_dict(values: Mapping[str, Any], num_classes: int) -> Network:
   A layer with no features is no layer.
 
   Raises:
-    UserError: a layer names a step that does not exist.
+    UserError: a layer names a step that does not exist, or there is a key
+      that means nothing.
   """
+  known = {field.name for field in dataclasses.fields(Network)}
+  if unknown := sorted(values.keys() - known):
+    raise UserError(
+      f"network.{unknown[0]} means nothing; the keys of network are those of"
+      " configs/paper.py."
+    )
   fields: dict[str, Any] = {"num_classes": num_classes}
   for name, value in values.items():
     if isinstance(value, Mapping):

@@ -90,3 +90,8 @@ def test_an_unknown_step_is_refused_by_name():
   values = {"conv1": {"features": 8, "size": 3, "then": ["relu", "norm"]}}
   with pytest.raises(UserError, match=r"network\.conv1\.then names 'norm'"):
     from_dict(values, num_classes=10)
+
+
+def test_an_unknown_key_is_refused_by_name():
+  with pytest.raises(UserError, match=r"network\.crop_op_size means nothing"):
+    from_dict({"crop_op_size": 64}, num_classes=10)
