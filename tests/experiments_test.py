@@ -198,7 +198,6 @@ def test_the_page_is_what_the_results_say():
   assert (ROOT / "experiments" / "README.md").read_text() == readme.text()
 
 
-@pytest.mark.long
 def test_the_notebook_runs(tmp_path):
   """All its cells, in order, in one process, a few steps only."""
   notebook = json.loads((ROOT / "experiments" / "colab.ipynb").read_text())
