@@ -176,6 +176,7 @@ QUICK = {
   "network.crop_size": 96,
   "network.width": 1 / 16,
   "batch_size": 32,
+  "mesh.data": 1,  # the same on any number of devices
   "total_steps": 24,
   "log_every_steps": 1,
   "diagnose_every_lines": 0,
