@@ -28,6 +28,7 @@ RESUMABLE = (
   "total_epochs",
   "total_steps",
   "mesh",
+  "network.exchange_dtype",
   "data_dir",
   "log_every_steps",
   "diagnose_every_lines",
@@ -231,7 +232,7 @@ def check_resume(saved: dict[str, Any], new: dict[str, Any]) -> None:
     f"{key} (was {before.get(key, 'absent')!r}, now"
     f" {after.get(key, 'absent')!r})"
     for key in sorted(before.keys() | after.keys())
-    if key.split(".")[0] not in RESUMABLE
+    if not any(f"{key}.".startswith(f"{free}.") for free in RESUMABLE)
     and before.get(key, "absent") != after.get(key, "absent")
   ]
   if changed:

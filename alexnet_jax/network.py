@@ -147,15 +147,11 @@ def from_dict(values: Mapping[str, Any], num_classes: int) -> Network:
     UserError: a layer names a step that does not exist, or there is a key
       that means nothing.
   """
-  known = {field.name for field in dataclasses.fields(Network)}
-  if unknown := sorted(values.keys() - known):
-    raise UserError(
-      f"network.{unknown[0]} means nothing; the keys of network are those of"
-      " configs/paper.py."
-    )
+  _check_keys("network", values, Network)
   fields: dict[str, Any] = {"num_classes": num_classes}
   for name, value in values.items():
     if isinstance(value, Mapping):
+      _check_keys(f"network.{name}", value, Layer)
       value = {key: _tuple(item) for key, item in value.items()}
       value = Layer(**value) if value["features"] else None
       for step in value.then if value else ():
@@ -166,6 +162,15 @@ def from_dict(values: Mapping[str, Any], num_classes: int) -> Network:
           )
     fields[name] = _tuple(value)
   return Network(**fields)
+
+
+def _check_keys(group: str, values: Mapping[str, Any], kind: type) -> None:
+  known = {field.name for field in dataclasses.fields(kind)}
+  if unknown := sorted(values.keys() - known):
+    raise UserError(
+      f"{group}.{unknown[0]} means nothing; the keys of {group} are those of"
+      " configs/paper.py."
+    )
 
 
 def _tuple(value: Any) -> Any:

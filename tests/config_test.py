@@ -22,6 +22,7 @@ def _config(**changes):
       "boundaries": (25, 51, 79),
       "mesh": {"data": 0, "model": 2},
       "splits": {"train": "train", "validation": "validation"},
+      "network": {"exchange_dtype": "float32", "exchanges": ("conv3",)},
     }
   )
   config.update_from_flattened_dict(changes)
@@ -44,6 +45,7 @@ def test_resume_may_change_length_place_and_cadence():
         "total_steps": 10,
         "mesh.data": 4,
         "mesh.model": 1,
+        "network.exchange_dtype": "float16",
         "data_dir": "elsewhere",
         "log_every_steps": 1,
         "eval_every_epochs": 5,
@@ -54,7 +56,14 @@ def test_resume_may_change_length_place_and_cadence():
 
 def test_resume_names_every_other_key_with_both_values():
   saved = _config()
-  new = _config(**{"seed": 1, "splits.train": "train[:9]", "mesh.data": 2})
+  new = _config(
+    **{
+      "seed": 1,
+      "splits.train": "train[:9]",
+      "mesh.data": 2,
+      "network.exchanges": (),
+    }
+  )
   del saved["boundaries"]
   with pytest.raises(UserError) as error:
     config_lib.check_resume(saved, new)
@@ -62,6 +71,7 @@ def test_resume_names_every_other_key_with_both_values():
   assert "seed (was 0, now 1)" in message
   assert "splits.train (was 'train', now 'train[:9]')" in message
   assert "boundaries (was 'absent', now [25, 51, 79])" in message
+  assert "network.exchanges (was ['conv3'], now [])" in message
   assert "mesh" not in message
 
 

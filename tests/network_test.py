@@ -93,5 +93,8 @@ def test_an_unknown_step_is_refused_by_name():
 
 
 def test_an_unknown_key_is_refused_by_name():
+  layer = {"conv1": {"features": 8, "sise": 3}}
+  with pytest.raises(UserError, match=r"network\.conv1\.sise means nothing"):
+    from_dict(layer, num_classes=10)
   with pytest.raises(UserError, match=r"network\.crop_op_size means nothing"):
     from_dict({"crop_op_size": 64}, num_classes=10)
