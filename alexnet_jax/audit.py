@@ -158,13 +158,12 @@ def compare(
   return findings
 
 
-def roofline(result: Audit, chip: chips.Chip, cores: int = 1) -> chips.Roofline:
+def roofline(result: Audit, chip: chips.Chip) -> chips.Roofline:
   """The least time of one training step.
 
   Args:
     result: compiled for devices of this chip.
     chip: with its published figures.
-    cores: devices that share a chip, and so its figures.
   """
   seconds = {"model": 0.0, "data": 0.0}
   for item in result.collectives:
@@ -173,8 +172,8 @@ def roofline(result: Audit, chip: chips.Chip, cores: int = 1) -> chips.Roofline:
       axis = MODEL if MODEL in item.axes else DATA
       seconds[axis] += chips.link_seconds(item.op, item.bytes, devices, chip)
   return chips.Roofline(
-    compute=result.flops / (chip.flops / cores),
-    memory=result.bytes_accessed / (chip.memory_bandwidth / cores),
+    compute=result.flops / chip.flops,
+    memory=result.bytes_accessed / chip.memory_bandwidth,
     exchange=seconds[MODEL],
     gradients=seconds[DATA],
   )
@@ -278,7 +277,6 @@ def print_estimate(
   result: Audit,
   topology: str,
   chip: chips.Chip,
-  cores: int,
   estimate: chips.Roofline,
 ) -> None:
   """Memory and time on a slice nobody here owns."""
@@ -286,7 +284,7 @@ def print_estimate(
   print(
     f"{topology}, from published figures ({chip.source}):\n"
     f"  memory of a device: {needed / 1e9:.2f} GB of"
-    f" {chip.memory / cores / 1e9:.1f}\n"
+    f" {chip.memory / 1e9:.1f}\n"
     f"  {result.flops / 1e9:.1f} GFLOP and {result.bytes_accessed / 1e9:.2f} GB"
     " a device and step, as the compiler counts\n"
     f"  at best {1e3 * estimate.compute:.2f} ms for the operations,"
@@ -354,9 +352,8 @@ def main() -> int:
   print_tables(result, title)
   if topology:
     chip = chips.CHIPS[topology.split(":")[0]]
-    cores = chips.cores_per_chip(mesh.devices.flat)
-    estimate = roofline(result, chip, cores)
-    print_estimate(result, topology, chip, cores, estimate)
+    estimate = roofline(result, chip)
+    print_estimate(result, topology, chip, estimate)
     values |= {"topology": topology, "roofline": dataclasses.asdict(estimate)}
   if _JSON.value:
     pathlib.Path(_JSON.value).write_text(json.dumps(values, indent=2) + "\n")

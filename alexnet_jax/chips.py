@@ -5,7 +5,6 @@ import importlib.metadata
 import importlib.util
 import os
 import re
-from collections.abc import Sequence
 
 import jax
 
@@ -59,7 +58,7 @@ def slice_devices(topology: str) -> list[jax.Device]:
     topology: such as "v5e:2x4" or "v5p:2x2x4", chips along each direction.
 
   Returns:
-    One device a chip, except two a chip on v4, whose cores the compiler sees.
+    One device a chip.
 
   Raises:
     UserError: libtpu is not installed, or there is no such slice.
@@ -83,7 +82,11 @@ def slice_devices(topology: str) -> list[jax.Device]:
   host = (min(chips[0], 2), min(chips[1], 2), 1)
   try:
     description = topologies.get_topology_desc(
-      platform="tpu", topology_name=topology, chips_per_host_bounds=host
+      platform="tpu",
+      topology_name=topology,
+      chips_per_host_bounds=host,
+      # Else each of v4's two cores is a device, and JAX makes no mesh of them.
+      chip_config_name="megacore" if match[1] == "v4" else "default",
     )
   except jax.errors.JaxRuntimeError as error:
     reason = " ".join(str(error).split())
@@ -168,8 +171,3 @@ def link_seconds(op: str, size: int, devices: int, chip: Chip) -> float:
   """
   links = 1 if devices == 2 else 2
   return sent_bytes(op, size, devices) / (links * chip.link_bandwidth)
-
-
-def cores_per_chip(devices: Sequence[jax.Device]) -> int:
-  """Devices that share a chip: 2 on v4, else 1."""
-  return len(devices) // len({tuple(device.coords) for device in devices})

@@ -149,8 +149,7 @@ def run_point(point: Point, config: ConfigDict, repeats: int) -> dict[str, Any]:
     )
     return row
   chip = chips.CHIPS[point.place.split(":")[0]]
-  cores = chips.cores_per_chip(mesh.devices.flat)
-  estimate = audit.roofline(result, chip, cores)
+  estimate = audit.roofline(result, chip)
   row["estimated"] = {
     "seconds": dataclasses.asdict(estimate),
     "images_per_second": {

@@ -315,7 +315,8 @@ def tpu_compiler():
 
 
 @pytest.mark.parametrize(
-  ("topology", "data", "memory"), [("v5e:2x4", 4, 16.0), ("v6e:2x2", 2, 32.0)]
+  ("topology", "data", "memory"),
+  [("v4:2x2x1", 2, 34.4), ("v5e:2x4", 4, 16.0), ("v6e:2x2", 2, 32.0)],
 )
 def test_compiled_for_a_tpu_slice(
   topology, data, memory, tpu_compiler, tmp_path
@@ -397,8 +398,6 @@ def test_seconds_on_a_slice_are_published_figures_and_arithmetic():
   )
   assert roofline.seconds(overlap=True) == 5.0
   assert roofline.seconds(overlap=False) == 10.0
-  # Two cores share what the chip has.
-  assert audit.roofline(result, gigabyte, cores=2).compute == 10.0
 
 
 def collective(phase, op, axis, size):
