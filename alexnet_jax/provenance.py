@@ -45,7 +45,7 @@ def hardware() -> str:
 def record(
   what: str,
   command: str,
-  result: dict[str, Any],
+  result: Any,
   *,
   seed: int | list[int] = 0,
   libraries: dict[str, str] | None = None,

@@ -211,17 +211,13 @@ def main() -> None:
     ]
   )
   if _OUTPUT.value:
-    result = {
-      "what": "one step of each contender, in turns",
-      "hardware": provenance.hardware(),
-      "versions": provenance.versions() | {"torch": _torch_version()},
-      "seed": 0,
-      "command": " ".join(["python -m benchmarks.compare", *sys.argv[1:]]),
-      "commit": provenance.git_commit(),
-      "load_average": os.getloadavg()[0],
-      "result": {"rows": rows, "ratios": ratios(rows)},
-    }
-    files.write_whole(_OUTPUT.value, json.dumps(result, indent=1) + "\n")
+    record = provenance.record(
+      "one step of each contender, in turns",
+      " ".join(["python -m benchmarks.compare", *sys.argv[1:]]),
+      {"rows": rows, "ratios": ratios(rows)},
+      libraries={"torch": _torch_version()},
+    )
+    files.write_whole(_OUTPUT.value, json.dumps(record, indent=1) + "\n")
     plot(rows, _OUTPUT.value.removesuffix(".json") + ".png")
 
 

@@ -8,7 +8,6 @@ Times each value and each gradient; the definitions' gradients are JAX's own.
 
 import functools
 import json
-import os
 import sys
 import time
 
@@ -126,17 +125,12 @@ def main() -> None:
         flush=True,
       )
   if _OUTPUT.value:
-    result = {
-      "what": "one tower's layers, definition and fast, least of the rounds",
-      "hardware": provenance.hardware(),
-      "versions": provenance.versions(),
-      "seed": 0,
-      "command": " ".join(["python -m benchmarks.kernels", *sys.argv[1:]]),
-      "commit": provenance.git_commit(),
-      "load_average": os.getloadavg()[0],
-      "result": rows,
-    }
-    files.write_whole(_OUTPUT.value, json.dumps(result, indent=1) + "\n")
+    record = provenance.record(
+      "one tower's layers, definition and fast, least of the rounds",
+      " ".join(["python -m benchmarks.kernels", *sys.argv[1:]]),
+      rows,
+    )
+    files.write_whole(_OUTPUT.value, json.dumps(record, indent=1) + "\n")
 
 
 if __name__ == "__main__":
