@@ -16,6 +16,8 @@ from jax import lax
 # The gradient of a kernel by one matrix product copies x and g once for each
 # position of the kernel along an axis; beyond 5 nothing was measured.
 _MAX_POSITIONS = 5
+# With fewer input channels the matrices are too narrow to gain anything.
+_FEW_CHANNELS = 16
 
 
 def convolve(
@@ -68,7 +70,18 @@ def _window(x, axis, start, length):
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _convolve(x, kernel, stride, padding):
-  return _convolve_definition(x, kernel, stride, padding)
+  def definition(x, kernel):
+    return _convolve_definition(x, kernel, stride, padding)
+
+  def with_fourth_channel(x, kernel):
+    # Three channels fit no vector of the processor.
+    return definition(_window(x, 3, 0, 4), _window(kernel, 2, 0, 4))
+
+  if x.shape[3] != 3:
+    return definition(x, kernel)
+  return lax.platform_dependent(
+    x, kernel, cpu=with_fourth_channel, default=definition
+  )
 
 
 def _convolve_forward(x, kernel, stride, padding):
@@ -88,6 +101,8 @@ def _convolve_backward(stride, padding, saved, g):
       return _kernel_gradient(x, g, size=kernel.shape[0], before=padding[0])
     return _strided_kernel_gradient(x, g, kernel.shape, stride, padding[0])
 
+  if stride == 1 and x.shape[3] < _FEW_CHANNELS:
+    return transposed(x, g)
   return transposed(x, g)[0], lax.platform_dependent(
     x, g, cpu=by_matrices, default=lambda x, g: transposed(x, g)[1]
   )
