@@ -13,6 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from alexnet_jax import sharding
+
 # The gradient of a kernel by one matrix product copies x and g once for each
 # position of the kernel along an axis; beyond 5 nothing was measured.
 _MAX_POSITIONS = 5
@@ -30,14 +32,33 @@ def convolve(
 ) -> jax.Array:
   """A convolution: f32[B,H,W,C], f32[n,n,C/groups,F] -> f32[B,H',W',F].
 
-  H' = 1 + floor((H + sum(padding) - n) / stride).
+  H' = 1 + floor((H + sum(padding) - n) / stride). The kernel may be wider than
+  x, whose dtype is the result's.
   """
+  kernel = as_read_by(x, kernel)
   if groups > 1 or -(-kernel.shape[0] // stride) > _MAX_POSITIONS:
     return _convolve_definition(x, kernel, stride, padding, groups)
   # A gradient written by hand differs between devices over all axes over which
   # either argument does; so the arguments must, before.
-  axes = _varying(x) | _varying(kernel)
-  return _convolve(*(_vary(a, axes) for a in (x, kernel)), stride, padding)
+  axes = sharding.varying(x) | sharding.varying(kernel)
+  x, kernel = (sharding.vary(a, axes) for a in (x, kernel))
+  return _convolve(x, kernel, stride, padding)
+
+
+def as_read_by(x: jax.Array, kernel: jax.Array) -> jax.Array:
+  """A kernel in the dtype of the x that it meets.
+
+  It is each device's own before it is rounded, so that the gradients of several
+  devices are added up as wide as the kernel is kept.
+  """
+  if kernel.dtype == x.dtype:
+    return kernel
+  return sharding.vary(kernel, sharding.varying(x)).astype(x.dtype)
+
+
+def add_bias(y: jax.Array, bias: jax.Array) -> jax.Array:
+  """y + bias in y's dtype; the bias's gradient is summed as wide as it is."""
+  return (widened(y) + bias).astype(y.dtype)
 
 
 def _convolve_definition(x, kernel, stride, padding, groups=1):
@@ -49,16 +70,6 @@ def _convolve_definition(x, kernel, stride, padding, groups=1):
     feature_group_count=groups,
     dimension_numbers=("NHWC", "HWIO", "NHWC"),
   )
-
-
-def _varying(x):
-  """The mesh axes over which `x` differs between devices, as JAX tracks it."""
-  return jax.typeof(x).manual_axis_type.varying
-
-
-def _vary(x, axes):
-  missing = tuple(sorted(axes - _varying(x)))
-  return lax.pcast(x, missing, to="varying") if missing else x
 
 
 def _window(x, axis, start, length):
@@ -175,7 +186,9 @@ def local_response_norm(
 
   the second sum over the maps that have this one among their neighbours.
   """
-  return x * _power(k + alpha * _neighbours(x * x, n // 2, n), beta)
+  a = widened(x)
+  y = a * _power(k + alpha * _neighbours(a * a, n // 2, n), beta)
+  return y.astype(x.dtype)
 
 
 def _norm_forward(x, k, n, alpha, beta):
@@ -183,13 +196,19 @@ def _norm_forward(x, k, n, alpha, beta):
 
 
 def _norm_backward(k, n, alpha, beta, x, g):
-  s = k + alpha * _neighbours(x * x, n // 2, n)
-  scaled = g * _power(s, beta)
-  others = _neighbours(scaled * x / s, n - 1 - n // 2, n)
-  return (scaled - 2 * alpha * beta * x * others,)
+  a = widened(x)
+  s = k + alpha * _neighbours(a * a, n // 2, n)
+  scaled = widened(g) * _power(s, beta)
+  others = _neighbours(scaled * a / s, n - 1 - n // 2, n)
+  return ((scaled - 2 * alpha * beta * a * others).astype(x.dtype),)
 
 
 local_response_norm.defvjp(_norm_forward, _norm_backward)
+
+
+def widened(x: jax.Array) -> jax.Array:
+  """x, which sums and roots need in float32 at least: bfloat16 has 8 bits."""
+  return x if jnp.finfo(x.dtype).bits >= 32 else x.astype(jnp.float32)
 
 
 def _neighbours(x, before, n):

@@ -46,7 +46,7 @@ class Conv(nnx.Module):
       padding=self.padding,
       groups=self.groups,
     )
-    return y + self.bias[...].reshape(1, 1, 1, -1)
+    return kernels.add_bias(y, self.bias[...].reshape(1, 1, 1, -1))
 
 
 class Linear(nnx.Module):
@@ -73,9 +73,9 @@ class Linear(nnx.Module):
 
   def __call__(self, x: jax.Array) -> jax.Array:
     """f32[B,in_features] -> f32[B,features]."""
-    y = x @ self.kernel[...]
+    y = x @ kernels.as_read_by(x, self.kernel[...])
     if hasattr(self, "bias"):
-      y = y + self.bias[...].reshape(1, -1)
+      y = kernels.add_bias(y, self.bias[...].reshape(1, -1))
     return y
 
 
@@ -124,15 +124,16 @@ def within_map_norm(
     f32[B,H,W,C].
   """
   around = (n // 2, n - 1 - n // 2)
+  a = kernels.widened(x)
   squares = lax.reduce_window(
-    x * x,
-    np.zeros((), x.dtype),
+    a * a,
+    np.zeros((), a.dtype),
     lax.add,
     window_dimensions=(1, n, n, 1),
     window_strides=(1, 1, 1, 1),
     padding=((0, 0), around, around, (0, 0)),
   )
-  return x * (k + alpha * squares) ** -beta
+  return (a * (k + alpha * squares) ** -beta).astype(x.dtype)
 
 
 def max_pool(

@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from alexnet_jax import kernels
+
 
 class LocalConv(nnx.Module):
   """As `layers.Conv`, but every place has kernels and biases of its own.
@@ -41,12 +43,13 @@ class LocalConv(nnx.Module):
     """f32[B,H,W,in_features] -> f32[B,H',W',features]."""
     height, width = self.bias.shape[:2]
     x = jnp.pad(x, ((0, 0), self.padding, self.padding, (0, 0)))
-    y = self.bias[...][None]
+    y = self.bias[...][jnp.newaxis]
+    kernel = kernels.as_read_by(x, self.kernel[...])
     for i in range(self.size):
       for j in range(self.size):
         rows = slice(i, i + self.stride * (height - 1) + 1, self.stride)
         columns = slice(j, j + self.stride * (width - 1) + 1, self.stride)
-        y = y + jnp.einsum(
-          "bhwc,hwcf->bhwf", x[:, rows, columns], self.kernel[:, :, i, j]
+        y = y + kernels.widened(
+          jnp.einsum("bhwc,hwcf->bhwf", x[:, rows, columns], kernel[:, :, i, j])
         )
-    return y
+    return y.astype(x.dtype)

@@ -143,11 +143,14 @@ def activations(
   once compiled.
 
   Returns:
-    For each layer's name, for each tower here, f32[B,...] after its ReLU,
-    normalisation, pooling and dropout; for fc8 the tower's share of the scores.
+    For each layer's name, for each tower here, f32[B,...] (or of
+    `compute_dtype`) after its ReLU, normalisation, pooling and dropout; for fc8
+    the tower's share of the scores, f32.
   """
   network = net.towers.network
   towers = _local_towers(net.towers, keys)
+  if network.compute_dtype != "float32":
+    images = images.astype(network.compute_dtype)  # and all layers follow
   outputs = {}
 
   def both(layer, x):
@@ -170,7 +173,8 @@ def activations(
   x = each(both("conv6", x), "conv6")  # not in the paper's main network
   x = each(both("fc6", x), "fc6")  # f32[B,6,6,256]
   x = each(both("fc7", x), "fc7")  # f32[B,4096]
-  each(x, "fc8")  # each f32[B,1000]: the classes, as this tower scores them
+  x = each(x, "fc8")  # each f32[B,1000]: the classes, as this tower scores them
+  outputs["fc8"] = [kernels.widened(scores) for scores in x]
   return outputs
 
 

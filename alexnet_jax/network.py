@@ -49,6 +49,9 @@ class Network:
       fc8: after which their class scores are summed).
     exchange_dtype: in which what they exchange travels, one of
       EXCHANGE_DTYPES; the authors tried half precision on their network #170.
+    compute_dtype: of maps, units and products, one of COMPUTE_DTYPES. The
+      parameters, their update, normalisation sums and softmax are float32
+      whatever it says.
     conv6: only in the network pre-trained on all of ImageNet (section 6).
     lrn_k, lrn_n, lrn_alpha, lrn_beta: section 3.3; alpha multiplies the sum of
       squares as printed (the 2012 source, Caffe and PyTorch divide it by n).
@@ -69,6 +72,7 @@ class Network:
   channels: int = 3
   exchanges: tuple[str, ...] = ("conv3", "fc6", "fc7", "fc8")
   exchange_dtype: str = "float32"
+  compute_dtype: str = "float32"
 
   # 224 x 224 x 3; the 55th kernel position hangs over the edge by 3 pixels.
   conv1: Layer | None = Layer(
@@ -197,6 +201,7 @@ MAP_STEPS = ("lrn", "within_map_norm", "pool", "avg_pool")
 # Where towers can exchange: the lines of `model.activations`.
 EXCHANGES = ("conv3", "conv4", "conv6", "fc6", "fc7", "fc8")
 EXCHANGE_DTYPES = ("float32", "bfloat16", "float16")
+COMPUTE_DTYPES = ("float32", "bfloat16")
 LAYERS = (
   "conv1",
   "conv2",
@@ -305,11 +310,15 @@ def _check_exchanges(network: Network, present: list[str]) -> None:
         f"network.exchanges names {name!r}; this network can exchange before"
         f" {', '.join(possible)}."
       )
-  if network.exchange_dtype not in EXCHANGE_DTYPES:
-    raise UserError(
-      f"network.exchange_dtype={network.exchange_dtype!r}: say one of"
-      f" {', '.join(EXCHANGE_DTYPES)}."
-    )
+  for key, known in (
+    ("exchange_dtype", EXCHANGE_DTYPES),
+    ("compute_dtype", COMPUTE_DTYPES),
+  ):
+    if getattr(network, key) not in known:
+      raise UserError(
+        f"network.{key}={getattr(network, key)!r}: say one of"
+        f" {', '.join(known)}."
+      )
   if network.towers > 1 and "fc8" not in network.exchanges:
     raise UserError(
       "network.exchanges lacks 'fc8': the class scores are the sum of what all"

@@ -63,6 +63,17 @@ def _as_sent(x: jax.Array, dtype: str) -> jax.Array:
   return x if dtype == "float32" else x.astype(dtype)
 
 
+def varying(x: jax.Array) -> set[str]:
+  """The mesh axes over which `x` differs between devices, as JAX tracks it."""
+  return jax.typeof(x).manual_axis_type.varying
+
+
+def vary(x: jax.Array, axes: set[str]) -> jax.Array:
+  """`x` as each device's own along `axes`: its gradient is summed over them."""
+  missing = tuple(sorted(axes - varying(x)))
+  return lax.pcast(x, missing, to="varying") if missing else x
+
+
 def make_mesh(
   data: int = 0,
   model: int = 0,
@@ -167,6 +178,9 @@ def process_share(mesh: Mesh) -> tuple[int, int]:
 
 def fetch(tree: Any) -> Any:
   """The values on the host; of an array spread over processes, our part."""
+
+  for x in jax.tree.leaves(tree):
+    x.copy_to_host_async()  # all of them, before the first is waited for
 
   def values(x):
     if x.is_fully_addressable or x.is_fully_replicated:

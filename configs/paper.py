@@ -89,6 +89,7 @@ def _figure2() -> ConfigDict:
   network.channels = 3
   network.exchanges = ("conv3", "fc6", "fc7", "fc8")  # section 3.2
   network.exchange_dtype = "float32"  # or bfloat16, float16: half the traffic
+  network.compute_dtype = "float32"  # or bfloat16
   # Every weight is normal with a deviation of 0.01, biases are 1 in conv2,
   # conv4, conv5, fc6 and fc7, and 0 elsewhere (section 5).
   network.conv1 = layer(
