@@ -1,5 +1,6 @@
 """Training: from a configuration to a workdir."""
 
+import collections
 import dataclasses
 import itertools
 import json
@@ -236,6 +237,24 @@ def _train(
     )
   )
   stopwatch = Stopwatch(config.batch_size)
+  in_flight: collections.deque[tuple[int, float, Any]] = collections.deque()
+
+  def settle(left: int) -> dict[str, float]:
+    """Waits for steps until `left` are in flight; what the last one says."""
+    nonlocal undecodable
+    results = {}
+    while len(in_flight) > left:
+      number, rate, results = in_flight.popleft()
+      results = sharding.fetch(results)
+      _check_finite(results["loss"], results.pop("finite"), number, rate)
+      results = {name: float(x) for name, x in results.items()}
+      verdict.saw(results["loss"])
+      undecodable += config.batch_size - int(results.pop("num_examples"))
+      watch.stepped()
+      stopwatch.step_ends()
+      progress.advance(number)
+    return results
+
   try:
     with progress:
       if evaluation_due:  # stopped by a signal before its end
@@ -249,16 +268,13 @@ def _train(
         rate = schedule.rate(timetable.epoch(done))
         rates = schedule.rates(timetable.epoch(done))
         state, results = train_step(state, batch, statistics, key, rates)
-        results = sharding.fetch(results)
         done += 1
-        _check_finite(results["loss"], results.pop("finite"), done, rate)
-        verdict.saw(float(results["loss"]))
-        undecodable += config.batch_size - int(results.pop("num_examples"))
-        watch.stepped()
-        stopwatch.step_ends()
-        progress.advance(done)
+        in_flight.append((done, rate, results))
+        # The devices have the next step before the host waits for this one,
+        # unless something is to be done between the two.
+        between = timetable.logs(done) or timetable.saves(done)
+        results = settle(left=0 if between else 1)
         if timetable.logs(done):
-          results = {name: float(x) for name, x in results.items()}
           speed = stopwatch.read()
           inside = {}
           if timetable.diagnoses(done):
@@ -296,6 +312,7 @@ def _train(
     checkpoints.wait()
     return True
   except Stopped:
+    settle(left=0)
     save()
     checkpoints.wait()
     print(f"stopped after step {done}; it is saved. {how_to_go_on()}")

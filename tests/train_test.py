@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 from datasets_test import Tiny
 
+from alexnet_jax import config as configs
 from alexnet_jax import network, sharding, step
 from alexnet_jax.checkpoint import Checkpoints
+from alexnet_jax.train import train_and_evaluate
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 TIMES = ("seconds", "images_per_second", "data_wait_fraction")
@@ -186,15 +188,64 @@ def test_a_mistake_is_one_paragraph_and_touches_nothing(
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(place):
-  result = train(
-    place,
-    "exploding",
-    "--config.total_steps=20",
-    "--config.schedule.learning_rate=1e6",
-  )
-  assert result.returncode == 2
-  assert "learning rate 1e+06" in result.stderr
-  assert "Traceback" not in result.stderr
+  """At the same step however seldom it is told; nothing later is saved."""
+  said = []
+  for every in (1, 100):
+    result = train(
+      place,
+      f"exploding{every}",
+      "--config.total_steps=20",
+      "--config.schedule.learning_rate=1e6",
+      f"--config.log_every_steps={every}",
+    )
+    assert result.returncode == 2
+    assert "learning rate 1e+06" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not list((place / f"exploding{every}" / "checkpoints").iterdir())
+    said.append(result.stderr.splitlines()[-1])
+  assert said[0] == said[1]
+
+
+def test_the_host_does_not_wait_between_two_steps(place, monkeypatch):
+  """Not for a step before the next is sent, but where something is told."""
+  events = []
+  make, fetch = step.make_train_step, sharding.fetch
+
+  def make_train_step(*arguments):
+    compiled = make(*arguments)
+
+    def train_step(*arguments):
+      events.append("sent")
+      return compiled(*arguments)
+
+    return train_step
+
+  def fetched(tree):
+    if "finite" in tree:
+      events.append("waited")
+    return fetch(tree)
+
+  monkeypatch.setattr(step, "make_train_step", make_train_step)
+  monkeypatch.setattr(sharding, "fetch", fetched)
+  monkeypatch.setenv("XDG_CACHE_HOME", str(place / "cache"))
+  config = configs.load(str(ROOT / "configs" / "quickstart.py"))
+  changes = {
+    "dataset": "tiny",
+    "data_dir": str(place),
+    "num_classes": 3,
+    "batch_size": 8,
+    "image_size": 72,
+    "network.crop_size": 64,
+    "network.width": 1 / 32,
+    "log_every_steps": 3,
+    "eval_every_epochs": 0,
+    "total_steps": 7,
+  }
+  config.update_from_flattened_dict(changes)
+  train_and_evaluate(config, str(place / "ahead"))
+  # Told of: steps 1, 3, 6 and 7.
+  told = ("sw", "ssww", "sswsww", "sw")
+  assert "".join(event[0] for event in events) == "".join(told)
 
 
 @pytest.mark.parametrize("views", [1, 10])
