@@ -6,7 +6,7 @@
   python -m alexnet_jax.benchmark end_to_end [the flags of both]
 
 step: the training step and inference as training and evaluation compile them;
-the yardstick is a large product of float32 matrices on all devices.
+the yardsticks are a large product of float32 matrices and a large copy.
 input: reading, decoding, batching, transfer, and the pipeline of them all;
 the yardstick is the bare decoding of the same bytes on all cores.
 end_to_end: training from the files, beside the step and the input alone.
@@ -74,10 +74,15 @@ def _step_rows(what):
   if what == "step":
     rows, details = benchmark_step.benchmark_step(recipe, mesh)
     shares = details["share_of_peak"]
+    memory = details["memory_bytes"]
     print(
-      f"{shares['train']:.0%} of the measured matmul peak in training,"
+      f"{shares['train']:.0%} of the measured matmul peak in training"
+      f" ({details['share_of_roofline']:.0%} of the roofline),"
       f" {shares['inference']:.0%} in inference; first step after"
-      f" {details['seconds_to_first_step']:.0f} s"
+      f" {details['seconds_to_first_step']:.0f} s\n"
+      f"a step moves {details['bytes_accessed'] / 1e9:.1f} GB on a device and"
+      f" needs {memory['arguments'] / 1e9:.2f} GB for arguments,"
+      f" {memory['temporaries'] / 1e9:.2f} GB for temporaries"
     )
   else:
     source = datasets.open_split(_DATASET.value, _SPLIT.value, _DATA_DIR.value)

@@ -9,7 +9,7 @@ import collections
 import concurrent.futures
 import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -76,9 +76,9 @@ def benchmark_input(
       "read": lambda: _time(_spread(pool, read, count)),
       "decode_all_cores": bare_decoding(source, count),
       "batch": lambda: _time(_spread(pool, batch, steps)),
-      "pipeline": lambda: _time_stream(stream(), steps),
+      "pipeline": lambda: time_stream(stream(), steps),
       "transfer": lambda: _time(lambda: list(map(transfer, range(steps)))),
-      "pipeline_to_device": lambda: _time_stream(
+      "pipeline_to_device": lambda: time_stream(
         map(jax.block_until_ready, input_pipeline.to_device(stream(), device)),
         steps,
       ),
@@ -140,7 +140,7 @@ def _time(function: Callable[[], object]) -> float:
   return time.perf_counter() - start
 
 
-def _time_stream(batches, steps: int) -> float:
+def time_stream(batches: Iterator[Any], steps: int) -> float:
   """Seconds for so many batches, once what was made ahead is used up."""
   ahead = 2 * num_cores() + 4
   collections.deque(itertools.islice(batches, ahead), maxlen=0)

@@ -1,11 +1,11 @@
 """Times the training step and inference, alone and behind the real input.
 
-The yardstick is a large product of float32 matrices on all cores, or on each
-accelerator at the same time: nothing on the machine computes much faster.
+The yardsticks are a large product of float32 matrices, and a large copy, on all
+cores or on each accelerator at the same time: nothing on the machine computes
+or moves much faster.
 Rounds alternate, so that what else the machine does troubles all rows alike.
 """
 
-import itertools
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -18,11 +18,13 @@ from jax.sharding import PartitionSpec as P
 
 from alexnet_jax import network as networks
 from alexnet_jax import sharding
+from alexnet_jax.benchmark_input import time_stream
 from alexnet_jax.network import Network
 from alexnet_jax.recipe import Recipe
 from alexnet_jax.step import Batch
 
 MATRIX = 4096
+COPIED = 2**28  # bytes, more than any cache holds
 
 
 def forward_flops(network: Network) -> dict[str, int]:
@@ -61,15 +63,19 @@ def benchmark_step(
     matrix: side of the yardstick's matrices.
 
   Returns:
-    rows "train" (augmentation, dropout and update included), "inference" and
-    "matmul_peak", with `images_per_second`, `ms` (min, median, max) and
-    `flops_per_second`; and details: `share_of_peak` of the first two,
-    `training_flops_per_image`, `seconds_to_first_step` (weights, compilation
-    and all, but not imports).
+    rows "train", "inference", "matmul_peak" and "memory_copy", each with
+    `images_per_second`, `ms` of a batch (min, median, max) and
+    `flops_per_second`, or of the last `bytes_per_second`; details:
+    `share_of_peak` of the first two; of the training step, by the compiler's
+    own account for one device, `bytes_accessed` and `memory_bytes`
+    (arguments, temporaries); `share_of_roofline`, which is the time that the
+    two yardsticks would need for its operations or its bytes, whichever is
+    longer, over the time it takes; `training_flops_per_image`;
+    `seconds_to_first_step` (weights, compilation and all, but not imports).
   """
   yardstick = _yardstick_mesh(mesh)
   start = time.perf_counter()
-  train, inference = make_programs(recipe, mesh)
+  train, inference, compiled = make_programs(recipe, mesh)
   train()
   seconds_to_first_step = time.perf_counter() - start
   seconds = alternate(
@@ -77,6 +83,7 @@ def benchmark_step(
       "train": train,
       "inference": inference,
       "matmul_peak": _matmul(yardstick, matrix),
+      "memory_copy": _copy(yardstick),
     },
     rounds,
   )
@@ -86,17 +93,35 @@ def benchmark_step(
     "inference": batch_size * sum(forward_flops(recipe.network).values()),
     "matmul_peak": yardstick.size * 2 * matrix**3,
   }
+  rates = {
+    name: count / float(np.median(seconds[name]))
+    for name, count in flops.items()
+  }
   rows = [
-    row(name, times, 0 if name == "matmul_peak" else batch_size)
-    | {"flops_per_second": flops[name] / float(np.median(times))}
+    row(name, times, batch_size if name in ("train", "inference") else 0)
     for name, times in seconds.items()
   ]
-  *networks_rows, peak = rows
+  for each in rows[:-1]:
+    each["flops_per_second"] = rates[each["name"]]
+  bandwidth = yardstick.size * 2 * COPIED / np.median(seconds["memory_copy"])
+  rows[-1]["bytes_per_second"] = float(bandwidth)
+  accessed = compiled.cost_analysis()["bytes accessed"]
+  memory = compiled.memory_analysis()
+  least = max(
+    flops["train"] / rates["matmul_peak"],
+    accessed * mesh.size / float(bandwidth),
+  )
   details = {
     "batch_size": batch_size,
     "share_of_peak": {
-      r["name"]: r["flops_per_second"] / peak["flops_per_second"]
-      for r in networks_rows
+      name: rates[name] / rates["matmul_peak"]
+      for name in ("train", "inference")
+    },
+    "share_of_roofline": least / float(np.median(seconds["train"])),
+    "bytes_accessed": accessed,
+    "memory_bytes": {
+      "arguments": memory.argument_size_in_bytes,
+      "temporaries": memory.temp_size_in_bytes,
     },
     "training_flops_per_image": training_flops(recipe.network),
     "seconds_to_first_step": seconds_to_first_step,
@@ -106,20 +131,23 @@ def benchmark_step(
 
 def make_programs(
   recipe: Recipe, mesh: Mesh
-) -> tuple[Callable[[], None], Callable[[], None]]:
-  """What does one training step, and what evaluates one batch, when called."""
-  state, batch, statistics, key, rate = recipe.noise(mesh)
-  train_step, predict = recipe.train_step(mesh), recipe.predict(mesh)
+) -> tuple[Callable[[], None], Callable[[], None], jax.stages.Compiled]:
+  """What does one training step, and what evaluates one batch, when called;
+  and the compiled training step."""
+  state, *inputs = recipe.noise(mesh)
+  batch, statistics, *_ = inputs
+  predict = recipe.predict(mesh)
+  train_step = recipe.train_step(mesh).lower(state, *inputs).compile()
 
   def train():
     nonlocal state
-    state, metrics = train_step(state, batch, statistics, key, rate)
-    jax.device_get(metrics)  # as the training loop does
+    state, metrics = train_step(state, *inputs)
+    sharding.fetch(metrics)
 
   def inference():
     predict(state.net, batch["image"], statistics).block_until_ready()
 
-  return train, inference
+  return train, inference, train_step
 
 
 def benchmark_end_to_end(
@@ -127,7 +155,7 @@ def benchmark_end_to_end(
   mesh: Mesh,
   batches: Callable[[], Iterator[Batch]],
   *,
-  steps: int = 4,
+  steps: int = 8,
   rounds: int = 5,
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
   """Times training from the files, beside the step alone and the input alone.
@@ -139,52 +167,49 @@ def benchmark_end_to_end(
     rounds: how many.
 
   Returns:
-    rows "step", "input" and "end_to_end"; details: `share_of_step`, the rate
+    rows "step", "end_to_end" and "input"; details: `share_of_step`, the rate
     end to end over that of the step alone; `waited`, the fraction of the time
     that the step waited for images; `limited_by`, "input" or "step".
   """
-  state, batch, statistics, key, rate = recipe.noise(mesh)
-  train = recipe.train_step(mesh)
-  stream = batches()
+  state, batch, *rest = recipe.noise(mesh)
+  train_step = recipe.train_step(mesh)
   waited = []
 
-  def train_on(batch):
+  def train(next_batch):
+    """Some steps, each sent before the last is waited for, as in training."""
     nonlocal state
-    state, metrics = train(state, batch, statistics, key, rate)
-    jax.device_get(metrics)
-
-  def alone():
-    for _ in range(steps):
-      train_on(batch)
-
-  def end_to_end():
-    wait = 0.0
+    results, wait = None, 0.0
     for _ in range(steps):
       start = time.perf_counter()
-      images = next(stream)
+      images = next_batch()
       wait += time.perf_counter() - start
-      train_on(images)
-    waited.append(wait)
+      before = results
+      state, results = train_step(state, images, *rest)
+      sharding.fetch(before)
+    sharding.fetch(results)
+    return wait
 
-  def input_alone():
-    jax.block_until_ready(list(itertools.islice(stream, steps)))
-
-  # The input runs ahead while the step alone is timed, so "end_to_end" begins
-  # with what it finds ready; "input" uses that up first.
+  feeding = [time_stream(batches(), steps) for _ in range(rounds)]
+  stream = batches()
   seconds = alternate(
-    {"step": alone, "input": input_alone, "end_to_end": end_to_end}, rounds
-  )
+    {
+      "step": lambda: train(lambda: batch),
+      # While the step alone was timed the input ran ahead, as far as it may.
+      "end_to_end": lambda: waited.append(train(lambda: next(stream))),
+    },
+    rounds,
+  ) | {"input": np.array(feeding)}
   rows = [
     row(name, times / steps, recipe.batch_size)
     for name, times in seconds.items()
   ]
-  rates_ = {r["name"]: r["images_per_second"] for r in rows}
+  rates = {each["name"]: each["images_per_second"] for each in rows}
   whole = float(np.median(seconds["end_to_end"]))
   details = {
     "batch_size": recipe.batch_size,
-    "share_of_step": rates_["end_to_end"] / rates_["step"],
-    "waited": float(np.median(waited)) / whole,
-    "limited_by": "input" if rates_["input"] < rates_["step"] else "step",
+    "share_of_step": rates["end_to_end"] / rates["step"],
+    "waited": float(np.median(waited[1:])) / whole,
+    "limited_by": "input" if rates["input"] < rates["step"] else "step",
   }
   return rows, details
 
@@ -229,6 +254,14 @@ def _matmul(mesh, side):
     )
   )
   return lambda: product(array).block_until_ready()
+
+
+def _copy(mesh):
+  """Reads COPIED bytes on each device and writes as many, all at once."""
+  spec = P(mesh.axis_names)
+  zeros = np.zeros((mesh.size, COPIED // 4), np.float32)
+  array = sharding.place(zeros, spec, mesh)
+  return lambda: jax.block_until_ready(jnp.negative(array))
 
 
 def _yardstick_mesh(mesh):

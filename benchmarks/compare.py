@@ -47,7 +47,7 @@ def make(name, work, batch_size, dtype, device):
 
   startup.start()
   mesh = sharding.make_mesh(1, 2 if name == "jax_two_devices" else 1)
-  train, inference = benchmark_step.make_programs(
+  train, inference, _ = benchmark_step.make_programs(
     Recipe(Network(), batch_size), mesh
   )
   return {"train": train, "inference": inference}[work]

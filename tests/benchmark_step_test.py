@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from alexnet_jax import benchmark_step, sharding
-from alexnet_jax.network import Network
+from alexnet_jax.network import Network, shapes
 from alexnet_jax.recipe import Recipe
 
 SMALL = Network(num_classes=7, width=1 / 16)
@@ -62,7 +62,9 @@ def test_the_step_is_timed():
     Recipe(SMALL, batch_size=2, image_size=226), mesh, rounds=9, matrix=64
   )
   by_name = {row["name"]: row for row in rows}
-  assert list(by_name) == ["train", "inference", "matmul_peak"]
+  assert list(by_name) == [
+    *("train", "inference", "matmul_peak", "memory_copy")
+  ]
   # The least of the rounds: one alone may have been disturbed.
   assert by_name["train"]["ms"]["min"] > by_name["inference"]["ms"]["min"]
   for name, flops in [
@@ -73,11 +75,34 @@ def test_the_step_is_timed():
     assert row["flops_per_second"] == pytest.approx(
       flops / row["ms"]["median"] * 1e3
     )
+  copy = by_name["memory_copy"]
+  assert copy["bytes_per_second"] == pytest.approx(
+    2 * 2**28 / copy["ms"]["median"] * 1e3
+  )
+  # Weights and velocity of a device's tower: float32, twice, and fc8's bias.
+  held = 2 * 4 * (parameters_of_a_tower(SMALL) + SMALL.num_classes)
+  batch = 2 * (226 * 226 * 3 + 4 * 4)
+  mean = 4 * 226 * 226 * 3
+  assert details["memory_bytes"]["arguments"] == pytest.approx(
+    held + batch + mean, rel=1e-3
+  )
+  # It reads them all, and writes them.
+  assert details["bytes_accessed"] > 2 * held
+  assert details["share_of_roofline"] > 0
   share = details["share_of_peak"]["train"]
   assert share == pytest.approx(
     by_name["train"]["flops_per_second"]
     / by_name["matmul_peak"]["flops_per_second"]
   )
+
+
+def parameters_of_a_tower(network):
+  """By the layers' sizes."""
+  count = 0
+  for name, layer, inputs, _, _ in shapes(network):
+    each = layer.size**2 * inputs[-1] if layer.size else inputs[0]
+    count += layer.features * (each + (name != "fc8"))
+  return count
 
 
 def test_a_slow_input_is_named_as_the_limit():
