@@ -3,10 +3,13 @@
   python -m benchmarks.kernels --output=experiments/results/kernels.json
 
 Times each value and each gradient; the definitions' gradients are JAX's own.
+Where a device holds both towers, a layer that reads its own tower alone can be
+laid out in three ways, which are timed beside each other too.
 `cpu_ms` is the processor time of all threads: on a busy machine it tells more.
 """
 
 import functools
+import itertools
 import json
 import sys
 import time
@@ -54,6 +57,66 @@ def _convolve(x, kernel, *, stride, padding):
   )
 
 
+def layouts(network, batch_size):
+  """Yields (name, {layout: (function, x, kernel, g)}) of conv2, conv4, conv5.
+
+  The same numbers for both towers of one device, each layout's maps, kernels
+  and gradients of the output already as it wants them: two plain convolutions;
+  one with two groups, of maps side by side, f32[B,H,W,2C]; one over a tower
+  axis, f32[2,B,H,W,C].
+  """
+  rng = np.random.default_rng(0)
+
+  def array(*shape):
+    return rng.standard_normal((2, *shape), np.float32)
+
+  for name, layer, inputs, convolved, _ in networks.shapes(network):
+    if not layer.size or name == "conv1" or name in network.exchanges:
+      continue
+    arrays = (
+      array(batch_size, *inputs),
+      array(layer.size, layer.size, inputs[-1], layer.features),
+      array(batch_size, *convolved),
+    )
+    one = functools.partial(
+      kernels.convolve, stride=layer.stride, padding=layer.padding
+    )
+    forms = {
+      "two plain": (functools.partial(_each, one), tuple),
+      "grouped": (functools.partial(one, groups=2), _side_by_side),
+      "batched": (jax.vmap(one), np.asarray),
+    }
+    yield (
+      name,
+      {
+        form: (function, *map(arrange, arrays))
+        for form, (function, arrange) in forms.items()
+      },
+    )
+
+
+def _each(function, x, kernel):
+  """`function` of each tower's maps and kernel."""
+  return tuple(function(*tower) for tower in zip(x, kernel, strict=True))
+
+
+def _side_by_side(towers):
+  return np.concatenate([*towers], axis=-1)
+
+
+def layout_programs(function, x, kernel, g):
+  """The value, and the gradient in both arguments, as compiled functions."""
+
+  def gradient(x, kernel, g):
+    return jax.vjp(function, x, kernel)[1](g)
+
+  x, kernel, g = jax.device_put((x, kernel, g))
+  return {
+    "forward": functools.partial(jax.jit(function), x, kernel),
+    "gradient": functools.partial(jax.jit(gradient), x, kernel, g),
+  }
+
+
 def programs(function, arguments):
   """The value, and the gradient in each argument, as compiled functions."""
   y = jax.eval_shape(function, *arguments)
@@ -75,11 +138,11 @@ def programs(function, arguments):
   return compiled
 
 
-def measure(definition, fast, rounds):
-  """{"definition": ..., "fast": ...}: least wall and CPU milliseconds."""
-  times = {"definition": [], "fast": []}
+def measure(contenders, rounds):
+  """{name: least wall and CPU milliseconds} of functions, in turns."""
+  times = {name: [] for name in contenders}
   for round_ in range(rounds + 2):
-    for name, program in (("definition", definition), ("fast", fast)):
+    for name, program in contenders.items():
       start, cpu = time.perf_counter(), time.process_time()
       jax.block_until_ready(program())
       if round_ >= 2:
@@ -94,41 +157,56 @@ def measure(definition, fast, rounds):
   }
 
 
-def table(result):
-  """The result as Markdown: milliseconds of processor time."""
-  lines = [
-    "| layer | what | definition | fast | ratio |",
-    "|---|---|--:|--:|--:|",
-  ]
-  for row in result["result"]:
-    before, after = (row[name]["cpu_ms"] for name in ("definition", "fast"))
-    lines.append(
-      f"| {row['layer']} | {row['what']} | {before:.1f} | {after:.1f}"
-      f" | {before / after:.2f} |"
-    )
-  return "\n".join(lines)
+def rows(network, batch_size, rounds):
+  """Yields a row for each layer and each of its programs."""
+  for name, definition, fast, arguments in pairs(network, batch_size):
+    arguments = jax.device_put(arguments)
+    ours = programs(fast, arguments)
+    for what, program in programs(definition, arguments).items():
+      contenders = {"definition": program, "fast": ours[what]}
+      yield {"layer": name, "what": what} | measure(contenders, rounds)
+  for name, forms in layouts(network, batch_size):
+    compiled = {form: layout_programs(*what) for form, what in forms.items()}
+    for what in ("forward", "gradient"):
+      contenders = {form: found[what] for form, found in compiled.items()}
+      row = {"layer": name, "what": f"{what}, both towers"}
+      yield row | measure(contenders, rounds)
+
+
+def table(rows):
+  """The rows as Markdown: milliseconds of processor time, and how often the
+  second contender's go into those of the first."""
+  lines = []
+  for names, group in itertools.groupby(rows, lambda row: tuple(row)[2:]):
+    first, second = names[:2]
+    lines += [
+      "",
+      f"| layer | what | {' | '.join(names)} | {first} / {second} |",
+      f"|---|---|{'--:|' * (len(names) + 1)}",
+    ]
+    for row in group:
+      ms = [row[name]["cpu_ms"] for name in names]
+      lines.append(
+        f"| {row['layer']} | {row['what']} |"
+        f" {' | '.join(f'{value:.1f}' for value in ms)} |"
+        f" {ms[0] / ms[1]:.2f} |"
+      )
+  return "\n".join(lines[1:])
 
 
 def main() -> None:
   startup.keep_memory()
-  rows = []
-  for name, definition, fast, arguments in pairs(Network(), _BATCH_SIZE.value):
-    arguments = jax.device_put(arguments)
-    ours = programs(fast, arguments)
-    for what, program in programs(definition, arguments).items():
-      times = measure(program, ours[what], _ROUNDS.value)
-      rows.append({"layer": name, "what": what} | times)
-      before, after = times["definition"], times["fast"]
-      print(
-        f"{name:12} {what:18} {before['cpu_ms']:8.1f} -> {after['cpu_ms']:8.1f}"
-        f" ms of processor time, {before['ms']:8.1f} -> {after['ms']:8.1f} ms",
-        flush=True,
-      )
+  found = []
+  for row in rows(Network(), _BATCH_SIZE.value, _ROUNDS.value):
+    found.append(row)
+    print(table([row]).splitlines()[-1], flush=True)
+  print("", table(found), sep="\n")
   if _OUTPUT.value:
     record = provenance.record(
-      "one tower's layers, definition and fast, least of the rounds",
+      "layers, definition and fast, and layouts of both towers, least of the"
+      " rounds",
       " ".join(["python -m benchmarks.kernels", *sys.argv[1:]]),
-      rows,
+      found,
     )
     files.write_whole(_OUTPUT.value, json.dumps(record, indent=1) + "\n")
 
