@@ -275,14 +275,19 @@ def _write_beside(axis, ends):
   lets each be read."""
   axis.get_ylim()  # now the scale is final
   place = (axis.transData - axis.transAxes).transform
-  below = 0.0
-  for end, label, colour in sorted(ends, key=lambda line: line[0][1]):
-    x, y = place(end)
-    below = max(below, y)
+  ends = sorted(ends, key=lambda line: line[0][1])
+  heights = [place(end)[1] for end, _, _ in ends]
+  for i in range(1, len(ends)):
+    heights[i] = max(heights[i], heights[i - 1] + 0.05)
+  highest = 1.0
+  for i in reversed(range(len(ends))):
+    heights[i] = min(heights[i], highest)
+    highest = heights[i] - 0.05
+  for (end, label, colour), height in zip(ends, heights, strict=True):
     axis.annotate(
       label,
-      (x, y),
-      (1.02, below),
+      place(end),
+      (1.02, height),
       xycoords="axes fraction",
       textcoords="axes fraction",
       color=colour,
@@ -290,7 +295,6 @@ def _write_beside(axis, ends):
       va="center",
       arrowprops={"arrowstyle": "-", "color": colour, "alpha": 0.3},
     )
-    below += 0.05
 
 
 def main() -> None:
