@@ -3,11 +3,11 @@
   python -m benchmarks.starting --output=experiments/results/starting.json
 
 Every figure is of a fresh process, by turns. A first step is that of the
-training command itself, by default options, from the process's start to the
-first line of metrics.jsonl (which then does not look inside the network); cold
-means that nothing compiled is kept from before. The images are drawn and their
-statistics computed beforehand. `cpu_seconds` is the processor time of all
-threads until then: on a busy machine it tells more.
+training command itself, from the process's start to the first line of
+metrics.jsonl, for which nothing is measured inside the network; cold means that
+nothing compiled is kept from before. The images are drawn and their statistics
+computed beforehand. `cpu_seconds` is the processor time of all threads until
+then: on a busy machine it tells more.
 """
 
 import json

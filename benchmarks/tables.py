@@ -1,4 +1,4 @@
-"""The tables of README.md and docs/, made of the committed results.
+"""The tables of README.md and docs/, and the figure, of the committed results.
 
 python -m benchmarks.tables
 """
@@ -7,14 +7,18 @@ import json
 import pathlib
 import re
 
+from benchmarks import compare, kernels, starting
+
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 PAGES = (
   ROOT / "README.md",
   ROOT / "docs" / "data.md",
   ROOT / "docs" / "fidelity.md",
+  ROOT / "docs" / "performance.md",
 )
 RESULTS = ROOT / "experiments" / "results"
 IMAGENET = 1_281_167 + 50_000
+WANTED_END_TO_END = 0.95  # of the step's own rate
 
 
 def prepare_table(result) -> str:
@@ -75,6 +79,52 @@ def start_table(result) -> str:
   return "\n".join(lines)
 
 
+def compare_table(result) -> str:
+  return compare.table(result["rows"])
+
+
+def step_table(result) -> str:
+  peak = result["rows"][-1]["flops_per_second"]
+  lines = [
+    "| | images/s | ms: min, median, max | GFLOP/s | of the peak |",
+    "|---|--:|--:|--:|--:|",
+  ]
+  for row in result["rows"]:
+    lines.append(
+      f"| {row['name']} | {_rate(row)} | {_ms(row)} |"
+      f" {row['flops_per_second'] / 1e9:.0f} |"
+      f" {row['flops_per_second'] / peak:.0%} |"
+    )
+  return "\n".join(lines)
+
+
+def end_to_end_table(result) -> str:
+  lines = ["| | images/s | ms: min, median, max |", "|---|--:|--:|"]
+  for row in result["rows"]:
+    lines.append(f"| {row['name']} | {_rate(row)} | {_ms(row)} |")
+  share = result["share_of_step"]
+  verdict = "at least" if share >= WANTED_END_TO_END else "short of"
+  return "\n".join(
+    [
+      *lines,
+      "",
+      f"{share:.1%} of the step's own rate, {verdict} the"
+      f" {WANTED_END_TO_END:.0%} wanted; {result['waited']:.1%} of the time is"
+      f" waited for images, and {result['limited_by']} limits.",
+    ]
+  )
+
+
+def _rate(row) -> str:
+  """Images a second; nothing for the yardstick, which has no images."""
+  rate = row["images_per_second"]
+  return f"{rate:,.1f}" if rate else ""
+
+
+def _ms(row) -> str:
+  return ", ".join(f"{row['ms'][key]:.0f}" for key in ("min", "median", "max"))
+
+
 def table(name: str) -> str:
   """The table of a result, with where it was measured."""
   written = json.loads((RESULTS / f"{name}.json").read_text())
@@ -92,6 +142,11 @@ TABLES = {
   "loaders": loaders_table,
   "start_of_training_0.0625": start_table,
   "start_of_training_1": start_table,
+  "kernels": kernels.table,
+  "compare": compare_table,
+  "step": step_table,
+  "end_to_end": end_to_end_table,
+  "starting": starting.table,
 }
 
 
@@ -108,3 +163,5 @@ def fill(page: str) -> str:
 if __name__ == "__main__":
   for page in PAGES:
     page.write_text(fill(page.read_text()))
+  measured = json.loads((RESULTS / "compare.json").read_text())["result"]
+  compare.plot(measured["rows"], RESULTS / "compare.png")

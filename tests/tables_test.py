@@ -63,3 +63,24 @@ def test_an_image_count_that_was_not_reached_is_not_a_result():
     "| paper | 4 | 2.500 | 2.250, 2.125 | 0.0500; 0.500 (100), 0.750 (164) |"
     " more than 10,496 |"
   )
+
+
+def test_the_yardstick_has_no_images_and_the_verdict_is_of_the_share():
+  def row(name, rate, flops):
+    ms = {"min": 1.0, "median": 1234.5, "max": 2000.0}
+    return {"name": name, "images_per_second": rate, "ms": ms} | {
+      "flops_per_second": flops
+    }
+
+  rows = [row("train", 57.25, 150e9), row("matmul_peak", 0.0, 200e9)]
+  assert tables.step_table({"rows": rows}).splitlines()[2:] == [
+    "| train | 57.2 | 1, 1234, 2000 | 150 | 75% |",
+    "| matmul_peak |  | 1, 1234, 2000 | 200 | 100% |",
+  ]
+  result = {"rows": rows, "waited": 0.02, "limited_by": "step"}
+  for share, verdict in ((0.96, "at least"), (0.94, "short of")):
+    text = tables.end_to_end_table(result | {"share_of_step": share})
+    assert text.endswith(
+      f"{share:.1%} of the step's own rate, {verdict} the 95% wanted; 2.0% of"
+      " the time is waited for images, and step limits."
+    )
