@@ -73,7 +73,8 @@ def test_the_yardstick_has_no_images_and_the_verdict_is_of_the_share():
     }
 
   rows = [row("train", 57.25, 150e9), row("matmul_peak", 0.0, 200e9)]
-  assert tables.step_table({"rows": rows}).splitlines()[2:] == [
+  result = {"rows": rows, "share_of_peak": {"train": 0.75}}
+  assert tables.step_table(result).splitlines()[2:] == [
     "| train | 57.2 | 1, 1234, 2000 | 150 | 75% |",
     "| matmul_peak |  | 1, 1234, 2000 | 200 | 100% |",
   ]
