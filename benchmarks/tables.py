@@ -85,15 +85,31 @@ def compare_table(result) -> str:
 
 def step_table(result) -> str:
   lines = [
-    "| | images/s | ms: min, median, max | GFLOP/s | of the peak |",
+    "| | images/s | ms: min, median, max | does | of the peak |",
     "|---|--:|--:|--:|--:|",
   ]
+  shares = {"matmul_peak": 1.0} | result["share_of_peak"]
   for row in result["rows"]:
-    share = result["share_of_peak"].get(row["name"], 1)
-    lines.append(
-      f"| {row['name']} | {_rate(row)} | {_ms(row)} |"
-      f" {row['flops_per_second'] / 1e9:.0f} | {share:.0%} |"
+    name = row["name"]
+    if "bytes_per_second" in row:
+      does = f"{row['bytes_per_second'] / 1e9:.1f} GB/s"
+    else:
+      does = f"{row['flops_per_second'] / 1e9:.0f} GFLOP/s"
+    share = f"{shares[name]:.0%}" if name in shares else ""
+    lines.append(f"| {name} | {_rate(row)} | {_ms(row)} | {does} | {share} |")
+  if "share_of_roofline" in result:  # not in older records
+    arguments, temporaries = (
+      result["memory_bytes"][name] / 1e9
+      for name in ("arguments", "temporaries")
     )
+    lines += [
+      "",
+      "By the compiler's account a training step moves"
+      f" {result['bytes_accessed'] / 1e9:.1f} GB on a device and needs"
+      f" {arguments:.2f} GB for arguments, {temporaries:.2f} GB for"
+      f" temporaries. It runs at {result['share_of_roofline']:.0%} of the"
+      " roofline.",
+    ]
   return "\n".join(lines)
 
 

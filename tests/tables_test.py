@@ -66,17 +66,31 @@ def test_an_image_count_that_was_not_reached_is_not_a_result():
 
 
 def test_the_yardstick_has_no_images_and_the_verdict_is_of_the_share():
-  def row(name, rate, flops):
+  def row(name, rate, **does):
     ms = {"min": 1.0, "median": 1234.5, "max": 2000.0}
-    return {"name": name, "images_per_second": rate, "ms": ms} | {
-      "flops_per_second": flops
-    }
+    row = {"name": name, "images_per_second": rate, "ms": ms}
+    return row | does
 
-  rows = [row("train", 57.25, 150e9), row("matmul_peak", 0.0, 200e9)]
-  result = {"rows": rows, "share_of_peak": {"train": 0.75}}
+  rows = [
+    row("train", 57.25, flops_per_second=150e9),
+    row("matmul_peak", 0.0, flops_per_second=200e9),
+    row("memory_copy", 0.0, bytes_per_second=12.34e9),
+  ]
+  result = {
+    "rows": rows,
+    "share_of_peak": {"train": 0.75},
+    "share_of_roofline": 0.8,
+    "bytes_accessed": 3.14e9,
+    "memory_bytes": {"arguments": 5e8, "temporaries": 12.5e8},
+  }
   assert tables.step_table(result).splitlines()[2:] == [
-    "| train | 57.2 | 1, 1234, 2000 | 150 | 75% |",
-    "| matmul_peak |  | 1, 1234, 2000 | 200 | 100% |",
+    "| train | 57.2 | 1, 1234, 2000 | 150 GFLOP/s | 75% |",
+    "| matmul_peak |  | 1, 1234, 2000 | 200 GFLOP/s | 100% |",
+    "| memory_copy |  | 1, 1234, 2000 | 12.3 GB/s |  |",
+    "",
+    "By the compiler's account a training step moves 3.1 GB on a device and"
+    " needs 0.50 GB for arguments, 1.25 GB for temporaries. It runs at 80% of"
+    " the roofline.",
   ]
   result = {"rows": rows, "waited": 0.02, "limited_by": "step"}
   for share, verdict in ((0.96, "at least"), (0.94, "short of")):
