@@ -107,6 +107,7 @@ def _make_look(network: Network, mesh: Mesh):
         [(h != 0).any(axis=range(h.ndim - 1)) for h in towers]
       )[jnp.newaxis]
       for name, towers in layers.items()
+      if getattr(network, name)  # what is not in the network is handed on
     }
     return alive | {
       "scores": scores[:, jnp.newaxis],  # f32[B,1,classes]: not summed yet

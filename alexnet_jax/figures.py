@@ -25,13 +25,14 @@ def kernel_grid(
 
   Args:
     tower: f32[n,h,w,3].
-    columns: kernels in a row.
+    columns: kernels in a row at most.
     scale: pixels a weight.
 
   Returns:
     uint8[H,W,3], with a white line around each kernel.
   """
   count, height, width, _ = tower.shape
+  columns = min(columns, count)
   rows = -(-count // columns)
   low = tower.min(axis=(1, 2, 3), keepdims=True)
   span = tower.max(axis=(1, 2, 3), keepdims=True) - low

@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import jax
@@ -60,6 +60,108 @@ def _verdict(found: figures.Specialisation) -> str:
   )
 
 
+class Figure4(NamedTuple):
+  """What a network says of N images, and the training images near them.
+
+  Attributes:
+    images: uint8[N,96,96,3], the images' thumbnails.
+    labels: i64[N], the true ones.
+    said: f32[N,classes], log-probabilities.
+    vectors: f32[N,4096], the last hidden layer.
+    numbers: i64[N,6], of the nearest training images, the nearest first.
+    distances: f64[N,6], to them, Euclidean and exact.
+    near: uint8[N,6,96,96,3], their thumbnails.
+    near_labels: i64[N,6].
+    counts: i64[classes], the training images searched of each class.
+    names: of the classes.
+    split: the name of the split that the N images are from.
+  """
+
+  images: np.ndarray
+  labels: np.ndarray
+  said: np.ndarray
+  vectors: np.ndarray
+  numbers: np.ndarray
+  distances: np.ndarray
+  near: np.ndarray
+  near_labels: np.ndarray
+  counts: np.ndarray
+  names: Sequence[str]
+  split: str
+
+
+def look(
+  net: AlexNet,
+  config: dict[str, Any],
+  mesh: Mesh,
+  *,
+  count: int = PREDICTIONS,
+  search: int = 0,
+  data_dir: str = "",
+) -> Figure4:
+  """Computes Figure 4 for evenly spaced images of the validation split.
+
+  Args:
+    net: on `mesh`.
+    config: of the run.
+    mesh: the devices.
+    count: N, of images.
+    search: how many training images to search; 0: all.
+    data_dir: "" for the configuration's.
+
+  Raises:
+    UserError: the data set is not here.
+  """
+  data_dir = data_dir or config["data_dir"]
+  train, test = (
+    datasets.open_split(config["dataset"], config["splits"][split], data_dir)
+    for split in ("train", "validation")
+  )
+  seen = evaluate.run_statistics(config, train, mesh)
+  chosen = np.linspace(0, len(test) - 1, count).astype(int)
+  images, labels = _images(test, chosen, config["image_size"])
+  on_device = place(images, mesh)
+  predict = step.make_predict(net.towers.network, 1, mesh)
+  features = figures.make_features(net, mesh)
+  said = np.asarray(predict(net, on_device, seen))[:count]
+  vectors = np.asarray(features(net, on_device, seen))[:count]
+
+  searched = search or len(train)
+  size = config["batch_size"]
+  size += -size % mesh.shape[sharding.DATA]
+  batches = evaluation_batches(
+    train, batch_size=size, size=config["image_size"]
+  )
+  total = -(-searched // size)
+  counts = np.zeros(train.num_classes, np.int64)
+
+  def hidden():
+    shown = track(batches, "Figure 4: training images", total, transient=True)
+    for _, batch in zip(range(total), shown, strict=False):
+      placed = jax.device_put(batch["image"], sharding.batch_sharding(mesh))
+      real = (batch["weight"] > 0) & (batch["index"] < searched)
+      found = np.asarray(features(net, placed, seen))
+      np.add.at(counts, batch["label"][real], 1)
+      yield found[real], batch["index"][real]
+
+  numbers, distances = figures.nearest(vectors, hidden(), NEIGHBOURS)
+  near, near_labels = _images(train, numbers.ravel(), config["image_size"])
+  small = _small(near).reshape(*numbers.shape, THUMBNAIL, THUMBNAIL, 3)
+  return Figure4(
+    images=_small(images),
+    labels=labels,
+    said=said,
+    vectors=vectors,
+    numbers=numbers,
+    distances=distances,
+    near=small,
+    near_labels=near_labels.reshape(numbers.shape),
+    counts=counts,
+    names=train.class_names,
+    split=test.name,
+  )
+
+
 def figure4(
   net: AlexNet | None,
   config: dict[str, Any],
@@ -81,75 +183,43 @@ def figure4(
   """
   if net is None:
     raise UserError("there is no checkpoint yet.")
-  data_dir = data_dir or config["data_dir"]
-  train, test = (
-    datasets.open_split(config["dataset"], config["splits"][split], data_dir)
-    for split in ("train", "validation")
-  )
-  seen = evaluate.run_statistics(config, train, mesh)
-  chosen = np.linspace(0, len(test) - 1, PREDICTIONS).astype(int)
-  images, labels = _images(test, chosen, config["image_size"])
-  on_device = place(images, mesh)
-  predict = step.make_predict(net.towers.network, 1, mesh)
-  features = figures.make_features(net, mesh)
-  said = np.asarray(predict(net, on_device, seen))[:PREDICTIONS]
-  queries = np.asarray(features(net, on_device, seen))[:QUERIES]
-
-  searched = search or len(train)
-  size = config["batch_size"]
-  size += -size % mesh.shape[sharding.DATA]
-  batches = evaluation_batches(
-    train, batch_size=size, size=config["image_size"]
-  )
-  total = -(-searched // size)
-
-  def vectors():
-    shown = track(batches, "Figure 4: training images", total, transient=True)
-    for _, batch in zip(range(total), shown, strict=False):
-      placed = jax.device_put(batch["image"], sharding.batch_sharding(mesh))
-      real = (batch["weight"] > 0) & (batch["index"] < searched)
-      found = np.asarray(features(net, placed, seen))
-      yield found[real], batch["index"][real]
-
-  numbers, distances = figures.nearest(queries, vectors(), NEIGHBOURS)
-  near, near_labels = _images(train, numbers.ravel(), config["image_size"])
-  names = train.class_names
+  seen = look(net, config, mesh, search=search, data_dir=data_dir)
+  names = seen.names
   right = []
-  for i in range(len(queries)):
-    right.append(_thumbnail(images[i], names[labels[i]]))
-    for j in range(numbers.shape[1]):
-      k = i * numbers.shape[1] + j
-      text = f"{names[near_labels[k]]} {distances[i, j]:.3g}"
-      right.append(_thumbnail(near[k], text))
+  for i, distances in enumerate(seen.distances[:QUERIES]):
+    right.append(_thumbnail(seen.images[i], names[seen.labels[i]]))
+    for j, distance in enumerate(distances):
+      text = f"{names[seen.near_labels[i, j]]} {distance:.3g}"
+      right.append(_thumbnail(seen.near[i, j], text))
   note = (
-    f"{PREDICTIONS} images of {test.name}, evenly spaced, with the five most"
+    f"{PREDICTIONS} images of {seen.split}, evenly spaced, with the five most"
     " probable labels; the correct one is red. Below, the first"
-    f" {len(queries)} of them and the {NEIGHBOURS} nearest of {searched:,}"
+    f" {QUERIES} of them and the {NEIGHBOURS} nearest of {seen.counts.sum():,}"
     " training images by Euclidean distance in the last hidden layer, exact;"
     " the number is the distance."
   )
   return page.join(
     [
       element("p", note, class_="note"),
-      element("div", *_predictions(images, labels, said, names),
-              class_="predictions"),
+      element("div", *_predictions(seen), class_="predictions"),
       element("h3", "Nearest training images"),
       element("div", *right, class_="neighbours"),
     ]
-  )  # fmt: skip
+  )
 
 
-def _predictions(images, labels, said, names) -> list[Html]:
-  best, probabilities = figures.most_probable(said)
+def _predictions(seen: Figure4) -> list[Html]:
+  best, probabilities = figures.most_probable(seen.said)
   found = []
   for image, label, order, values in zip(
-    images, labels, best, probabilities, strict=True
+    seen.images, seen.labels, best, probabilities, strict=True
   ):
     bars = [
       element(
         "div",
         element("b", style=f"width: {value:.1%}"),
-        f"{names[other]} {value:.0%}",
+        element("span", seen.names[other]),
+        f"{value:.0%}",
         class_="bar correct" if other == label else "bar",
       )
       for other, value in zip(order, values, strict=True)
@@ -157,8 +227,8 @@ def _predictions(images, labels, said, names) -> list[Html]:
     found.append(
       element(
         "div",
-        page.picture(_small(image), "validation image", "JPEG"),
-        element("p", names[label], class_="true"),
+        page.picture(image, "validation image", "JPEG"),
+        element("p", seen.names[label], class_="true"),
         *bars,
       )
     )
@@ -166,22 +236,23 @@ def _predictions(images, labels, said, names) -> list[Html]:
 
 
 def _thumbnail(image: np.ndarray, text: str) -> Html:
-  picture = page.picture(_small(image), "training image", "JPEG")
+  picture = page.picture(image, "training image", "JPEG")
   return element("div", picture, element("br"), text)
 
 
-def _small(image: np.ndarray) -> np.ndarray:
+def _small(images: np.ndarray) -> np.ndarray:
+  """Thumbnails: uint8[N,S,S,3] -> uint8[N,96,96,3]."""
   size = (THUMBNAIL, THUMBNAIL)
-  return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+  each = [cv2.resize(x, size, interpolation=cv2.INTER_AREA) for x in images]
+  return np.stack(each)
 
 
 def _images(source: datasets.Source, indices: Sequence[int], size: int):
-  """uint8[N,S,S,3] and the labels of some examples, black where damaged."""
+  """uint8[N,S,S,3], black where damaged, and i64[N] labels of some examples."""
   found = np.zeros((len(indices), size, size, 3), np.uint8)
-  labels = []
+  labels = np.zeros(len(indices), np.int64)
   for i, index in enumerate(indices):
-    encoded, label = source[int(index)]
-    labels.append(label)
+    encoded, labels[i] = source[int(index)]
     with contextlib.suppress(UndecodableImage):
       found[i] = rescale(decode(encoded), size)
   return found, labels

@@ -31,7 +31,7 @@ function extent(values) {
     high = Math.max(high, value);
   }
   if (!(high > low)) {
-    low -= Math.abs(low) * 0.1 || 1;
+    low -= Math.abs(low) * 0.1;  // nothing but zeros: from 0 to 1
     high += Math.abs(high) * 0.1 || 1;
   }
   return [low, high];

@@ -156,8 +156,8 @@ def _curves(runs: Sequence[Run]) -> Html:
   both = {"loss": "", "top1_error": "fraction", "top5_error": "fraction"}
   training = {
     "learning_rate": "",
-    "images_per_second": "images/s",
-    "data_wait_fraction": "fraction",
+    "images_per_second": "",
+    "data_wait_fraction": "",
   }
   diagnostics = sorted(known - both.keys() - training.keys() - set(_NO_CURVE))
   charts = []
@@ -225,15 +225,18 @@ def _paper_tables(runs: Sequence[Run]) -> Html:
   errors = [row for row in rows if not row["key"].startswith("size.")]
   sizes = [row for row in rows if row["key"].startswith("size.")]
   datasets_here = ", ".join(sorted({run.config["dataset"] for run in runs}))
-  note = (
+  note = element(
+    "p",
     f"These runs are on {datasets_here}. Ours is what has been measured and"
-    " committed; `python -m experiments.paper_tables --workdir=...` evaluates"
-    " runs on ImageNet for these tables."
+    " committed; ",
+    element("code", "python -m experiments.paper_tables --workdir=..."),
+    " evaluates runs on ImageNet for these tables.",
+    class_="note",
   )
   return page.join(
     [
       element("h2", "The paper's numbers"),
-      element("p", note, class_="note"),
+      note,
       page.table(headings, lines(errors)),
       element(
         "details",

@@ -39,7 +39,7 @@ class Run(NamedTuple):
     name: of the workdir, and in figure and table.
     config: of configs/.
     overrides: by dotted key, as for `alexnet_jax.main --config.KEY=VALUE`; in
-      texts {output} and {seed} stand for the experiment's.
+      texts {output}, {run} and {seed} stand for what they are here.
   """
 
   name: str
@@ -141,6 +141,8 @@ class Experiment(NamedTuple):
     words: says a result in a sentence.
     quick: overrides beyond `QUICK` with --quick.
     quick_runs: names of the runs that --quick carries out; none: all.
+    quick_data: writes into the output folder what --quick trains on, if that
+      is not the embedded data as they are.
     seeds: runs of each in full.
     enough: says of a run as it stands whether it may end before its time.
     trial: overrides to try all runs with first, seed 0; none: no trial.
@@ -157,6 +159,7 @@ class Experiment(NamedTuple):
   words: Callable[[dict[str, Any]], str] = in_words
   quick: Mapping[str, Any] = {}
   quick_runs: Sequence[str] = ()
+  quick_data: Callable[[str], None] = lambda output: None
   seeds: int = 1
   enough: Callable[[Outcome], bool] = lambda outcome: False
   trial: Mapping[str, Any] = {}
@@ -202,7 +205,9 @@ def configure(
   fast = QUICK | dict(experiment.quick) if quick else {}
   for key, value in {"seed": seed, **run.overrides, **fast, **extra}.items():
     if isinstance(value, str):
-      value = value.replace("{output}", output).replace("{seed}", str(seed))
+      told = {"{output}": output, "{run}": run.name, "{seed}": str(seed)}
+      for place, text in told.items():
+        value = value.replace(place, text)
     group, _, name = key.rpartition(".")
     target = config
     for part in filter(None, group.split(".")):
@@ -265,6 +270,8 @@ def _carry_out(experiment, output, quick, seeds, extra, only, record):
     and (not only or run.name.startswith(tuple(only)))
   ]
   outcomes: Outcomes = {}
+  if quick:
+    experiment.quick_data(output)
 
   def train(run: Run, seed: int, overrides: dict[str, Any]) -> Outcome:
     print(f"{experiment.name}: {run.name}, seed {seed}", flush=True)

@@ -93,7 +93,7 @@ def _code(configs: list[str]) -> str:
 
 def _link(file: str) -> str:
   """To the record, and to its figure where there is one."""
-  figure = f"figures/{pathlib.Path(file).stem}.svg"
+  figure = f"results/{pathlib.Path(file).stem}.svg"
   drawn = f", [figure]({figure})" if (FOLDER / figure).exists() else ""
   return f"[{file}](results/{file}){drawn}"
 

@@ -60,6 +60,14 @@ def test_spread_and_correlation_by_hand(net):
   assert found["fc7_correlation"] == pytest.approx(pairs.mean(), rel=1e-4)
 
 
+def test_layers_that_are_not_there_are_not_spoken_of(net):
+  """Every layer but the last may be dead, and no sixth convolution."""
+  found, _ = measure(net)
+  layers = [key[13:] for key in found if key.startswith("update_ratio_")]
+  dead = {key[5:] for key in found if key.startswith("dead_")}
+  assert dead == {*layers} - {"fc8"} and "conv6" not in dead
+
+
 def test_every_mesh_says_the_same(net):
   first, _ = measure(net, mesh_shape=(1, 1))
   for shape in ((2, 1), (2, 2)):

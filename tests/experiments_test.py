@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
-from alexnet_jax import claims
-from experiments import dropout, frame, plateau, readme, relu_tanh
+from alexnet_jax import claims, gallery, images
+from experiments import dropout, figure4, frame, plateau, readme, relu_tanh
 from experiments.frame import Outcome
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -133,6 +133,24 @@ def test_what_dropout_costs():
   assert dropout.iterations_ratio(never) is None
 
 
+def test_the_numbers_of_figure_4():
+  seen = gallery.Figure4(**dict.fromkeys(gallery.Figure4._fields))._replace(
+    labels=np.array([0, 6]),
+    # Of seven classes the last is the most probable.
+    said=np.log(np.tile(np.arange(1, 8) / 28, (2, 1))),
+    near_labels=np.array([[0, 0, 6, 1, 1, 1], [6, 6, 6, 6, 6, 0]]),
+    counts=np.array([3, 1, 1, 1, 1, 1, 2]),
+  )
+  assert figure4.numbers(seen) == {
+    "images": 2,
+    "training_images": 10,
+    "top1_hits": 1,
+    "top5_hits": 1,
+    "neighbours_of_the_class": pytest.approx(7 / 12),
+    "by_chance": pytest.approx((0.3 + 0.2) / 2),
+  }
+
+
 @pytest.fixture(scope="module", autouse=True)
 def one_cache(tmp_path_factory):
   """Many runs are of the same programs: each is compiled once."""
@@ -176,6 +194,15 @@ def test_a_check_can_fail(tmp_path):
     frame.carry_out(broken, str(tmp_path), quick=True)
 
 
+def test_warped_images_that_are_crops_are_seen(tmp_path, monkeypatch):
+  monkeypatch.setattr(images, "warp", lambda image, side: image[:side, :side])
+  small = EXPERIMENTS["rescaling"]
+  small = small._replace(quick={**small.quick, "total_steps": 8})
+  with pytest.raises(AssertionError) as caught:
+    frame.carry_out(small, str(tmp_path), quick=True)
+  assert "warped.max()" in str(caught.traceback[-1].statement)
+
+
 def test_a_finished_experiment_trains_nothing_again(tmp_path):
   small = EXPERIMENTS["ten_views"]._replace(
     quick={"total_steps": 2}, check=lambda outcomes, result: None
@@ -192,6 +219,14 @@ def test_every_measured_experiment_of_the_paper_names_its_claims():
   for name, record in readme.results().items():
     assert record.get("claims", {}).keys() <= known, name
     assert {"what", "hardware", "versions", "command", "commit"} <= set(record)
+
+
+def test_a_figure_beside_its_record_is_linked(tmp_path, monkeypatch):
+  monkeypatch.setattr(readme, "FOLDER", tmp_path)
+  (tmp_path / "results").mkdir()
+  (tmp_path / "results" / "x.svg").touch()
+  assert readme._link("x.json").endswith(", [figure](results/x.svg)")
+  assert "figure" not in readme._link("y.json")
 
 
 def test_the_page_is_what_the_results_say():

@@ -50,6 +50,7 @@ def test_the_grid_shows_each_kernel_in_its_place():
   expected = 255 * (kernels[3] - low) / (high - low)
   np.testing.assert_allclose(fourth, expected, atol=0.5)
   assert (grid[-13:, 15:] == 255).all()  # there is no sixth
+  assert figures.kernel_grid(kernels, scale=4).shape == (16, 5 * 14 + 2, 3)
 
 
 def test_nearest_is_the_sort_of_all_distances():

@@ -236,6 +236,16 @@ def test_it_fits_a_phone_and_the_dark(browser, written):
   )
   browser.open(written)
   assert browser.value("document.documentElement.scrollWidth") <= 360
+  # Long names are cut before a probability is, and wrapped below thumbnails.
+  assert browser.value(
+    "[...document.querySelectorAll('.bar, .neighbours > div')]"
+    ".every(e => e.scrollWidth <= e.clientWidth)"
+  )
+  widths = "[...document.querySelectorAll('.neighbours img')].map(i => i.width)"
+  assert len(set(browser.value(widths))) == 1
+  # A row of a table is a few lines high, whatever its note says.
+  rows = "[...document.querySelectorAll('td')].map(d => d.offsetHeight)"
+  assert max(browser.value(rows)) < 120
   grounds = []
   for scheme in ("light", "dark"):
     feature = {"name": "prefers-color-scheme", "value": scheme}
