@@ -1,6 +1,9 @@
 """The order of examples, its resumption, and that none is lost."""
 
 import itertools
+import os
+import sys
+import threading
 
 import jax
 import numpy as np
@@ -101,6 +104,30 @@ def test_the_order_does_not_depend_on_threads():
     source_of(9), batch_size=4, seed=0, start_step=0, size=8, num_threads=1
   )
   equal(itertools.islice(one, 6), train(9, 6))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have no priority")
+def test_who_reads_gives_way_to_who_computes():
+  """The threads that decode have a lower priority; this one keeps its own."""
+  seen = []
+
+  class Records(list):
+    def __getitem__(self, index):
+      thread = threading.get_native_id()
+      seen.append((thread, os.getpriority(os.PRIO_PROCESS, thread)))
+      return super().__getitem__(index)
+
+  source = source_of(20)
+  records = Records(source[i] for i in range(20))
+  watched = Source(records, "abcde", fingerprint="levels", name="levels train")
+  before = os.getpriority(os.PRIO_PROCESS, 0)
+  batches = input_pipeline.train_batches(
+    watched, batch_size=4, seed=0, start_step=0, size=8, num_threads=2
+  )
+  list(itertools.islice(batches, 9))
+  assert {nice for _, nice in seen} == {max(input_pipeline.NICE, before)}
+  assert threading.get_native_id() not in {thread for thread, _ in seen}
+  assert os.getpriority(os.PRIO_PROCESS, 0) == before
 
 
 def test_processes_share_the_same_global_batches():
