@@ -8,6 +8,7 @@ import pathlib
 import re
 
 from benchmarks import compare, kernels, starting
+from experiments import precision
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 PAGES = (
@@ -130,6 +131,23 @@ def end_to_end_table(result) -> str:
   )
 
 
+def precision_table(result) -> str:
+  last = len(result["losses"]["float32"][0])
+  places = [last * (i + 1) // 5 - 1 for i in range(5)]
+  steps = (str(precision.WINDOW * (place + 1)) for place in places)
+  lines = [
+    f"| loss, mean of {precision.WINDOW} steps until step | "
+    + " | ".join(steps)
+    + " |",
+    "|---" * 6 + "|",
+  ]
+  for name, curves in result["losses"].items():
+    for seed, curve in enumerate(curves):
+      losses = " | ".join(f"{curve[place]:.3f}" for place in places)
+      lines.append(f"| {name}, seed {seed} | {losses} |")
+  return "\n".join([*lines, "", f"{precision.words(result).capitalize()}."])
+
+
 def _rate(row) -> str:
   """Images a second; nothing for the yardstick, which has no images."""
   rate = row["images_per_second"]
@@ -159,9 +177,11 @@ TABLES = {
   "start_of_training_1": start_table,
   "kernels": kernels.table,
   "compare": compare_table,
+  "compare_epyc": compare_table,
   "step": step_table,
   "end_to_end": end_to_end_table,
   "starting": starting.table,
+  "precision": precision_table,
 }
 
 
