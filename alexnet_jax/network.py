@@ -222,6 +222,7 @@ def shapes(network: Network) -> list[Shape]:
     UserError: the network cannot be laid out; the message says where and why.
   """
   present = [name for name in LAYERS if getattr(network, name) is not None]
+  _check_sizes(network)
   _check_exchanges(network, present)
   if network.channels not in (1, 3):
     raise UserError(
@@ -263,6 +264,20 @@ def _pooled(side: int, network: Network) -> int:
   """Pooling windows along a side; below 1 if not even one fits."""
   windows = (side - network.pool_size) / network.pool_stride + 1
   return math.ceil(windows) if network.pool_overhang else math.floor(windows)
+
+
+def _check_sizes(network: Network) -> None:
+  for key in ("towers", "lrn_n", "within_map_n", "pool_size", "pool_stride"):
+    value = getattr(network, key)
+    if value < 1:
+      raise UserError(f"network.{key}={value}: it is at least 1.")
+  if not network.width > 0:
+    raise UserError(f"network.width={network.width}: it is more than 0.")
+  if not 0 <= network.dropout_rate < 1:
+    raise UserError(
+      f"network.dropout_rate={network.dropout_rate}: it is at least 0 and less"
+      " than 1."
+    )
 
 
 def _check_layer(name: str, layer: Layer, x: tuple[int, ...]) -> None:

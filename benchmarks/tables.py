@@ -16,6 +16,7 @@ PAGES = (
   ROOT / "docs" / "data.md",
   ROOT / "docs" / "fidelity.md",
   ROOT / "docs" / "performance.md",
+  ROOT / "docs" / "plateau.md",
 )
 RESULTS = ROOT / "experiments" / "results"
 IMAGENET = 1_281_167 + 50_000
@@ -98,19 +99,15 @@ def step_table(result) -> str:
       does = f"{row['flops_per_second'] / 1e9:.0f} GFLOP/s"
     share = f"{shares[name]:.0%}" if name in shares else ""
     lines.append(f"| {name} | {_rate(row)} | {_ms(row)} | {does} | {share} |")
-  if "share_of_roofline" in result:  # not in older records
-    arguments, temporaries = (
-      result["memory_bytes"][name] / 1e9
-      for name in ("arguments", "temporaries")
-    )
-    lines += [
-      "",
-      "By the compiler's account a training step moves"
-      f" {result['bytes_accessed'] / 1e9:.1f} GB on a device and needs"
-      f" {arguments:.2f} GB for arguments, {temporaries:.2f} GB for"
-      f" temporaries. It runs at {result['share_of_roofline']:.0%} of the"
-      " roofline.",
-    ]
+  memory = result["memory_bytes"]
+  lines += [
+    "",
+    "By the compiler's account a training step moves"
+    f" {result['bytes_accessed'] / 1e9:.1f} GB on a device and needs"
+    f" {memory['arguments'] / 1e9:.2f} GB for arguments,"
+    f" {memory['temporaries'] / 1e9:.2f} GB for temporaries. It runs at"
+    f" {result['share_of_roofline']:.0%} of the roofline.",
+  ]
   return "\n".join(lines)
 
 
@@ -148,6 +145,33 @@ def precision_table(result) -> str:
   return "\n".join([*lines, "", f"{precision.words(result).capitalize()}."])
 
 
+def plateau_table(result) -> str:
+  lines = [
+    "| cell | left | after images, by seed | loss at the end | spread of the"
+    " scores before training | correlation in fc7 |",
+    "|---|---|---|---|---|---|",
+  ]
+  for name, cell in result.items():
+    left, seen = cell["images_to_leave"], cell["images_trained"]
+    each = (
+      f"{at:,}" if at else f"not in {count:,}"
+      for at, count in zip(left, seen, strict=True)
+    )
+    figures = (
+      ", ".join(f"{x:.{digits}f}" for x in cell[key]) or "not measured"
+      for key, digits in (
+        ("last_loss", 3),
+        ("first_score_spread", 4),
+        ("first_fc7_correlation", 4),
+      )
+    )
+    lines.append(
+      f"| `{name}` | {sum(map(bool, left))} of {len(left)} |"
+      f" {', '.join(each)} | {' | '.join(figures)} |"
+    )
+  return "\n".join(lines)
+
+
 def _rate(row) -> str:
   """Images a second; nothing for the yardstick, which has no images."""
   rate = row["images_per_second"]
@@ -180,6 +204,7 @@ TABLES = {
   "compare_epyc": compare_table,
   "step": step_table,
   "end_to_end": end_to_end_table,
+  "plateau": plateau_table,
   "starting": starting.table,
   "precision": precision_table,
 }

@@ -86,6 +86,26 @@ def test_what_cannot_be_laid_out_is_refused_with_the_reason(changes, said):
     shapes(Network(**changes))
 
 
+@pytest.mark.parametrize(
+  "key, bad, good",
+  [
+    ("towers", 0, 2),
+    ("lrn_n", 0, 1),
+    ("within_map_n", -1, 1),
+    ("pool_size", -1, 1),
+    ("pool_stride", 0, 1),
+    ("width", 0.0, 0.01),
+    ("dropout_rate", 1.0, 0.99),
+    ("dropout_rate", -0.1, 0.0),
+    ("compute_dtype", "float8", "bfloat16"),
+  ],
+)
+def test_a_size_that_means_nothing_is_refused(key, bad, good):
+  assert shapes(Network(**{key: good}))
+  with pytest.raises(UserError, match=rf"network\.{key}='?{bad}"):
+    shapes(Network(**{key: bad}))
+
+
 def test_an_unknown_step_is_refused_by_name():
   values = {"conv1": {"features": 8, "size": 3, "then": ["relu", "norm"]}}
   with pytest.raises(UserError, match=r"network\.conv1\.then names 'norm'"):
