@@ -99,3 +99,30 @@ def test_the_yardstick_has_no_images_and_the_verdict_is_of_the_share():
       f"{share:.1%} of the step's own rate, {verdict} the 95% wanted; 2.0% of"
       " the time is waited for images, and step limits."
     )
+
+
+def test_who_did_not_leave_the_plateau_is_said_not_to_have():
+  cell = {
+    "images_to_leave": [None, 12_800, None],
+    "images_trained": [64_000, 12_800, 64_000],
+    "last_loss": [6.9, 6.5, 6.8],
+    "first_score_spread": [0.003, 0.004, 0.005],
+    "first_fc7_correlation": [],
+  }
+  assert tables.plateau_table({"text": cell}).splitlines()[-1] == (
+    "| `text` | 1 of 3 | not in 64,000, 12,800, not in 64,000 |"
+    " 6.900, 6.500, 6.800 | 0.0030, 0.0040, 0.0050 | not measured |"
+  )
+
+
+def test_curves_are_read_at_five_places():
+  losses = [float(i) for i in range(15)]  # one of every 20 steps
+  result = {
+    "losses": {"float32": [losses]},
+    "precisions_apart": [0.25],
+    "seeds_apart": [],
+  }
+  lines = tables.precision_table(result).splitlines()
+  assert lines[0].endswith("| 60 | 120 | 180 | 240 | 300 |")
+  places = "2.000 | 5.000 | 8.000 | 11.000 | 14.000"
+  assert lines[2] == f"| float32, seed 0 | {places} |"
