@@ -215,9 +215,12 @@ def configure(
     old = target[name]
     target[name] = type(old)(value) if isinstance(old, float | tuple) else value
     if key == "total_epochs" and key in extra:
+      share = value / old
       config.schedule.boundaries = tuple(
-        epoch * value / old for epoch in config.schedule.boundaries
+        epoch * share for epoch in config.schedule.boundaries
       )
+      config.schedule.conv1_frozen_from *= share
+      config.augmentation.lighting_until *= share
   if config.network.width < 1:
     for name in networks.LAYERS[1:-1]:
       config.network[name].std /= config.network.width**0.5
