@@ -14,7 +14,15 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
 from alexnet_jax import claims, gallery, images
-from experiments import dropout, figure4, frame, plateau, readme, relu_tanh
+from experiments import (
+  dropout,
+  figure4,
+  frame,
+  plateau,
+  readme,
+  released_source,
+  relu_tanh,
+)
 from experiments.frame import Outcome
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -112,6 +120,17 @@ def test_after_a_trial_the_chosen_run_goes_on_until_it_is_enough(tmp_path):
   assert again["result"] == losses
   assert json.loads((tmp_path / "kept.json").read_text()) == again
   assert "<svg" in (tmp_path / "kept.svg").read_text()
+
+
+def test_a_cut_schedule_keeps_the_shares_of_all_its_epochs():
+  """Of 91 epochs a seventh: all comes after a seventh of its time."""
+  (_, source) = released_source.EXPERIMENT.runs
+  config = frame.configure(
+    released_source.EXPERIMENT, source, "", 0, False, {"total_epochs": 13}
+  )
+  assert config.schedule.boundaries == pytest.approx((25 / 7, 51 / 7, 79 / 7))
+  assert config.schedule.conv1_frozen_from == pytest.approx(72 / 7)
+  assert config.augmentation.lighting_until == pytest.approx(67 / 7)
 
 
 def test_images_to_leave_the_plateau():
