@@ -20,7 +20,14 @@ from absl import flags
 from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
-from alexnet_jax import command, evaluate, files, metrics, provenance
+from alexnet_jax import (
+  command,
+  evaluate,
+  files,
+  metrics,
+  provenance,
+  startup,
+)
 from alexnet_jax import config as configs
 from alexnet_jax import network as networks
 from alexnet_jax.command import UserError
@@ -436,6 +443,7 @@ def main(experiment: Experiment) -> None:
 
 def _main(experiment: Experiment) -> None:
   flag = flags.FLAGS
+  startup.start()
   extra = {}
   for text in flag.set:
     key, equals, value = text.partition("=")

@@ -31,6 +31,7 @@ from alexnet_jax import (
   input_pipeline,
   provenance,
   sharding,
+  startup,
   step,
 )
 from alexnet_jax import network as networks
@@ -177,6 +178,7 @@ class Recipe:
 
 
 def main() -> None:
+  startup.start()
   flag = flags.FLAGS
   if flag.quick:
     flag.width, flag.steps, flag.seeds = 1 / 32, 3, 1
