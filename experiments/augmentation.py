@@ -6,8 +6,16 @@
 would have forced us to use much smaller networks."
 """
 
-from experiments import frame
+from experiments import dropout, frame
 from experiments.frame import Experiment, Outcomes, Run
+
+
+def measure(outcomes: Outcomes) -> dict:
+  """The runs, and their errors on training and on validation images."""
+  return {
+    "runs": frame.summary(outcomes),
+    "errors": dropout.errors(outcomes),
+  }
 
 
 def check(outcomes: Outcomes, result: dict) -> None:
@@ -26,6 +34,8 @@ EXPERIMENT = Experiment(
     Run("no_augmentation", "configs/no_augmentation.py"),
   ],
   check=check,
+  measure=measure,
+  words=dropout.words,
 )
 
 if __name__ == "__main__":
