@@ -160,7 +160,7 @@ def _curves(runs: Sequence[Run]) -> Html:
     "data_wait_fraction": "",
   }
   diagnostics = sorted(known - both.keys() - training.keys() - set(_NO_CURVE))
-  charts = []
+  charts = {}
   for key, unit in (both | training | dict.fromkeys(diagnostics, "")).items():
     if key not in known:
       continue
@@ -179,16 +179,20 @@ def _curves(runs: Sequence[Run]) -> Html:
     if any(curves.values()):
       title = key.replace("top1", "top-1").replace("top5", "top-5")
       title = title.replace("_", " ")
-      charts.append(page.chart(title, "epoch", unit, curves))
+      charts[key] = page.chart(title, "epoch", unit, curves)
+  inside = [charts.pop(key) for key in diagnostics if key in charts]
   note = "Drag over a chart to zoom into a range. Training lines are single"
   note += " batches, augmented and with dropout; validation is one view."
-  return page.join(
-    [
-      element("h2", "Curves"),
-      element("p", note, class_="note"),
-      element("div", *charts, class_="charts"),
-    ]
-  )
+  parts = [
+    element("h2", "Curves"),
+    element("p", note, class_="note"),
+    element("div", *charts.values(), class_="charts"),
+  ]
+  if inside:
+    summary = element("summary", "Inside the network")
+    opened = element("div", *inside, class_="charts")
+    parts.append(element("details", summary, opened))
+  return page.join(parts)
 
 
 _NO_CURVE = (

@@ -199,6 +199,14 @@ def test_the_curves_are_the_metrics(browser, written, place):
     "c => [...c.querySelectorAll('path')].map(p => p.getTotalLength()))"
   )
   assert paths and all(length > 0 for chart in paths for length in chart)
+  # What only a doctor looks at opens on request, drawn as wide as the rest.
+  inside = "document.querySelector('details .chart svg')"
+  assert not browser.value(f"{inside}.checkVisibility()")
+  browser.value("document.querySelector('details').open = true")
+  assert browser.value(f"{inside}.checkVisibility()")
+  assert browser.value(f"{inside}.clientWidth") == browser.value(
+    "document.querySelector('.chart svg').clientWidth"
+  )
 
 
 def test_dragging_zooms_and_the_button_goes_back(browser, written):
