@@ -7,22 +7,23 @@ would have forced us to use much smaller networks."
 """
 
 from experiments import dropout, frame
-from experiments.frame import Experiment, Outcomes, Run
+from experiments.frame import Experiment, Run
+from experiments.outcome import Outcomes, learned, parameters, summary
 
 
 def measure(outcomes: Outcomes) -> dict:
   """The runs, and their errors on training and on validation images."""
   return {
-    "runs": frame.summary(outcomes),
+    "runs": summary(outcomes),
     "errors": dropout.errors(outcomes),
   }
 
 
 def check(outcomes: Outcomes, result: dict) -> None:
   """The same weights see other pixels from the first batch on."""
-  frame.learned(outcomes)
+  learned(outcomes)
   first = {each[0].train("loss")[0] for each in outcomes.values()}
-  sizes = {frame.parameters(each[0]) for each in outcomes.values()}
+  sizes = {parameters(each[0]) for each in outcomes.values()}
   assert len(first) == 2 and len(sizes) == 1
 
 

@@ -11,12 +11,13 @@ model's parameters) resulted in inferior performance"; a middle one costs about
 from alexnet_jax import comparison
 from alexnet_jax import config as configs
 from experiments import frame
-from experiments.frame import Experiment, Outcomes, Run
+from experiments.frame import Experiment, Run
+from experiments.outcome import Outcomes, learned
 
 
 def check(outcomes: Outcomes, result: dict) -> None:
   """At full size what conv4 holds is the arithmetic's."""
-  frame.learned(outcomes)
+  learned(outcomes)
   whole = comparison.sizes(configs.load("configs/paper.py"))
   without = comparison.sizes(configs.load("configs/no_conv4.py"))
   conv4 = 3 * 3 * 192 * 384 + 384

@@ -12,7 +12,8 @@ import statistics
 
 from alexnet_jax.evaluate import evaluate_workdirs
 from experiments import frame
-from experiments.frame import Experiment, Outcomes, Run
+from experiments.frame import Experiment, Run
+from experiments.outcome import Outcomes, learned, parameters, summary
 
 SPLITS = ("train", "validation")
 
@@ -74,7 +75,7 @@ def iterations_ratio(outcomes: Outcomes) -> float | None:
 def measure(outcomes: Outcomes) -> dict:
   """The runs, their errors on both splits, and what dropout costs."""
   return {
-    "runs": frame.summary(outcomes),
+    "runs": summary(outcomes),
     "errors": errors(outcomes),
     "iterations_ratio": iterations_ratio(outcomes),
   }
@@ -82,10 +83,10 @@ def measure(outcomes: Outcomes) -> dict:
 
 def check(outcomes: Outcomes, result: dict) -> None:
   """All units at work spread the first scores more than every other one."""
-  frame.learned(outcomes)
+  learned(outcomes)
   first = {name: each[0].train("loss")[0] for name, each in outcomes.items()}
   assert first["no_dropout"] > first["paper"]
-  sizes = {frame.parameters(each[0]) for each in outcomes.values()}
+  sizes = {parameters(each[0]) for each in outcomes.values()}
   assert len(sizes) == 1
   for name, found in result["errors"].items():
     assert found["validation"] == [outcomes[name][0].last("top1_error")]

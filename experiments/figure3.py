@@ -12,14 +12,15 @@ import numpy as np
 
 from alexnet_jax import figures
 from experiments import frame
-from experiments.frame import Experiment, Outcomes, Run
+from experiments.frame import Experiment, Run
+from experiments.outcome import Outcomes, learned, load_net
 
 
 def measure(outcomes: Outcomes) -> dict:
   """By seed: the towers' mean scores, the more coloured one, the p-value."""
   seeds = []
   for one in outcomes["paper"]:
-    kernels = figures.kernels(frame.load_net(one))
+    kernels = figures.kernels(load_net(one))
     found = figures.specialisation(figures.colour_scores(kernels))
     seeds.append({"seed": one.seed, "appears": found.appears} | found._asdict())
   appears = [seed for seed in seeds if seed["appears"]]
@@ -40,7 +41,7 @@ def words(result: dict) -> str:
 
 def draw(outcomes: Outcomes, axes) -> None:
   """The kernels of the first seed, tower 0 above tower 1."""
-  kernels = figures.kernels(frame.load_net(outcomes["paper"][0]))
+  kernels = figures.kernels(load_net(outcomes["paper"][0]))
   grids = [figures.kernel_grid(tower, scale=3) for tower in kernels]
   axes.imshow(np.concatenate(grids))
   axes.set_axis_off()
@@ -48,7 +49,7 @@ def draw(outcomes: Outcomes, axes) -> None:
 
 def check(outcomes: Outcomes, result: dict) -> None:
   """After a few steps kernels are still random: two thirds, no difference."""
-  frame.learned(outcomes)
+  learned(outcomes)
   (seed,) = result["seeds"]
   assert all(abs(mean - 2 / 3) < 0.05 for mean in seed["means"])
 

@@ -17,7 +17,8 @@ import numpy as np
 
 from alexnet_jax import evaluate, figures, gallery, sharding
 from experiments import frame
-from experiments.frame import Experiment, Outcome, Outcomes, Run
+from experiments.frame import Experiment, Run
+from experiments.outcome import Outcome, Outcomes, learned
 
 IMAGES = 50
 
@@ -116,7 +117,7 @@ def _show(place, image, title: str, same: bool = True) -> None:
 
 def check(outcomes: Outcomes, result: dict) -> None:
   """Searched among themselves, images are their own nearest, at no distance."""
-  frame.learned(outcomes)
+  learned(outcomes)
   (one,) = outcomes["paper"]
   seen = look(one)
   mesh = sharding.make_mesh(towers=one.config["network"]["towers"])

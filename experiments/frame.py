@@ -9,20 +9,17 @@ import contextlib
 import datetime
 import json
 import pathlib
-import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import matplotlib
-import numpy as np
 from absl import flags
 from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
 from alexnet_jax import (
   command,
-  evaluate,
   files,
   metrics,
   provenance,
@@ -31,9 +28,14 @@ from alexnet_jax import (
 from alexnet_jax import config as configs
 from alexnet_jax import network as networks
 from alexnet_jax.command import UserError
-from alexnet_jax.model import AlexNet
-from alexnet_jax.sharding import make_mesh
 from alexnet_jax.train import train_and_evaluate
+from experiments.outcome import (
+  Outcome,
+  Outcomes,
+  draw_curves,
+  in_words,
+  summary,
+)
 
 # The same figure is the same file.
 matplotlib.rcParams["svg.hashsalt"] = "alexnet"
@@ -52,84 +54,6 @@ class Run(NamedTuple):
   name: str
   config: str
   overrides: Mapping[str, Any] = {}
-
-
-class Outcome(NamedTuple):
-  """What came of a run with one seed.
-
-  Attributes:
-    name, seed, workdir: which.
-    config: of the run.
-    lines: of its metrics.jsonl.
-  """
-
-  name: str
-  seed: int
-  workdir: str
-  config: dict[str, Any]
-  lines: list[dict[str, Any]]
-
-  def train(self, key: str) -> list[float]:
-    """A number of every training line."""
-    return [line[key] for line in self.lines if line["split"] == "train"]
-
-  def last(self, key: str) -> float:
-    """A number of the last validation line."""
-    lines = [line for line in self.lines if line["split"] == "validation"]
-    return lines[-1][key]
-
-  def final(self, key: str) -> float:
-    """The mean of a number over the last tenth of the training lines."""
-    values = self.train(key)
-    return statistics.fmean(values[-max(1, len(values) // 10) :])
-
-
-Outcomes = dict[str, list[Outcome]]
-
-
-def summary(outcomes: Outcomes) -> dict[str, Any]:
-  """The last errors of every run, over its seeds: mean and each."""
-  result = {}
-  for name, each in outcomes.items():
-    values = {
-      "validation_top1_error": [one.last("top1_error") for one in each],
-      "validation_top5_error": [one.last("top5_error") for one in each],
-      "train_top1_error": [one.final("top1_error") for one in each],
-      "train_loss": [one.final("loss") for one in each],
-    }
-    result[name] = {"seeds": [one.seed for one in each]} | {
-      key: {"mean": statistics.fmean(found), "each": found}
-      for key, found in values.items()
-    }
-  return result
-
-
-def in_words(result: dict[str, Any]) -> str:
-  """A summary as one sentence."""
-  runs = result.get("runs", result)
-  return "; ".join(
-    f"{name}: validation top-1 error"
-    f" {values['validation_top1_error']['mean']:.1%}, training"
-    f" {values['train_top1_error']['mean']:.1%}"
-    for name, values in runs.items()
-  )
-
-
-def draw_curves(outcomes: Outcomes, axes) -> None:
-  """Training error, thin, and validation error over epochs, a colour a run."""
-  for colour, (name, each) in enumerate(outcomes.items()):
-    for one in each:
-      for split, width in (("train", 0.6), ("validation", 1.8)):
-        lines = [line for line in one.lines if line["split"] == split]
-        axes.plot(
-          [line["epoch"] for line in lines],
-          [line["top1_error"] for line in lines],
-          color=f"C{colour}",
-          linewidth=width,
-          label=name if split == "validation" and one is each[0] else None,
-        )
-  axes.set(xlabel="epoch", ylabel="top-1 error (thin: training batches)")
-  axes.legend()
 
 
 class Experiment(NamedTuple):
@@ -401,29 +325,6 @@ def _keep(output: str, record: str) -> None:
   for name, suffix in (("result.json", ".json"), ("figure.svg", ".svg")):
     text = pathlib.Path(output, name).read_text()
     files.write_whole(str(pathlib.Path(record).with_suffix(suffix)), text)
-
-
-def learned(outcomes: Outcomes) -> None:
-  """Asserts that every run's loss was finite and ended below its maximum."""
-  for each in outcomes.values():
-    for one in each:
-      losses = one.train("loss")
-      assert np.isfinite(losses).all(), one.name
-      assert one.final("loss") < max(losses), one.name
-
-
-def parameters(outcome: Outcome) -> int:
-  """Of a run's network."""
-  config = outcome.config
-  net = networks.from_dict(config["network"], config["num_classes"])
-  shapes = jax.eval_shape(lambda: AlexNet(net, jax.random.key(0)))
-  return sum(leaf.size for leaf in jax.tree.leaves(shapes))
-
-
-def load_net(outcome: Outcome):
-  """The trained network of a run, on one device."""
-  mesh = make_mesh(1, 1, towers=outcome.config["network"]["towers"])
-  return evaluate.load_net(outcome.workdir, mesh)[0]
 
 
 def main(experiment: Experiment) -> None:

@@ -7,17 +7,18 @@ nothing; most of the parameters sit in these two layers.
 """
 
 from experiments import frame
-from experiments.frame import Experiment, Outcomes, Run
+from experiments.frame import Experiment, Run
+from experiments.outcome import Outcomes, learned, parameters
 
 ONE = {"network.fc7.features": 0, "network.exchanges": ("conv3", "fc6", "fc8")}
 
 
 def check(outcomes: Outcomes, result: dict) -> None:
   """One layer fewer, and its parameters are gone."""
-  frame.learned(outcomes)
+  learned(outcomes)
   whole, one = (outcomes[name][0] for name in ("paper", "one_hidden"))
   units = 2 * round(2048 / 16)  # --quick narrows them
-  gone = frame.parameters(whole) - frame.parameters(one)
+  gone = parameters(whole) - parameters(one)
   assert gone == units * units + units
 
 

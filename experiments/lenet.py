@@ -9,7 +9,8 @@ with --set=dataset=..., LeNet-5 on 28 grey pixels, AlexNet on 224 coloured ones.
 from alexnet_jax import comparison
 from alexnet_jax import config as configs
 from experiments import frame
-from experiments.frame import Experiment, Outcomes, Run
+from experiments.frame import Experiment, Run
+from experiments.outcome import Outcomes, learned
 
 IMAGENETTE = {
   "dataset": "imagenette/320px-v2",
@@ -21,7 +22,7 @@ IMAGENETTE = {
 
 def check(outcomes: Outcomes, result: dict) -> None:
   """LeNet-5 has the 61,706 parameters of the textbooks; both learn."""
-  frame.learned(outcomes)
+  learned(outcomes)
   sizes = comparison.sizes(configs.load("configs/lenet5.py"))
   assert sizes["size.parameters"] == 61_706
 

@@ -6,12 +6,13 @@ The paper says over one point of top-1 error; the log holds no such run.
 """
 
 from experiments import frame
-from experiments.frame import Experiment, Outcomes, Run
+from experiments.frame import Experiment, Run
+from experiments.outcome import Outcomes, learned
 
 
 def check(outcomes: Outcomes, result: dict) -> None:
   """The same crops, other light: losses near each other, and not the same."""
-  frame.learned(outcomes)
+  learned(outcomes)
   first = [each[0].train("loss")[0] for each in outcomes.values()]
   assert 0 < abs(first[0] - first[1]) < 0.5
 

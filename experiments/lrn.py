@@ -7,13 +7,14 @@ of the log) lacks a third norm too, so that is a run of its own here.
 """
 
 from experiments import frame
-from experiments.frame import Experiment, Outcomes, Run
+from experiments.frame import Experiment, Run
+from experiments.outcome import Outcomes, learned, parameters
 
 
 def check(outcomes: Outcomes, result: dict) -> None:
   """Norms have no parameters, and the switch reaches the program."""
-  frame.learned(outcomes)
-  sizes = {frame.parameters(each[0]) for each in outcomes.values()}
+  learned(outcomes)
+  sizes = {parameters(each[0]) for each in outcomes.values()}
   first = {each[0].train("loss")[0] for each in outcomes.values()}
   assert len(sizes) == 1 and len(first) == len(outcomes)
 

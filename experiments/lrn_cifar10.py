@@ -9,7 +9,8 @@ else, into the 13% net.
 """
 
 from experiments import frame
-from experiments.frame import Experiment, Outcomes, Run
+from experiments.frame import Experiment, Run
+from experiments.outcome import Outcomes, learned, parameters
 
 ALONE = {
   "network.conv1.then": ("relu", "pool", "lrn"),
@@ -34,12 +35,12 @@ def claims(result: dict) -> dict:
 
 def check(outcomes: Outcomes, result: dict) -> None:
   """Normalisation has no parameters; the 11% net has twice the third layer."""
-  frame.learned(outcomes)
+  learned(outcomes)
   plain, both, alone = (
     outcomes[name][0] for name in ("13pct", "11pct", "lrn_alone")
   )
-  assert frame.parameters(alone) == frame.parameters(plain)
-  assert frame.parameters(both) > 1.5 * frame.parameters(plain)
+  assert parameters(alone) == parameters(plain)
+  assert parameters(both) > 1.5 * parameters(plain)
   # So small are the first weights that the first losses are ln(10) both.
   assert alone.train("loss") != plain.train("loss")
 

@@ -14,7 +14,8 @@ import math
 import statistics
 
 from experiments import frame
-from experiments.frame import Experiment, Outcome, Outcomes, Run
+from experiments.frame import Experiment, Run
+from experiments.outcome import Outcome, Outcomes
 
 MARGIN, WINDOW = 0.05, 100
 PIXEL_DEVIATION = 74.0  # of the centred pixels of natural images, 0 to 255

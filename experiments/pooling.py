@@ -7,13 +7,14 @@ between its own runs. Net #147 of the log changes two paddings as well.
 """
 
 from experiments import frame
-from experiments.frame import Experiment, Outcomes, Run
+from experiments.frame import Experiment, Run
+from experiments.outcome import Outcomes, learned, parameters
 
 
 def check(outcomes: Outcomes, result: dict) -> None:
   """Both end in maps of one size, so the networks are equally large."""
-  frame.learned(outcomes)
-  sizes = {frame.parameters(each[0]) for each in outcomes.values()}
+  learned(outcomes)
+  sizes = {parameters(each[0]) for each in outcomes.values()}
   first = {each[0].train("loss")[0] for each in outcomes.values()}
   assert len(sizes) == 1 and len(first) == 2
 

@@ -10,7 +10,8 @@ in float32. Curves are means of 20 steps.
 import statistics
 
 from experiments import frame
-from experiments.frame import Experiment, Outcome, Outcomes, Run
+from experiments.frame import Experiment, Run
+from experiments.outcome import Outcome, Outcomes, learned
 
 WINDOW = 20
 
@@ -73,7 +74,7 @@ def draw(outcomes: Outcomes, axes) -> None:
 
 def check(outcomes: Outcomes, result: dict) -> None:
   """The same weights and images, rounded: near from the start, never equal."""
-  frame.learned(outcomes)
+  learned(outcomes)
   wide, narrow = (outcomes[name][0] for name in ("float32", "bfloat16"))
   first = wide.train("loss")[0], narrow.train("loss")[0]
   assert 0 < abs(first[0] - first[1]) < 0.01 * first[0]

@@ -13,7 +13,8 @@ WIDE; without one it is ImageNet 2012 itself, and proves the chain alone.
 import numpy as np
 
 from experiments import frame
-from experiments.frame import Experiment, Outcomes, Run
+from experiments.frame import Experiment, Run
+from experiments.outcome import Outcomes, learned, load_net
 
 LAYERS = tuple(f"conv{i}" for i in range(1, 7))
 WIDE: dict = {}  # such as {"dataset": "imagenet2009", "num_classes": 10184}
@@ -29,11 +30,11 @@ def _after(name: str) -> dict:
 
 def check(outcomes: Outcomes, result: dict) -> None:
   """The chain carries over: the first loss differs by what came along."""
-  frame.learned(outcomes)
+  learned(outcomes)
   scratch, last = outcomes["scratch"][0], outcomes["fine_tuned"][0]
   assert scratch.train("loss")[0] != last.train("loss")[0]
   kernels = [
-    np.asarray(frame.load_net(outcomes[name][0]).towers.conv1.kernel[...])
+    np.asarray(load_net(outcomes[name][0]).towers.conv1.kernel[...])
     for name in ("plain", "wide", "fine_tuned", "scratch")
   ]
   # A link moves conv1 a little; another start is far away.

@@ -10,7 +10,8 @@ schedule, so that `total_epochs` can shorten both.
 """
 
 from experiments import frame
-from experiments.frame import Experiment, Outcomes, Run
+from experiments.frame import Experiment, Run
+from experiments.outcome import Outcomes, in_words, learned, parameters, summary
 from experiments.plateau import images_to_leave
 
 EVERY_LOSS = {"log_every_steps": 1, "diagnose_every_lines": 50}
@@ -19,7 +20,7 @@ EVERY_LOSS = {"log_every_steps": 1, "diagnose_every_lines": 50}
 def measure(outcomes: Outcomes) -> dict:
   """The runs, and the first image at which each has left the plateau."""
   return {
-    "runs": frame.summary(outcomes),
+    "runs": summary(outcomes),
     "images_to_leave_the_plateau": {
       name: [images_to_leave(one) for one in each]
       for name, each in outcomes.items()
@@ -35,13 +36,13 @@ def words(result: dict) -> str:
     + " images"
     for name, images in result["images_to_leave_the_plateau"].items()
   )
-  return "; ".join([frame.in_words(result), *left])
+  return "; ".join([in_words(result), *left])
 
 
 def check(outcomes: Outcomes, result: dict) -> None:
   """The same network, images and order; 0.03 spreads the first scores more."""
-  frame.learned(outcomes)
-  sizes = {frame.parameters(each[0]) for each in outcomes.values()}
+  learned(outcomes)
+  sizes = {parameters(each[0]) for each in outcomes.values()}
   assert len(sizes) == 1
   first = {name: each[0].train("loss")[0] for name, each in outcomes.items()}
   assert first["original2012"] > first["paper"]

@@ -14,7 +14,8 @@ three seeds, until the error is reached.
 import statistics
 
 from experiments import frame
-from experiments.frame import Experiment, Outcome, Outcomes, Run
+from experiments.frame import Experiment, Run
+from experiments.outcome import Outcome, Outcomes, learned
 
 BOUND = 0.25
 RATES = (0.001, 0.003, 0.01)
@@ -161,7 +162,7 @@ def draw(outcomes: Outcomes, axes) -> None:
 
 def check(outcomes: Outcomes, result: dict) -> None:
   """Same weights and images at first; then ReLU is ahead of the sigmoid."""
-  frame.learned({n: o for n, o in outcomes.items() if _step(n) != "sigmoid"})
+  learned({n: o for n, o in outcomes.items() if _step(n) != "sigmoid"})
   last = {name: each[0].final("loss") for name, each in outcomes.items()}
   assert last["relu-0.001"] < last["sigmoid-0.001"]
   first = {name: each[0].train("loss")[0] for name, each in outcomes.items()}

@@ -16,7 +16,8 @@ import tensorflow_datasets as tfds
 
 from alexnet_jax import datasets, images, originals, shards
 from experiments import frame
-from experiments.frame import Experiment, Outcomes, Run
+from experiments.frame import Experiment, Run
+from experiments.outcome import Outcomes, learned, parameters
 
 QUICK_SIDE = 104
 
@@ -36,9 +37,9 @@ def prepare_quick(output: str) -> None:
 
 def check(outcomes: Outcomes, result: dict) -> None:
   """The same images in the same order; only the warped ones are all there."""
-  frame.learned(outcomes)
+  learned(outcomes)
   crop, warp = (outcomes[how][0] for how in ("crop", "warp"))
-  assert frame.parameters(crop) == frame.parameters(warp)
+  assert parameters(crop) == parameters(warp)
   assert crop.train("loss")[0] != warp.train("loss")[0]
   sets = [
     tfds.data_source(name, split="train", data_dir=crop.config["data_dir"])

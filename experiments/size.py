@@ -9,14 +9,15 @@ that a sixth layer helps with pre-training alone (#146, and the log's remarks).
 from alexnet_jax import comparison
 from alexnet_jax import config as configs
 from experiments import frame
-from experiments.frame import Experiment, Outcomes, Run
+from experiments.frame import Experiment, Run
+from experiments.outcome import Outcomes, learned
 
 WIDTHS = (0.25, 0.5, 1.0)
 
 
 def check(outcomes: Outcomes, result: dict) -> None:
   """Wider is larger, and the sixth layer has the arithmetic's parameters."""
-  frame.learned(outcomes)
+  learned(outcomes)
   whole = comparison.sizes(configs.load("configs/paper.py"))
   conv6 = comparison.sizes(configs.load("configs/conv6.py"))
   more = conv6["size.parameters"] - whole["size.parameters"]

@@ -8,7 +8,8 @@ The paper: 39.0% and 18.3% on ILSVRC-2010's test images with the centre alone,
 
 from alexnet_jax.evaluate import evaluate_workdirs
 from experiments import frame
-from experiments.frame import Experiment, Outcomes, Run
+from experiments.frame import Experiment, Run
+from experiments.outcome import Outcomes
 
 
 def measure(outcomes: Outcomes) -> dict:

@@ -12,7 +12,8 @@ import statistics
 from alexnet_jax import comparison
 from alexnet_jax import config as configs
 from experiments import frame
-from experiments.frame import Experiment, Outcomes, Run
+from experiments.frame import Experiment, Run
+from experiments.outcome import Outcomes, learned, summary
 
 
 def measure(outcomes: Outcomes) -> dict:
@@ -23,12 +24,12 @@ def measure(outcomes: Outcomes) -> dict:
     )
     for name, each in outcomes.items()
   }
-  return {"runs": frame.summary(outcomes), "images_per_second": speeds}
+  return {"runs": summary(outcomes), "images_per_second": speeds}
 
 
 def check(outcomes: Outcomes, result: dict) -> None:
   """Sizes of the whole networks are the log's, and both took time."""
-  frame.learned(outcomes)
+  learned(outcomes)
   assert set(result["images_per_second"]) == {"paper", "half"}
   assert min(result["images_per_second"].values()) > 0
   for run, size in zip(EXPERIMENT.runs, (60_965_224, 59_798_312), strict=True):

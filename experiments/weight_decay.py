@@ -10,15 +10,16 @@ model's training error."
 import numpy as np
 
 from experiments import frame
-from experiments.frame import Experiment, Outcomes, Run
+from experiments.frame import Experiment, Run
+from experiments.outcome import Outcomes, learned, load_net
 
 
 def check(outcomes: Outcomes, result: dict) -> None:
   """Decayed weights are shorter, by about the product of the decays."""
-  frame.learned(outcomes)
+  learned(outcomes)
   lengths = {}
   for name in ("paper", "no_decay"):
-    net = frame.load_net(outcomes[name][0])
+    net = load_net(outcomes[name][0])
     kernel = np.asarray(net.towers.fc7.kernel[...], np.float64)
     lengths[name] = np.linalg.norm(kernel)
   assert lengths["paper"] < lengths["no_decay"]

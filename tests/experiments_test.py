@@ -23,7 +23,7 @@ from experiments import (
   released_source,
   relu_tanh,
 )
-from experiments.frame import Outcome
+from experiments.outcome import Outcome
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 EXPERIMENTS = readme.all_experiments()
