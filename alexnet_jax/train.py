@@ -1,58 +1,34 @@
 """Training: from a configuration to a workdir."""
 
 import collections
-import dataclasses
 import itertools
 import json
 import math
 import pathlib
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from alexnet_jax import (
   cluster,
-  datasets,
   input_pipeline,
   metrics,
-  provenance,
   sharding,
   step,
 )
 from alexnet_jax import config as configs
-from alexnet_jax import network as networks
-from alexnet_jax.augment import Augmentation
 from alexnet_jax.checkpoint import Checkpoints, latest_step
 from alexnet_jax.command import UserError
-from alexnet_jax.datasets import Source
 from alexnet_jax.diagnostics import Diagnostics, Verdict, num_images
 from alexnet_jax.evaluate import evaluate, image_statistics
 from alexnet_jax.files import write_whole
+from alexnet_jax.job import Job, check_data, greeting, make_job, metadata
 from alexnet_jax.lock import WorkdirLock
-from alexnet_jax.network import Network
-from alexnet_jax.optimizer import (
-  Piecewise,
-  Plateau,
-  make_schedule,
-  momentum_sgd,
-)
-from alexnet_jax.timetable import Stopwatch, Timetable
+from alexnet_jax.timetable import Stopwatch
 from alexnet_jax.transfer import begin_with
 from alexnet_jax.watch import Stopped, Watch, how_to_go_on
-
-
-class _Job(NamedTuple):
-  """What a configuration asks for, checked before anything is written."""
-
-  network: Network
-  mesh: Mesh
-  schedule: Piecewise | Plateau
-  train: Source
-  validation: Source
-  timetable: Timetable
 
 
 def train_and_evaluate(
@@ -87,46 +63,20 @@ def train_and_evaluate(
   ):
     _check_workdir(workdir, config)
     watch.phase("opening the data")
-    job = _make_job(config)
+    job = make_job(config)
     through = True
     if _is_finished(workdir, job.timetable.total):
       print(f"{workdir}: finished after {job.timetable.total} steps")
     else:
       with WorkdirLock(notes):
-        through = _train(job, config, workdir, notes, watch, enough)
+        through = _train(job, workdir, notes, watch, enough)
     if through:
       metrics.print_table(metrics.read(workdir))
     return through
 
 
-def _make_job(config: ConfigDict) -> _Job:
-  network = networks.from_dict(config.network.to_dict(), config.num_classes)
-  mesh = sharding.make_mesh(
-    config.mesh.data, config.mesh.model, towers=network.towers
-  )
-  sharding.check_batch_size(config.batch_size, mesh)
-  schedule = configs.call(
-    make_schedule, config, "schedule", total_epochs=config.total_epochs
-  )
-  configs.call(momentum_sgd, config, "optimizer")
-  configs.call(Augmentation, config, "augmentation").check(
-    config.batch_size // mesh.shape[sharding.DATA],
-    config.image_size,
-    network.crop_size,
-  )
-  if config.schedule.conv1_frozen_from and network.conv1 is None:
-    raise UserError(
-      f"schedule.conv1_frozen_from={config.schedule.conv1_frozen_from}, but"
-      " this network has no conv1: set schedule.conv1_frozen_from=0."
-    )
-  train, validation = _open_splits(config)
-  timetable = Timetable(config, len(train))
-  return _Job(network, mesh, schedule, train, validation, timetable)
-
-
 def _train(
-  job: _Job,
-  config: ConfigDict,
+  job: Job,
   workdir: str,
   notes: str,
   watch: Watch,
@@ -137,9 +87,8 @@ def _train(
   Of several processes all write the checkpoints in `workdir`, each its part,
   and all else goes into `notes`, which is `workdir` in one of them.
   """
-  network, mesh, schedule, train, validation, timetable = job
-  optimizer = momentum_sgd(**config.optimizer)
-  augmentation = Augmentation(**config.augmentation)
+  config, network, mesh = job.config, job.network, job.mesh
+  schedule, timetable = job.schedule, job.timetable
 
   watch.phase("reading the checkpoint")
   abstract = step.abstract_state(network, mesh)
@@ -149,15 +98,15 @@ def _train(
   restored = checkpoints.restore(step.to_dict(abstract))
   evaluation_due, undecodable, left_out = False, 0, set()
   if restored:
-    arrays, metadata = restored
-    _check_data(metadata["data"], job)
+    arrays, saved = restored
+    check_data(saved["data"], job)
     state = step.from_dict(arrays, abstract)
-    schedule = schedule.resumed(metadata["schedule"])
-    evaluation_due = metadata["evaluation_due"]
-    undecodable = metadata["undecodable"]
-    left_out = set(metadata.get("left_out", ()))  # absent in older ones
+    schedule = schedule.resumed(saved["schedule"])
+    evaluation_due = saved["evaluation_due"]
+    undecodable = saved["undecodable"]
+    left_out = set(saved.get("left_out", ()))  # absent in older ones
   else:
-    state = step.init_state(network, optimizer, config.seed, mesh)
+    state = step.init_state(network, job.optimizer, config.seed, mesh)
     if config.start_from:
       begin_with(state.net, config.start_from, config.start_layers, mesh)
   done = int(state.step)
@@ -166,15 +115,17 @@ def _train(
   writer = metrics.MetricsWriter(notes)
   writer.resume(done, evaluation_due)
   progress = metrics.Progress(timetable.total, config.batch_size)
-  progress.say(_greeting(config, job, done))
+  progress.say(greeting(job, done))
   watch.phase("computing the statistics of the training images")
   statistics = image_statistics(
-    train,
+    job.train,
     config.image_size,
     mesh,
     mean_size=network.crop_size if config.centre_mean else 0,
   )
-  train_step = step.make_train_step(network, augmentation, optimizer, mesh)
+  train_step = step.make_train_step(
+    network, job.augmentation, job.optimizer, mesh
+  )
   predict = step.make_predict(network, 1, mesh)
   key = step.make_key(config.seed, mesh)
   options = {
@@ -199,9 +150,9 @@ def _train(
     epoch = timetable.epoch(done)
     errors = evaluate(
       [lambda images: predict(state.net, images, statistics)],
-      on_device(input_pipeline.evaluation_batches(validation, **options)),
+      on_device(input_pipeline.evaluation_batches(job.validation, **options)),
       mesh,
-      len(validation),
+      len(job.validation),
       config.max_undecodable,
     )
     schedule.observe(errors["top1_error"])
@@ -215,21 +166,22 @@ def _train(
 
   def save(validation_error: float | None = None) -> None:
     watch.phase("saving")
-    metadata = _metadata(config, job, schedule)
-    metadata["evaluation_due"] = evaluation_due
-    metadata["undecodable"] = undecodable  # since the last training line
-    metadata["left_out"] = sorted(left_out)  # which images, ever
-    checkpoints.save(done, step.to_dict(state), metadata, validation_error)
+    beside = metadata(job, schedule) | {
+      "evaluation_due": evaluation_due,
+      "undecodable": undecodable,  # since the last training line
+      "left_out": sorted(left_out),  # which images, ever
+    }
+    checkpoints.save(done, step.to_dict(state), beside, validation_error)
 
   first = input_pipeline.evaluation_batches(
-    train, **options | {"batch_size": num_images(mesh)}
+    job.train, **options | {"batch_size": num_images(mesh)}
   )
   (looked_at,) = on_device(itertools.islice(first, 1))
   diagnose = Diagnostics(network, mesh, looked_at, statistics)
   verdict = Verdict(config.num_classes)
   batches = on_device(
     input_pipeline.train_batches(
-      train,
+      job.train,
       seed=config.seed,
       start_step=done,
       left_out=left_out,
@@ -346,25 +298,6 @@ def _check_workdir(workdir: str, config: ConfigDict) -> None:
   configs.check_resume(saved, configs.to_json(config))
 
 
-def _check_data(saved: dict[str, str], job: _Job) -> None:
-  """Refuses to go on with other images than the run began with."""
-  now = _data(job)
-  for split in now:
-    if saved[split] != now[split]:
-      raise UserError(
-        f"the {split} images are not those this run began with: they were"
-        f" {saved[split]}, now {now[split]}. Bring that data set back"
-        " (data_dir), or start a new run with another --workdir."
-      )
-
-
-def _data(job: _Job) -> dict[str, str]:
-  return {
-    "train": job.train.fingerprint,
-    "validation": job.validation.fingerprint,
-  }
-
-
 def _write_config(workdir: str, config: ConfigDict) -> None:
   path = pathlib.Path(workdir, "config.json")
   text = json.dumps(configs.to_json(config), indent=2) + "\n"
@@ -376,49 +309,6 @@ def _write_config(workdir: str, config: ConfigDict) -> None:
         f"{path} cannot be written ({error.strerror}). Make room there, or"
         " choose another --workdir."
       ) from None
-
-
-def _open_splits(config: ConfigDict) -> tuple[Source, Source]:
-  """The images to train on, and those that play validation.
-
-  With `holdout` these are training images kept apart, and the official
-  validation split is left to `alexnet_jax.evaluate`.
-  """
-  train = datasets.open_split(
-    config.dataset, config.splits.train, config.data_dir
-  )
-  if train.num_classes != config.num_classes:
-    raise UserError(
-      f"num_classes={config.num_classes}, but {config.dataset} has"
-      f" {train.num_classes} classes: set"
-      f" --config.num_classes={train.num_classes}."
-    )
-  if config.holdout:
-    return datasets.hold_out(train, config.holdout, config.seed)
-  return train, datasets.open_split(
-    config.dataset, config.splits.validation, config.data_dir
-  )
-
-
-def _greeting(config: ConfigDict, job: _Job, start: int) -> str:
-  """What is going to happen, and what to expect of the loss."""
-  _, mesh, _, train, validation, timetable = job
-  chance = math.log(config.num_classes)
-  played_by = (
-    f"{len(validation):,} training images held out"
-    if config.holdout
-    else f"the {len(validation):,} images of the split"
-    f" {config.splits.validation!r}"
-  )
-  begun = f", resumed after step {start:,}" if start else ""
-  return (
-    f"{config.dataset}: {len(train):,} training images; validation is"
-    f" {played_by}\n"
-    f"mesh {sharding.describe_mesh(mesh)}; {timetable.total:,} steps of"
-    f" {config.batch_size} images{begun}; a batch may span two epochs\n"
-    f"ln({config.num_classes}) = {chance:.3f} is the loss of guessing: it"
-    " starts a little above that and may stay near it for a while"
-  )
 
 
 def _check_finite(
@@ -446,18 +336,3 @@ def _check_finite(
     " --workdir, or check the images with `python -m alexnet_jax.prepare"
     " --check`."
   )
-
-
-def _metadata(
-  config: ConfigDict, job: _Job, schedule: Piecewise | Plateau
-) -> dict[str, Any]:
-  """What a checkpoint says beside its arrays; the position in the data is its
-  step, see input_pipeline."""
-  return {
-    "config": configs.to_json(config),
-    "data": _data(job),
-    "mesh": dict(job.mesh.shape),
-    "schedule": dataclasses.asdict(schedule),
-    "versions": provenance.versions(),
-    "git_commit": provenance.git_commit(),
-  }

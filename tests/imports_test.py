@@ -37,7 +37,7 @@ def _reaches(name):
 
 
 def test_the_graph_is_read():
-  assert {"step", "checkpoint", "optimizer"} <= GRAPH["train"]
+  assert {"step", "checkpoint", "job"} <= GRAPH["train"]
   assert "network" in _reaches("main")
 
 
