@@ -159,12 +159,14 @@ def check_read(config: ConfigDict, key: str) -> None:
     )
 
 
-def _has_step(step: str) -> tuple[str, Callable[[ConfigDict], bool]]:
+def _has_step(*steps: str) -> tuple[str, Callable[[ConfigDict], bool]]:
   def holds(config: ConfigDict) -> bool:
     layers = [v for v in config.network.values() if isinstance(v, ConfigDict)]
-    return any(step in layer.then for layer in layers if layer.features)
+    return any(
+      set(steps) & set(layer.then) for layer in layers if layer.features
+    )
 
-  return f"{step!r} in a layer's `then`", holds
+  return f"{' or '.join(map(repr, steps))} in a layer's `then`", holds
 
 
 # Keys that not every configuration reads: what reads them, in words, and
@@ -192,7 +194,7 @@ READ_WHERE = {
     lambda c: c.network.exchanges,
   ),
   "network.lrn_*": _has_step("lrn"),
-  "network.pool_*": _has_step("pool"),
+  "network.pool_*": _has_step("pool", "avg_pool"),
   "network.dropout_*": _has_step("dropout"),
   "network.within_map_*": _has_step("within_map_norm"),
 }

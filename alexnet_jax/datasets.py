@@ -253,11 +253,16 @@ def _how_to_prepare(name: str, data_dir: str) -> str:
   original = name.removesuffix("_256")
   target = f"--data_dir={base_directory(data_dir)}"
   if original in ("imagenet2012", "imagenet2010"):
-    year = original.removeprefix("imagenet")
+    tars = (
+      "ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar"
+      if original == "imagenet2012"
+      else "ILSVRC2010_images_train.tar, ILSVRC2010_images_val.tar and"
+      " ILSVRC2010_devkit-1.0.tar.gz"
+    )
     return (
-      f"Register at image-net.org, fetch ILSVRC{year}_img_train.tar and"
-      f" ILSVRC{year}_img_val.tar into a folder DIR, then run: python -m"
-      f" alexnet_jax.prepare --source=tars:DIR {target} --name={name}"
+      f"Register at image-net.org, fetch {tars} into a folder DIR, then run:"
+      f" python -m alexnet_jax.prepare --source=tars:DIR {target}"
+      f" --name={name}"
     )
   called = f" --name={name}" if re.fullmatch("[a-z][a-z0-9_]*", name) else ""
   return (

@@ -36,9 +36,10 @@ def hardware() -> str:
   except OSError:
     pass
   kinds = sorted({device.device_kind for device in jax.devices()})
+  devices = jax.device_count()
   return (
-    f"{cores} cores of {model};"
-    f" {jax.device_count()} devices: {', '.join(kinds)}"
+    f"{cores} core{'s' * (cores != 1)} of {model};"
+    f" {devices} device{'s' * (devices != 1)}: {', '.join(kinds)}"
   )
 
 

@@ -2,8 +2,8 @@
 
 Two axes. Over "data" every device sees other images; over "model" every device
 holds other towers. All code of the network is written for one device and runs
-under `jax.shard_map`, so what crosses devices is a line one can point at:
-`exchange` here, and one `psum` of scores in `model.py`.
+under `jax.shard_map`, so what crosses between towers can be pointed at:
+`exchange` and `exchange_sum` here.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""The text of the paper, to the letter, on ILSVRC-2012.
+"""The text of the paper, on ILSVRC-2012.
 
   python -m alexnet_jax.main --config=configs/paper.py --config.data_dir=DIR
 
@@ -6,6 +6,11 @@ Krizhevsky, Sutskever, Hinton: ImageNet Classification with Deep Convolutional
 Neural Networks, NIPS 2012. Ninety epochs took the authors five to six days on
 two GTX 580. Validation error to expect: 40.7% top-1 and 18.2% top-5 over ten
 views (Table 2, "1 CNN"); not yet measured here.
+
+Where the text is silent or contradicts itself the source decides: conv1's
+padding, lighting by the square root of the eigenvalue, 33 x 33 positions of a
+crop. And the rate falls at the epochs of the authors' log; the rule that the
+text gives, by the validation error, is `schedule.name = "plateau"`.
 """
 
 from ml_collections import ConfigDict

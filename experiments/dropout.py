@@ -4,8 +4,8 @@
 
 Without it the paper's network "exhibits substantial overfitting": training
 error falls and validation error does not follow. And it "roughly doubles the
-number of iterations required to converge": here, those until the training error
-is first as low as the other's at half its time.
+number of iterations required to converge": here, those until the smoothed
+training loss is first as low as the other's at half its time.
 """
 
 import statistics

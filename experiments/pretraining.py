@@ -6,8 +6,8 @@ The chain of the log: #145 trains on ILSVRC-2012; #146 adds a sixth
 convolutional layer, begins with #145's five, and trains on more classes
 (ImageNet 2009, then Fall 2011); its convolutional layers begin the last one, on
 ILSVRC-2012 again. So the published "pre-trained" network had seen ILSVRC-2012
-from the first link on. `wide` stands for the larger set: name yours with
-WIDE; without one it is ImageNet 2012 itself, and proves the chain alone.
+from the first link on. `wide` stands for the larger set: write yours into WIDE
+below; without one it is ImageNet 2012 itself, and proves the chain alone.
 """
 
 import numpy as np

@@ -1,9 +1,9 @@
-"""Depth and width: narrower, wider, and a sixth convolutional layer.
+"""Depth and width: half and a quarter as wide, a sixth convolutional layer.
 
   python -m experiments.size [--quick]
 
-Not in the paper's tables: it says that four-GPU, wider nets were too much, and
-that a sixth layer helps with pre-training alone (#146, and the log's remarks).
+Not in the paper's tables: a sixth layer is in its pre-trained networks alone
+(Table 2's "CNN*", the log's #146), and widths are fixed.
 """
 
 from alexnet_jax import comparison

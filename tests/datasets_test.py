@@ -197,6 +197,15 @@ def test_missing_imagenet_names_the_tars(name, tmp_path):
     assert part in text
 
 
+def test_missing_imagenet_2010_names_its_own_tars(tmp_path):
+  with pytest.raises(UserError) as caught:
+    datasets.open_split("imagenet2010", "train", str(tmp_path))
+  text = str(caught.value)
+  for part in ("ILSVRC2010_images_train.tar", "ILSVRC2010_devkit-1.0.tar.gz"):
+    assert part in text
+  assert "img_train" not in text
+
+
 def test_missing_dataset_looks_in_tfds_own_folder(tmp_path, monkeypatch):
   monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "elsewhere"))
   with pytest.raises(UserError, match="elsewhere/cifar10"):
