@@ -8,7 +8,7 @@ import pathlib
 import re
 
 from benchmarks import compare, kernels, starting
-from experiments import precision
+from experiments import figure3, figure4, precision, ten_views
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 PAGES = (
@@ -17,6 +17,7 @@ PAGES = (
   ROOT / "docs" / "fidelity.md",
   ROOT / "docs" / "performance.md",
   ROOT / "docs" / "plateau.md",
+  ROOT / "docs" / "results.md",
 )
 RESULTS = ROOT / "experiments" / "results"
 IMAGENET = 1_281_167 + 50_000
@@ -172,6 +173,42 @@ def plateau_table(result) -> str:
   return "\n".join(lines)
 
 
+def relu_tanh_table(result) -> str:
+  lines = [
+    "| units | learning rate | epochs to 25% training error, by seed | mean |"
+    " times ReLU's |",
+    "|---|---|---|---|---|",
+  ]
+  for step, chosen in result["chosen"].items():
+    each = (
+      "not reached" if epochs is None else f"{epochs:.1f}"
+      for epochs in chosen["epochs_to_25_percent"]
+    )
+    ratio = result["ratio_to_relu"].get(step)
+    mean = f"{chosen['mean']:.1f} | {ratio:.1f}" if ratio else " | "
+    lines.append(
+      f"| {step} | {chosen['learning_rate']:g} | {', '.join(each)} | {mean} |"
+    )
+  return "\n".join(lines)
+
+
+def released_source_table(result) -> str:
+  lines = [
+    "| recipe | left the loss of guessing after images | validation error,"
+    " top-1 and top-5 | error on training batches, top-1 |",
+    "|---|---|---|---|",
+  ]
+  for name, run in result["runs"].items():
+    images = result["images_to_leave_the_plateau"][name]
+    left = ", ".join("never" if i is None else f"{i:,}" for i in images)
+    top1, top5, train = (
+      f"{run[f'{key}_error']['mean']:.1%}"
+      for key in ("validation_top1", "validation_top5", "train_top1")
+    )
+    lines.append(f"| `{name}` | {left} | {top1}, {top5} | {train} |")
+  return "\n".join(lines)
+
+
 def _rate(row) -> str:
   """Images a second; nothing for the yardstick, which has no images."""
   rate = row["images_per_second"]
@@ -205,8 +242,13 @@ TABLES = {
   "step": step_table,
   "end_to_end": end_to_end_table,
   "plateau": plateau_table,
+  "relu_tanh": relu_tanh_table,
+  "released_source": released_source_table,
   "starting": starting.table,
   "precision": precision_table,
+  "ten_views": lambda result: f"Ten views: {ten_views.words(result)}.",
+  "figure3": lambda result: f"One tower is coloured {figure3.words(result)}.",
+  "figure4": lambda result: f"Figure 4: {figure4.words(result)}.",
 }
 
 

@@ -115,6 +115,46 @@ def test_who_did_not_leave_the_plateau_is_said_not_to_have():
   )
 
 
+def test_what_was_not_reached_has_no_mean_and_no_ratio():
+  result = {
+    "chosen": {
+      "relu": {
+        "learning_rate": 0.001,
+        "epochs_to_25_percent": [6.04, 5.96],
+        "mean": 6.0,
+      },
+      "tanh": {
+        "learning_rate": 0.01,
+        "epochs_to_25_percent": [None, 30.0],
+        "mean": None,
+      },
+    },
+    "ratio_to_relu": {"relu": 1.0},
+  }
+  assert tables.relu_tanh_table(result).splitlines()[2:] == [
+    "| relu | 0.001 | 6.0, 6.0 | 6.0 | 1.0 |",
+    "| tanh | 0.01 | not reached, 30.0 |  |  |",
+  ]
+
+
+def test_errors_of_recipes_are_percentages():
+  def mean(value):
+    return {"mean": value, "each": [value]}
+
+  run = {
+    "validation_top1_error": mean(0.5),
+    "validation_top5_error": mean(0.125),
+    "train_top1_error": mean(0.375),
+  }
+  result = {
+    "runs": {"paper": run},
+    "images_to_leave_the_plateau": {"paper": [12_800, None]},
+  }
+  assert tables.released_source_table(result).splitlines()[-1] == (
+    "| `paper` | 12,800, never | 50.0%, 12.5% | 37.5% |"
+  )
+
+
 def test_curves_are_read_at_five_places():
   losses = [float(i) for i in range(15)]  # one of every 20 steps
   result = {
