@@ -6,6 +6,11 @@ Without it the paper's network "exhibits substantial overfitting": training
 error falls and validation error does not follow. And it "roughly doubles the
 number of iterations required to converge": here, those until the smoothed
 training loss is first as low as the other's at half its time.
+
+The run without learns at half the rate: what reads a layer that is no longer
+dropped receives twice as much. At the paper's rate, at a quarter of the width
+on Imagenette, all units of fc7 were dead within 100 steps, with both seeds
+tried.
 """
 
 import statistics
@@ -16,6 +21,10 @@ from experiments.frame import Experiment, Run
 from experiments.outcome import Outcomes, learned, parameters, summary
 
 SPLITS = ("train", "validation")
+HALF_THE_RATE = {
+  "schedule.learning_rate": 0.005,
+  "schedule.bias_learning_rate": 0.005,
+}
 
 
 def errors(outcomes: Outcomes) -> dict:
@@ -98,7 +107,7 @@ EXPERIMENT = Experiment(
   question="Does dropout prevent overfitting, and what does it cost?",
   runs=[
     Run("paper", "configs/paper.py"),
-    Run("no_dropout", "configs/no_dropout.py"),
+    Run("no_dropout", "configs/no_dropout.py", HALF_THE_RATE),
   ],
   check=check,
   measure=measure,
