@@ -6,6 +6,7 @@ python -m benchmarks.tables
 import json
 import pathlib
 import re
+import statistics
 
 from benchmarks import compare, kernels, starting
 from experiments import figure3, figure4, precision, ten_views
@@ -209,6 +210,22 @@ def released_source_table(result) -> str:
   return "\n".join(lines)
 
 
+def overfitting_table(result) -> str:
+  lines = [
+    "| run | top-1 error on training images | on validation images | gap |",
+    "|---|---|---|---|",
+  ]
+  for name, each in result["errors"].items():
+    train, validation = (
+      statistics.fmean(each[split]) for split in ("train", "validation")
+    )
+    lines.append(
+      f"| `{name}` | {train:.1%} | {validation:.1%} |"
+      f" {validation - train:.1%} |"
+    )
+  return "\n".join(lines)
+
+
 def _rate(row) -> str:
   """Images a second; nothing for the yardstick, which has no images."""
   rate = row["images_per_second"]
@@ -244,6 +261,8 @@ TABLES = {
   "plateau": plateau_table,
   "relu_tanh": relu_tanh_table,
   "released_source": released_source_table,
+  "dropout": overfitting_table,
+  "augmentation": overfitting_table,
   "starting": starting.table,
   "precision": precision_table,
   "ten_views": lambda result: f"Ten views: {ten_views.words(result)}.",

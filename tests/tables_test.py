@@ -155,6 +155,13 @@ def test_errors_of_recipes_are_percentages():
   )
 
 
+def test_overfitting_is_the_gap_between_the_splits():
+  errors = {"paper": {"train": [0.25, 0.5], "validation": [0.5, 0.5]}}
+  assert tables.overfitting_table({"errors": errors}).splitlines()[-1] == (
+    "| `paper` | 37.5% | 50.0% | 12.5% |"
+  )
+
+
 def test_curves_are_read_at_five_places():
   losses = [float(i) for i in range(15)]  # one of every 20 steps
   result = {
