@@ -226,6 +226,20 @@ def overfitting_table(result) -> str:
   return "\n".join(lines)
 
 
+def lrn_cifar10_table(result) -> str:
+  lines = [
+    "| net | epochs | test error | error on training batches |",
+    "|---|---|---|---|",
+  ]
+  for name, run in result["runs"].items():
+    test, train = (
+      f"{run[f'{key}_top1_error']['mean']:.1%}"
+      for key in ("validation", "train")
+    )
+    lines.append(f"| `{name}` | {result['epochs'][name]} | {test} | {train} |")
+  return "\n".join(lines)
+
+
 def _rate(row) -> str:
   """Images a second; nothing for the yardstick, which has no images."""
   rate = row["images_per_second"]
@@ -261,6 +275,7 @@ TABLES = {
   "plateau": plateau_table,
   "relu_tanh": relu_tanh_table,
   "released_source": released_source_table,
+  "lrn_cifar10": lrn_cifar10_table,
   "dropout": overfitting_table,
   "augmentation": overfitting_table,
   "starting": starting.table,

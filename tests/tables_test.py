@@ -162,6 +162,21 @@ def test_overfitting_is_the_gap_between_the_splits():
   )
 
 
+def test_cifar_nets_are_told_with_the_epochs_they_had():
+  result = {
+    "runs": {
+      "13pct": {
+        "validation_top1_error": {"mean": 0.25},
+        "train_top1_error": {"mean": 0.375},
+      }
+    },
+    "epochs": {"13pct": 4},
+  }
+  assert tables.lrn_cifar10_table(result).splitlines()[-1] == (
+    "| `13pct` | 4 | 25.0% | 37.5% |"
+  )
+
+
 def test_curves_are_read_at_five_places():
   losses = [float(i) for i in range(15)]  # one of every 20 steps
   result = {
