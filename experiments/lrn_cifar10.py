@@ -39,6 +39,7 @@ def claims(result: dict) -> dict:
       "how": f"centre view, {result['epochs'][name]} of {full} epochs",
     }
     for key, name, full in (("without", "13pct", 160), ("with", "11pct", 520))
+    if name in result["runs"]
   }
 
 
