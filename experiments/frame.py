@@ -188,6 +188,7 @@ def carry_out(
 
   Raises:
     AssertionError: a quick result is not what must hold.
+    UserError: the result needs a run that `only` leaves out.
   """
   with _compiled_fast() if quick else contextlib.nullcontext():
     return _carry_out(experiment, output, quick, seeds, extra, only, record)
@@ -221,8 +222,17 @@ def _carry_out(experiment, output, quick, seeds, extra, only, record):
     for run in runs:
       before = outcomes.get(run.name, [])[:seed]  # without the trial's
       outcomes[run.name] = [*before, train(run, seed, {})]
-    result = experiment.measure(outcomes)
-    found = _record(experiment, outcomes, result, options)
+    try:
+      result = experiment.measure(outcomes)
+      found = _record(experiment, outcomes, result, options)
+    except KeyError as missing:
+      if not only:
+        raise
+      raise UserError(
+        f"--runs={','.join(only)} leaves out {missing}, which the result of"
+        f" {experiment.name} needs. What was trained is kept in {output}; the"
+        " same command without --runs trains the rest."
+      ) from None
     _write(experiment, outcomes, found, output)
     if record:
       _keep(output, record)

@@ -14,6 +14,7 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
 from alexnet_jax import claims, gallery, images
+from alexnet_jax.command import UserError
 from experiments import (
   dropout,
   figure4,
@@ -211,6 +212,17 @@ def test_a_check_can_fail(tmp_path):
   )
   with pytest.raises(AssertionError):
     frame.carry_out(broken, str(tmp_path), quick=True)
+
+
+def test_a_result_that_needs_a_run_left_out_is_refused(tmp_path):
+  small = EXPERIMENTS["ten_views"]._replace(
+    runs=[frame.Run("other", "configs/no_lighting.py")],
+    quick={"total_steps": 2},
+  )
+  with pytest.raises(UserError, match="leaves out 'paper', which the result"):
+    frame.carry_out(small, str(tmp_path), quick=True, only=["other"])
+  with pytest.raises(KeyError):
+    frame.carry_out(small, str(tmp_path), quick=True)
 
 
 def test_warped_images_that_are_crops_are_seen(tmp_path, monkeypatch):
