@@ -123,6 +123,10 @@ class Checkpoints:
     except Exception as error:  # Orbax has many kinds for a full disk
       self._failed(error)
 
+  def note(self, step: int, validation_error: float) -> None:
+    """Says what the error of a saved checkpoint is, if it is known later."""
+    self._keep.note(step, validation_error)
+
   def latest_step(self) -> int | None:
     """Step of the newest complete checkpoint, None if there is none."""
     return self._manager.latest_step()
@@ -267,7 +271,8 @@ class Checkpoints:
     target, n = self._directory / f"damaged-{step}", 1
     while target.exists():
       target, n = self._directory / f"damaged-{step}-{n}", n + 1
-    source.rename(target)
+    with contextlib.suppress(FileNotFoundError):  # another process was first
+      source.rename(target)
     self._manager.reload()
     return f"set aside as {target.name}"
 

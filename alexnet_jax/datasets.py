@@ -13,6 +13,8 @@ import pathlib
 import re
 import threading
 import zipfile
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import rich.console
@@ -211,6 +213,22 @@ def hold_out(source: Source, count: int, seed: int) -> tuple[Source, Source]:
 
   whole = source if count == 0 else select("without", rest)
   return whole, select("held out", held)
+
+
+def open_training(config: Mapping[str, Any], data_dir: str = "") -> Source:
+  """The images a run trains on: its split without those it holds out.
+
+  Args:
+    config: of the run.
+    data_dir: "" for the configuration's.
+
+  Raises:
+    UserError: the data set is not here.
+  """
+  source = open_split(
+    config["dataset"], config["splits"]["train"], data_dir or config["data_dir"]
+  )
+  return hold_out(source, config["holdout"], config["seed"])[0]
 
 
 def permutation(count: int, *seed: int) -> np.ndarray:

@@ -143,6 +143,12 @@ def load_net(workdir: str, mesh: Mesh) -> tuple[AlexNet, dict[str, Any]]:
   """
   config = load_config(workdir)
   network = networks.from_dict(config["network"], config["num_classes"])
+  if network.towers % mesh.shape[sharding.MODEL]:
+    raise UserError(
+      f"{workdir} has {network.towers} tower, which cannot be divided over the"
+      f" {mesh.shape[sharding.MODEL]} devices of the mesh axis 'model': set"
+      " mesh.model=1."
+    )
   abstract = step.abstract_state(network, mesh)
   checkpoints = Checkpoints(
     str(pathlib.Path(workdir) / "checkpoints"), read_only=True
@@ -168,9 +174,7 @@ def load_predictor(
   """
   config = load_config(workdir)
   net, _ = load_net(workdir, mesh)
-  train = datasets.open_split(
-    config["dataset"], config["splits"]["train"], data_dir or config["data_dir"]
-  )
+  train = datasets.open_training(config, data_dir)
   statistics = run_statistics(config, train, mesh)
   predict = step.make_predict(net.towers.network, views, mesh)
   return lambda images: predict(net, images, statistics)
@@ -184,7 +188,8 @@ def evaluate_workdirs(
   Args:
     workdirs: of the runs; they must be of one data set.
     views: 1 or 10.
-    split: "train", "validation" or "test" of the configuration.
+    split: "train" (less what the run holds out), "validation" or "test" of the
+      configuration.
     data_dir: "" for the configuration's.
 
   Returns:
@@ -206,21 +211,33 @@ def evaluate_workdirs(
   mesh = sharding.make_mesh(towers=towers)
   data = mesh.shape[sharding.DATA]
   batch_size = -(-config["batch_size"] // data) * data
-  source = datasets.open_split(
-    config["dataset"], config["splits"][split], data_dir or config["data_dir"]
+  source = (
+    datasets.open_training(config, data_dir)
+    if split == "train"
+    else datasets.open_split(
+      config["dataset"],
+      config["splits"][split],
+      data_dir or config["data_dir"],
+    )
   )
   predictors = [
     load_predictor(workdir, mesh, views, data_dir) for workdir in workdirs
   ]
   batches = input_pipeline.to_device(
     input_pipeline.evaluation_batches(
-      source, batch_size=batch_size, size=config["image_size"]
+      source,
+      batch_size=batch_size,
+      size=config["image_size"],
+      max_undecodable=config["max_undecodable"],
     ),
     sharding.batch_sharding(mesh),
   )
   total = -(-len(source) // batch_size)
   shown = track(batches, f"{config['dataset']} {split}", total, transient=True)
-  return evaluate(predictors, shown, mesh, len(source)) | {"views": views}
+  found = evaluate(
+    predictors, shown, mesh, len(source), config["max_undecodable"]
+  )
+  return found | {"views": views}
 
 
 def main() -> None:

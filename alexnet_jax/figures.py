@@ -95,19 +95,24 @@ def specialisation(
 
 
 def make_features(net: AlexNet, mesh: Mesh) -> Callable[..., jax.Array]:
-  """Compiles the last hidden layer, fc7, of the centre view.
+  """Compiles the last hidden layer of the centre view: fc7, if there is one.
 
   Returns:
     A function of (net, images uint8[B,S,S,3], statistics) that returns
-    f32[B,4096], tower 0's units first. Each device hands out its own towers'
-    units, so nothing is exchanged but what the network exchanges.
+    f32[B,4096], tower 0's units first (of a map its places). Each device hands
+    out its own towers' units, so nothing is exchanged but what the network
+    exchanges.
   """
   network = net.towers.network
   last = "fc7" if network.fc7 else "fc6"
 
   def features_on_device(net, images, statistics):
     x = augment.view_images(images, statistics, 0, network.crop_size)
-    return jax.numpy.concatenate(activations(net, x)[last], axis=-1)
+    x = x if network.channels == 3 else augment.grey(x)
+    towers = activations(net, x)[last]
+    return jax.numpy.concatenate(
+      [units.reshape(units.shape[0], -1) for units in towers], axis=-1
+    )
 
   return jax.jit(
     sharding.on_each_device(

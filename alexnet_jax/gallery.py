@@ -29,7 +29,8 @@ def figure3(net: AlexNet | None) -> Html:
   Raises:
     UserError: there is no network, or it sees no colours.
   """
-  if net is None or net.towers.network.channels != 3:
+  network = net and net.towers.network
+  if not network or network.channels != 3 or network.conv1 is None:
     raise UserError("there is no checkpoint of a network that sees colours.")
   kernels = figures.kernels(net)
   scores = figures.colour_scores(kernels)
@@ -113,9 +114,9 @@ def look(
     UserError: the data set is not here.
   """
   data_dir = data_dir or config["data_dir"]
-  train, test = (
-    datasets.open_split(config["dataset"], config["splits"][split], data_dir)
-    for split in ("train", "validation")
+  train = datasets.open_training(config, data_dir)
+  test = datasets.open_split(
+    config["dataset"], config["splits"]["validation"], data_dir
   )
   seen = evaluate.run_statistics(config, train, mesh)
   chosen = np.linspace(0, len(test) - 1, count).astype(int)
@@ -130,7 +131,10 @@ def look(
   size = config["batch_size"]
   size += -size % mesh.shape[sharding.DATA]
   batches = evaluation_batches(
-    train, batch_size=size, size=config["image_size"]
+    train,
+    batch_size=size,
+    size=config["image_size"],
+    max_undecodable=config["max_undecodable"],
   )
   total = -(-searched // size)
   counts = np.zeros(train.num_classes, np.int64)
@@ -252,8 +256,8 @@ def _images(source: datasets.Source, indices: Sequence[int], size: int):
   found = np.zeros((len(indices), size, size, 3), np.uint8)
   labels = np.zeros(len(indices), np.int64)
   for i, index in enumerate(indices):
-    encoded, labels[i] = source[int(index)]
     with contextlib.suppress(UndecodableImage):
+      encoded, labels[i] = source[int(index)]
       found[i] = rescale(decode(encoded), size)
   return found, labels
 

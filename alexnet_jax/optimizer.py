@@ -49,6 +49,11 @@ def momentum_sgd(
     layer_weight_decay: pairs such as ("fc8", 1.0).
     decay_biases: whether biases decay as their layer's weights do.
   """
+  if any(isinstance(pair, str | float) for pair in layer_weight_decay):
+    raise UserError(
+      f"optimizer.layer_weight_decay={layer_weight_decay} is no tuple of pairs:"
+      " write (('fc8', 1.0),), with the comma."
+    )
   decay_of = dict(layer_weight_decay)
 
   def init(params):

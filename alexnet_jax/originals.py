@@ -190,6 +190,12 @@ def _open_tars(directory: pathlib.Path) -> Originals:
   labels = {wnid: label for label, wnid in enumerate(class_names)}
   splits = {}
   for split, path in tars.items():
+    if not members[split]:
+      raise UserError(
+        f"{path} holds no image of ILSVRC as image-net.org packs them"
+        f" ({left_out[0] if left_out else 'it is empty'}). Fetch it again, or"
+        " name a folder of images: --source=folder:DIR."
+      )
     of, names, offsets, sizes = zip(*members[split], strict=True)
     splits[split] = Files(
       [path],

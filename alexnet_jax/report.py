@@ -30,6 +30,7 @@ from alexnet_jax import (
   sharding,
 )
 from alexnet_jax import config as configs
+from alexnet_jax.checkpoint import latest_step
 from alexnet_jax.command import UserError
 from alexnet_jax.comparison import Ours
 from alexnet_jax.files import write_whole
@@ -68,7 +69,7 @@ def load(workdir: str) -> Run:
   config = evaluate.load_config(workdir)
   mesh = sharding.make_mesh(towers=config["network"]["towers"])
   net, metadata = None, {}
-  if (pathlib.Path(workdir) / "checkpoints").is_dir():
+  if latest_step(f"{workdir}/checkpoints") >= 0:
     net, metadata = evaluate.load_net(workdir, mesh)
   return Run(workdir, config, metrics.read(workdir), net, metadata, mesh)
 

@@ -139,7 +139,7 @@ def _make_cpu_devices(data: int, model: int) -> None:
 def check_batch_size(batch_size: int, mesh: Mesh) -> None:
   """Raises UserError unless `batch_size` divides over the "data" axis."""
   data = mesh.shape[DATA]
-  if batch_size % data:
+  if batch_size < 1 or batch_size % data:
     raise UserError(
       f"batch_size={batch_size} cannot be split evenly over the {data} devices"
       f" of the mesh axis 'data'. Choose a multiple of {data}, or another"

@@ -229,7 +229,8 @@ def _mean_metrics(log_probabilities, label, weight):
 def _sums(log_probabilities, label, weight):
   """Sums over the examples of all devices."""
   own = jnp.take_along_axis(log_probabilities, label[:, None], axis=1)
-  above = jnp.sum(log_probabilities > own, axis=1).astype(jnp.float32)
+  # What is not a number is above: such a prediction is wrong.
+  above = jnp.sum(~(log_probabilities <= own), axis=1).astype(jnp.float32)
   ties = jnp.sum(log_probabilities == own, axis=1).astype(jnp.float32)
 
   def error(k):

@@ -210,7 +210,7 @@ def _train(
   try:
     with progress:
       if evaluation_due:  # stopped by a signal before its end
-        validate()
+        checkpoints.note(done, validate())
         evaluation_due = False
       progress.phase("compiling")
       watch.phase("compiling the training step")

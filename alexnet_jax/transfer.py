@@ -11,8 +11,8 @@ from alexnet_jax.model import AlexNet
 
 def begin_with(
   net: AlexNet, workdir: str, names: Sequence[str], mesh: Mesh
-) -> AlexNet:
-  """`net` with the weights and biases of some layers of another run.
+) -> None:
+  """Gives `net` the weights and biases of some layers of another run.
 
   As the authors did for their pre-trained networks (Table 2, "CNN*"): the
   convolutional layers came along, the others began anew.
@@ -42,5 +42,5 @@ def begin_with(
         f" {mine.kernel[...].shape}: leave it out of start_layers, or choose"
         " another start_from."
       )
-    setattr(net.towers, name, theirs)
-  return net
+    # Not the layer itself: its stride and padding are the other network's.
+    mine.kernel, mine.bias = theirs.kernel, theirs.bias

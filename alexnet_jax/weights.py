@@ -24,13 +24,14 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 
 from alexnet_jax import command, sharding, step
 from alexnet_jax import network as networks
 from alexnet_jax.checkpoint import Checkpoints
 from alexnet_jax.command import UserError
 from alexnet_jax.evaluate import load_config
+from alexnet_jax.files import write_whole
 from alexnet_jax.lock import WorkdirLock
 from alexnet_jax.model import AlexNet
 from alexnet_jax.network import Network
@@ -188,7 +189,7 @@ def export_weights(workdir: str, output: str, channels: str = "rgb") -> None:
   )
   checkpoints.close()
   net = step.from_dict(values, abstract).net
-  save_file(to_grouped(net, network, channels), output)
+  write_whole(output, save(to_grouped(net, network, channels)))
   print(f"wrote {output}: the weights after step {int(values['step'])}")
 
 

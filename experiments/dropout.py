@@ -5,7 +5,7 @@
 Without it the paper's network "exhibits substantial overfitting": training
 error falls and validation error does not follow. And it "roughly doubles the
 number of iterations required to converge": here, those until the smoothed
-training loss is first as low as the other's at half its time.
+training loss is first as low as the other's at a quarter of its time.
 
 The run without learns at half the rate: what reads a layer that is no longer
 dropped receives twice as much. At the paper's rate, at a quarter of the width
@@ -63,21 +63,24 @@ def words(result: dict) -> str:
 def iterations_ratio(outcomes: Outcomes) -> float | None:
   """Steps with dropout over steps without, to one training loss.
 
-  The loss that the run without has in the middle, smoothed over a tenth of the
-  run; None if the run with dropout never gets there.
+  The loss that the run without has after a quarter of its steps, smoothed over
+  a tenth of the run; None if the run with dropout never gets there.
   """
 
-  def smoothed(outcome):
-    losses = outcome.train("loss")
-    width = max(1, len(losses) // 10)
-    ends = range(width, len(losses) + 1)
-    return [statistics.fmean(losses[e - width : e]) for e in ends]
+  losses, others = (
+    outcomes[name][0].train("loss") for name in ("no_dropout", "paper")
+  )
+  width = max(1, len(losses) // 10)
 
-  without = smoothed(outcomes["no_dropout"][0])
-  half = len(without) // 2
-  for count, loss in enumerate(smoothed(outcomes["paper"][0])):
-    if loss <= without[half]:
-      return count / max(half, 1)
+  def smoothed(values, end):
+    return statistics.fmean(values[end - width : end])
+
+  quarter = max(len(losses) // 4, width)
+  bound = smoothed(losses, quarter)
+  for end in range(width, len(others) + 1):
+    if smoothed(others, end) <= bound:
+      middle = (width - 1) / 2  # of the window, back from its end
+      return (end - middle) / (quarter - middle)
   return None
 
 

@@ -141,10 +141,17 @@ def configure(
         value = value.replace(place, text)
     group, _, name = key.rpartition(".")
     target = config
-    for part in filter(None, group.split(".")):
-      target = target[part]
-    old = target[name]
-    target[name] = type(old)(value) if isinstance(old, float | tuple) else value
+    try:
+      for part in filter(None, group.split(".")):
+        target = target[part]
+      old = target[name]
+      convert = isinstance(old, float | tuple)
+      target[name] = type(old)(value) if convert else value
+    except (KeyError, TypeError, ValueError):
+      raise UserError(
+        f"--set={key}={value}: {run.config} has no such key, or it takes other"
+        " values. Compare configs/paper.py."
+      ) from None
     if key == "total_epochs" and key in extra:
       share = value / old
       config.schedule.boundaries = tuple(

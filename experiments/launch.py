@@ -132,7 +132,7 @@ def _outcome(name: str, job: submitit.Job) -> str:
     told = re.findall(r"\berror: .+", str(error))  # amid a trace
     outcome = (told or lines or ["died"])[-1]
   else:
-    stopped = "stopped after step" in said
+    stopped = re.search("^stopped (after step|while)", said, re.MULTILINE)
     outcome = "stopped before its end" if stopped else "finished"
   print(
     f"{name}: {outcome} ({time.monotonic() - began:.0f} s)",

@@ -19,6 +19,7 @@ import pathlib
 import re
 import sys
 import time
+import zlib
 from typing import Any
 
 import jax
@@ -376,9 +377,15 @@ def main() -> None:
   if flag.quick:
     config.network.width = 1 / 16
   work = pathlib.Path(flag.work)
-  done = {point: work / f"{_file_name(point)}.json" for point in points}
+  # A point of another configuration is another point.
+  asked = json.dumps([configs.to_json(config), flag.repeats], sort_keys=True)
+  mark = f"{zlib.crc32(asked.encode()):08x}"
+  done = {point: work / f"{_file_name(point)}_{mark}.json" for point in points}
   missing = [point for point in points if not done[point].exists()]
   if flag.executor == HERE:
+    here = [point.devices for point in missing if point.place == HERE]
+    if here:  # the first mesh of a process settles how many devices there are
+      sharding.make_mesh(data=max(here), model=1)
     for point in missing:
       print(f"{point.name} ...", file=sys.stderr, flush=True)
       row = run_point(point, config, flag.repeats)
@@ -398,7 +405,9 @@ def main() -> None:
     " ".join(["python -m experiments.mesh_sweep", *sys.argv[1:]]),
     {"points": rows, "where_it_pays": where_it_pays(rows)},
   )
-  output = pathlib.Path(flag.output)
+  output = pathlib.Path(
+    flag.output or (flag.work if flag.quick else "experiments/results")
+  )
   output.mkdir(parents=True, exist_ok=True)
   for suffix, text in (
     ("json", json.dumps(record, indent=1) + "\n"),
@@ -434,7 +443,9 @@ if __name__ == "__main__":
   flags.DEFINE_list("points", [], "PLACE/DATAxMODEL/BATCH, ...")
   flags.DEFINE_integer("repeats", 5, "timed steps", 1)
   flags.DEFINE_string("work", "runs/mesh_sweep", "folder of finished points")
-  flags.DEFINE_string("output", "experiments/results", "folder of the results")
+  flags.DEFINE_string(
+    "output", "", "default experiments/results; with --quick --work"
+  )
   flags.DEFINE_enum(
     "executor", HERE, [HERE, "local", "slurm"], "where the points are done"
   )

@@ -57,12 +57,19 @@ def probabilities(
   mesh = sharding.make_mesh(towers=network.towers)
   data = mesh.shape[sharding.DATA]
   batch_size = -(-config["batch_size"] // data) * data
+  # The configurations' "test" is ILSVRC-2012's validation split; 2010 has one.
+  name = "test" if _has_test(config) and split == "test" else ""
   source = datasets.open_split(
-    config["dataset"], config["splits"][split], data_dir or config["data_dir"]
+    config["dataset"],
+    name or config["splits"][split],
+    data_dir or config["data_dir"],
   )
   predict = evaluation.load_predictor(workdir, mesh, views, data_dir)
   batches = input_pipeline.evaluation_batches(
-    source, batch_size=batch_size, size=config["image_size"]
+    source,
+    batch_size=batch_size,
+    size=config["image_size"],
+    max_undecodable=config["max_undecodable"],
   )
   total = -(-len(source) // batch_size)
   found, labels = [], []
@@ -80,8 +87,8 @@ def top_error(found: np.ndarray, labels: np.ndarray, k: int) -> float:
   Of classes that tie for the last places each counts in part.
   """
   own = np.take_along_axis(found, labels[:, np.newaxis], axis=1)
-  above = (found > own).sum(axis=1)
-  ties = (found == own).sum(axis=1)
+  above = (~(found <= own)).sum(axis=1)  # what is not a number is wrong
+  ties = np.maximum((found == own).sum(axis=1), 1)
   return float(1 - np.clip((k - above) / ties, 0, 1).mean())
 
 
@@ -135,7 +142,7 @@ def of_runs(
   measured = []
   for dataset in sorted({_dataset(config) for config in runs.values()}):
     group = [path for path in workdirs if _dataset(runs[path]) == dataset]
-    split = "test" if dataset == "imagenet2010" else "validation"
+    split = "test" if _has_test(runs[group[0]]) else "validation"
     for views in (1, 10):
       each = []
       for path in group:
@@ -198,6 +205,11 @@ def _errors(found, labels, weights) -> dict[str, Any]:
     "top1_error": top_error(found, labels, 1),
     "top5_error": top_error(found, labels, 5),
   }
+
+
+def _has_test(config: dict[str, Any]) -> bool:
+  """Whether a run's data set has a labelled test split: ILSVRC-2010 alone."""
+  return _dataset(config) == "imagenet2010"
 
 
 def _dataset(config: dict[str, Any]) -> str:

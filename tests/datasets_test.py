@@ -149,6 +149,21 @@ def test_hold_out_is_a_partition_fixed_by_the_seed(tiny_dir):
     datasets.hold_out(train, 40, seed=7)
 
 
+def test_what_a_run_trains_on_is_without_what_it_holds_out(tiny_dir):
+  config = {
+    "dataset": "tiny",
+    "data_dir": tiny_dir,
+    "splits": {"train": "train"},
+    "holdout": 12,
+    "seed": 7,
+  }
+  train = datasets.open_split("tiny", "train", tiny_dir)
+  rest, _ = datasets.hold_out(train, 12, seed=7)
+  found = datasets.open_training(config)
+  assert numbers(found) == numbers(rest)
+  assert found.fingerprint == rest.fingerprint
+
+
 def test_permutations_are_even():
   """Each of 4 things is at each of 4 places about equally often."""
   count = np.zeros((4, 4))

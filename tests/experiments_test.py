@@ -144,12 +144,12 @@ def test_images_to_leave_the_plateau():
 
 
 def test_what_dropout_costs():
-  fast = [outcome([10.0 - i for i in range(10)])]
-  slow = [outcome([10.0 - i / 2 for i in range(20)])]
+  fast = [outcome([400.0 - 3 * i for i in range(1, 101)])]
+  slow = [outcome([400.0 - i for i in range(1, 101)])]
+  # Straight lines from one point: three times as many steps to any loss.
   runs = {"no_dropout": fast, "paper": slow}
-  # Without, 5 is reached after five steps; with, after ten or so.
-  assert dropout.iterations_ratio(runs) == pytest.approx(2, abs=0.2)
-  never = {"no_dropout": fast, "paper": [outcome([10.0] * 20)]}
+  assert dropout.iterations_ratio(runs) == pytest.approx(3, abs=0.05)
+  never = {"no_dropout": fast, "paper": [outcome([400.0] * 100)]}
   assert dropout.iterations_ratio(never) is None
 
 
@@ -212,6 +212,14 @@ def test_a_check_can_fail(tmp_path):
   )
   with pytest.raises(AssertionError):
     frame.carry_out(broken, str(tmp_path), quick=True)
+
+
+@pytest.mark.parametrize("key", ["netwrk.width", "widht", "batch_size.x"])
+def test_a_key_that_is_not_there_is_a_sentence(key):
+  experiment = EXPERIMENTS["ten_views"]
+  (run,) = experiment.runs
+  with pytest.raises(UserError, match=f"--set={key}=1: configs/paper.py has"):
+    frame.configure(experiment, run, "x", 0, False, {key: 1})
 
 
 def test_a_result_that_needs_a_run_left_out_is_refused(tmp_path):

@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import stat
+import types
 
 import pytest
 from datasets_test import Tiny
@@ -126,3 +127,16 @@ def test_a_run_has_one_name_whatever_the_order():
   assert launch.run_name({}) == "unchanged"
   assert len(launch.load_sweep("experiments/sweeps/seeds.json")) == 3
   assert pathlib.Path("experiments/sweeps/seeds.json").exists()
+
+
+@pytest.mark.parametrize(
+  ("said", "outcome"),
+  [
+    ("stopped after step 3; it is saved.", "stopped before its end"),
+    ("begun\nstopped while compiling; nothing", "stopped before its end"),
+    ("the stall stopped while waiting", "finished"),
+  ],
+)
+def test_a_run_that_was_stopped_is_not_finished(said, outcome):
+  job = types.SimpleNamespace(result=lambda: said)
+  assert launch._outcome("x", job) == outcome

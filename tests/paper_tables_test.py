@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from alexnet_jax import config as configs
+from alexnet_jax.command import UserError
 from experiments import paper_tables
 
 
@@ -35,6 +36,31 @@ def test_ties_count_in_part():
   found = np.full((2, 10), 0.1, np.float32)
   labels = np.array([0, 9], np.int32)
   assert paper_tables.top_error(found, labels, 5) == pytest.approx(0.5)
+
+
+def test_what_is_not_a_number_is_no_right_answer():
+  found = np.full((2, 10), np.nan)
+  found[1] = np.arange(10) == 3
+  assert paper_tables.top_error(found, np.array([3, 3]), 5) == 0.5
+
+
+def test_ilsvrc_2010_is_evaluated_on_its_test_images(monkeypatch):
+  """The configurations' "test" is 2012's validation split."""
+  opened = []
+
+  def open_split(dataset, split, data_dir):
+    opened.append(split)
+    raise UserError("stop")
+
+  config = configs.to_json(configs.load("configs/paper.py"))
+  monkeypatch.setattr(paper_tables.datasets, "open_split", open_split)
+  monkeypatch.setattr(
+    paper_tables.evaluation, "load_config", lambda path: config
+  )
+  for config["dataset"] in ("imagenet2010_256", "imagenet2012"):
+    with pytest.raises(UserError, match="stop"):
+      paper_tables.of_runs(["x"])
+  assert opened == ["test", "validation"]
 
 
 def test_fitted_weights_are_a_coordinatewise_minimum():

@@ -296,3 +296,10 @@ def test_a_folder_without_a_run_is_a_sentence(tmp_path):
   )
   assert done.returncode == 2 and "holds no run" in done.stderr
   assert "Traceback" not in done.stderr
+
+
+def test_a_run_in_its_first_epoch_has_a_report(tmp_path):
+  config = configs.to_json(configs.load("configs/quickstart.py"))
+  (tmp_path / "config.json").write_text(json.dumps(config))
+  (tmp_path / "checkpoints").mkdir()  # empty until the first evaluation
+  assert report.load(str(tmp_path)).net is None

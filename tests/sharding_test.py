@@ -45,6 +45,8 @@ def test_a_batch_that_does_not_divide_is_refused():
   sharding.check_batch_size(128, mesh)
   with pytest.raises(UserError, match=r"batch_size=130.*4 devices"):
     sharding.check_batch_size(130, mesh)
+  with pytest.raises(UserError, match="batch_size=0"):
+    sharding.check_batch_size(0, mesh)
 
 
 @pytest.mark.parametrize("devices", [1, 2])

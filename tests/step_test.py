@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from alexnet_jax import step
+from alexnet_jax import sharding, step
 from alexnet_jax.model import AlexNet
 from alexnet_jax.network import Network
 
@@ -19,3 +19,16 @@ def test_one_number_that_is_not_finite_is_seen_where_it_is(wrong):
   finite = jax.jit(step.all_finite)(net)
   assert finite.pop("conv3.kernel").tolist() == [True, False]
   assert all(towers.all() for towers in finite.values())
+
+
+def test_what_is_not_a_number_is_no_right_answer():
+  mesh = sharding.make_mesh(1, 1)
+  logs = np.log(np.full((3, 10), 0.1, np.float32))
+  logs[0] = np.nan  # nothing is known of this image
+  logs[1, 1:] = np.nan  # and of this one only what its own class got
+  logs[2, 0] = 0.0
+  batch = (logs, np.zeros(3, np.int32), np.ones(3, np.float32))
+  placed = [sharding.place(x, sharding.BATCH, mesh) for x in batch]
+  sums = step.make_score(mesh)(*placed)
+  assert float(sums["top1_error"]) == 2
+  assert float(sums["top5_error"]) == 2

@@ -40,13 +40,22 @@ def test_named_layers_come_along_and_no_others(other):
   before = kernels(AlexNet(SIXTH, jax.random.key(2)))
   names = [f"conv{i}" for i in range(1, 7)]
   net = AlexNet(SIXTH, jax.random.key(2))
-  after = kernels(transfer.begin_with(net, "x", names, mesh))
+  transfer.begin_with(net, "x", names, mesh)
+  after = kernels(net)
   theirs = kernels(other)
   for name in names[:5]:
     np.testing.assert_array_equal(after[name], theirs[name])
     assert (after[name] != before[name]).any()
   for name in ("conv6", "fc6", "fc8"):
     np.testing.assert_array_equal(after[name], before[name])
+
+
+def test_stride_and_padding_stay_those_of_the_network(other):
+  net = AlexNet(SIXTH, jax.random.key(2))
+  other.towers.conv1.padding = (7, 7)
+  before = net.towers.conv1.padding
+  transfer.begin_with(net, "x", ["conv1"], sharding.make_mesh(1, 1))
+  assert net.towers.conv1.padding == before != (7, 7)
 
 
 @pytest.mark.parametrize("name, word", [("fc8", "shape"), ("conv9", "no such")])
