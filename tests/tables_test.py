@@ -160,6 +160,8 @@ def test_overfitting_is_the_gap_between_the_splits():
   assert tables.overfitting_table({"errors": errors}).splitlines()[-1] == (
     "| `paper` | 37.5% | 50.0% | 12.5% |"
   )
+  told = tables.overfitting_table({"errors": errors, "iterations_ratio": 1.5})
+  assert "takes 1.5 times as many" in told
 
 
 def test_cifar_nets_are_told_with_the_epochs_they_had():
