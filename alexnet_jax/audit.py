@@ -360,7 +360,7 @@ def main() -> int:
   for finding in result.findings:
     print(f"NOT AS DECLARED: {finding}")
   if not result.findings:
-    exchanges = ", ".join(config.network.exchanges)
+    exchanges = ", ".join(config.network.exchanges) or "no layer"
     print(f"as declared: the towers meet at {exchanges} and nowhere else")
   return 1 if result.findings else 0
 

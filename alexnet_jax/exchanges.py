@@ -27,7 +27,7 @@ def section(recipe: Recipe, mesh: Mesh) -> Html:
   found = audit.audit(recipe, mesh)
   verdict = "; ".join(found.findings) or (
     "As declared: the towers meet at "
-    + ", ".join(recipe.network.exchanges)
+    + (", ".join(recipe.network.exchanges) or "no layer")
     + " and nowhere else."
   )
   where = sharding.describe_mesh(mesh)

@@ -30,7 +30,7 @@ class Files:
     which, offsets, sizes: of each image: the number of its file, and its
       bytes there.
     labels: of each image.
-    names: of each image; None: "file number in the range's order".
+    names: of each image.
   """
 
   def __init__(self, paths, which, offsets, sizes, labels, names):
@@ -258,11 +258,16 @@ def _truth(directory: pathlib.Path, year: str, split: str) -> list[str]:
 
   wanted = f"ILSVRC{year}_{split}_ground_truth.txt"
   contents = {}
-  with tarfile.open(kits[0]) as kit:
-    for member in kit:
-      name = pathlib.PurePosixPath(member.name).name
-      if name in ("meta.mat", wanted) and member.isreg():
-        contents[name] = kit.extractfile(member).read()
+  try:
+    with tarfile.open(kits[0]) as kit:
+      for member in kit:
+        name = pathlib.PurePosixPath(member.name).name
+        if name in ("meta.mat", wanted) and member.isreg():
+          contents[name] = kit.extractfile(member).read()
+  except (tarfile.TarError, EOFError, OSError) as error:
+    raise UserError(
+      f"{kits[0]} cannot be read ({error}): fetch it again."
+    ) from None
   if (directory / wanted).is_file():  # 2010's test labels come by themselves
     contents[wanted] = (directory / wanted).read_bytes()
   if len(contents) < 2:

@@ -93,10 +93,6 @@ def chart(
   )
 
 
-def _short(numbers: Sequence[float]) -> list[float]:
-  return [float(f"{number:.7g}") for number in numbers]
-
-
 def _script_json(data: Any) -> Html:
   """JSON that cannot end the script element that it stands in."""
   text = json.dumps(data, allow_nan=False)

@@ -57,13 +57,17 @@ def test_2010_takes_its_labels_from_the_kit(tmp_path):
         add(tar, f"{word}/ILSVRC2010_{word}_{i + 1:08}.JPEG", jpeg(50 + i))
   with pytest.raises(UserError, match="ILSVRC2010_devkit"):
     make(f"tars:{tmp_path}", tmp_path / "out")
+  kit = tmp_path / "ILSVRC2010_devkit-1.0.tar.gz"
+  kit.write_bytes(b"not a tar")
+  with pytest.raises(UserError, match=r"devkit.* cannot be read"):
+    originals.open_originals(f"tars:{tmp_path}", "", 0)
   synsets = np.array(
     [(i + 1, wnid) for i, wnid in enumerate(wnids)],
     dtype=[("ILSVRC2010_ID", int), ("WNID", object)],
   )
   mat = io.BytesIO()
   savemat(mat, {"synsets": synsets})
-  with tarfile.open(tmp_path / "ILSVRC2010_devkit-1.0.tar.gz", "w:gz") as kit:
+  with tarfile.open(kit, "w:gz") as kit:
     add(kit, "devkit-1.0/data/meta.mat", mat.getvalue())
     truth = "devkit-1.0/data/ILSVRC2010_validation_ground_truth.txt"
     add(kit, truth, b"2\n3\n1\n")
@@ -218,6 +222,14 @@ def test_a_tar_cut_short_is_refused(tmp_path, cut):
   with pytest.raises(UserError, match="damaged or cut short"):
     make(f"tars:{tars}", tmp_path / "out")
   assert not (tmp_path / "out").exists()
+
+
+def test_a_train_tar_packed_anew_is_told_apart(tmp_path):
+  tars = write_tars(tmp_path / "tars")
+  with tarfile.open(tars / "ILSVRC2012_img_train.tar", "w") as train:
+    add(train, "train/n01440764/n01440764_1.JPEG", jpeg(1))
+  with pytest.raises(UserError, match=r"no image of ILSVRC as image-net\.org"):
+    make(f"tars:{tars}", tmp_path / "out")
 
 
 def test_a_tar_damaged_between_two_images_is_refused(tmp_path):
