@@ -215,20 +215,25 @@ def hold_out(source: Source, count: int, seed: int) -> tuple[Source, Source]:
   return whole, select("held out", held)
 
 
-def open_training(config: Mapping[str, Any], data_dir: str = "") -> Source:
-  """The images a run trains on: its split without those it holds out.
+def open_run(
+  config: Mapping[str, Any], split: str, data_dir: str = ""
+) -> Source:
+  """The images of a run; those it trains on are without those it holds out.
 
   Args:
     config: of the run.
+    split: "train", "validation" or "test" of its configuration.
     data_dir: "" for the configuration's.
 
   Raises:
     UserError: the data set is not here.
   """
   source = open_split(
-    config["dataset"], config["splits"]["train"], data_dir or config["data_dir"]
+    config["dataset"], config["splits"][split], data_dir or config["data_dir"]
   )
-  return hold_out(source, config["holdout"], config["seed"])[0]
+  if split == "train":
+    source, _ = hold_out(source, config["holdout"], config["seed"])
+  return source
 
 
 def permutation(count: int, *seed: int) -> np.ndarray:

@@ -174,7 +174,7 @@ def load_predictor(
   """
   config = load_config(workdir)
   net, _ = load_net(workdir, mesh)
-  train = datasets.open_training(config, data_dir)
+  train = datasets.open_run(config, "train", data_dir)
   statistics = run_statistics(config, train, mesh)
   predict = step.make_predict(net.towers.network, views, mesh)
   return lambda images: predict(net, images, statistics)
@@ -211,15 +211,7 @@ def evaluate_workdirs(
   mesh = sharding.make_mesh(towers=towers)
   data = mesh.shape[sharding.DATA]
   batch_size = -(-config["batch_size"] // data) * data
-  source = (
-    datasets.open_training(config, data_dir)
-    if split == "train"
-    else datasets.open_split(
-      config["dataset"],
-      config["splits"][split],
-      data_dir or config["data_dir"],
-    )
-  )
+  source = datasets.open_run(config, split, data_dir)
   predictors = [
     load_predictor(workdir, mesh, views, data_dir) for workdir in workdirs
   ]

@@ -113,10 +113,9 @@ def look(
   Raises:
     UserError: the data set is not here.
   """
-  data_dir = data_dir or config["data_dir"]
-  train = datasets.open_training(config, data_dir)
-  test = datasets.open_split(
-    config["dataset"], config["splits"]["validation"], data_dir
+  train, test = (
+    datasets.open_run(config, split, data_dir)
+    for split in ("train", "validation")
   )
   seen = evaluate.run_statistics(config, train, mesh)
   chosen = np.linspace(0, len(test) - 1, count).astype(int)

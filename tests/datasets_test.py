@@ -159,7 +159,7 @@ def test_what_a_run_trains_on_is_without_what_it_holds_out(tiny_dir):
   }
   train = datasets.open_split("tiny", "train", tiny_dir)
   rest, _ = datasets.hold_out(train, 12, seed=7)
-  found = datasets.open_training(config)
+  found = datasets.open_run(config, "train")
   assert numbers(found) == numbers(rest)
   assert found.fingerprint == rest.fingerprint
 
