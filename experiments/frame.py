@@ -148,6 +148,8 @@ def configure(
       convert = isinstance(old, float | tuple)
       target[name] = type(old)(value) if convert else value
     except (KeyError, TypeError, ValueError):
+      if key not in extra:  # the experiment's own mistake
+        raise
       raise UserError(
         f"--set={key}={value}: {run.config} has no such key, or it takes other"
         " values. Compare configs/paper.py."
