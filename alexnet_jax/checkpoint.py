@@ -13,7 +13,7 @@ import shutil
 import sys
 import threading
 import zlib
-from logging import getLogger
+from logging import Formatter, getLogger
 from typing import Any
 
 import jax
@@ -29,9 +29,10 @@ from alexnet_jax.command import UserError
 logging.get_absl_logger().addFilter(
   lambda record: "orbax" not in record.pathname
 )
-# And asyncio that of each array whose writing Orbax did not wait for.
+# And asyncio that of each write which Orbax did not wait for; where it was a
+# thread's, only the traceback names Orbax.
 getLogger("asyncio").addFilter(
-  lambda record: "orbax" not in record.getMessage()
+  lambda record: "orbax" not in Formatter().format(record)
 )
 
 # Goes up when what a checkpoint holds changes its meaning.

@@ -1,5 +1,7 @@
 """Checkpoints: any mesh, bit for bit, nothing damaged is believed."""
 
+import asyncio
+import gc
 import pathlib
 import resource
 import shutil
@@ -10,7 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from etils import epath
 from jax.sharding import NamedSharding, PartitionSpec
+from orbax.checkpoint._src.path import async_path
 
 from alexnet_jax import checkpoint
 from alexnet_jax.command import UserError
@@ -206,6 +210,28 @@ gc.collect()
   assert len(lines) == 3, result.stdout
   for step, line in zip((2, 3, 5), lines, strict=True):
     assert line.startswith(f"warning: the checkpoint of step {step}")
+
+
+def test_a_write_that_nobody_waits_for_shows_no_traceback(tmp_path, caplog):
+  """Whether asyncio tells it of a task or of a thread's future."""
+  loop = asyncio.new_event_loop()
+
+  def fails(text=""):
+    absent = epath.Path(tmp_path / "absent" / "file")
+    return async_path.write_text(absent, text)
+
+  def forget(future):
+    loop.run_until_complete(asyncio.wait([future]))
+    assert isinstance(future._exception, FileNotFoundError)
+
+  forget(loop.create_task(fails()))
+  forget(loop.run_in_executor(None, asyncio.run, fails()))
+  gc.collect()
+  assert not caplog.records
+  forget(loop.run_in_executor(None, (tmp_path / "absent").read_text))
+  gc.collect()
+  loop.close()
+  assert [record.name for record in caplog.records] == ["asyncio"]
 
 
 def test_saves_what_was_there_though_the_buffer_is_donated_at_once(checkpoints):
