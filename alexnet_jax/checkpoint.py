@@ -35,6 +35,14 @@ getLogger("asyncio").addFilter(
   lambda record: "orbax" not in Formatter().format(record)
 )
 
+# Of errors in reading: they tell of this machine now, nothing of the files.
+_HINDRANCES = (
+  "Permission denied",
+  "PERMISSION_DENIED",
+  "RESOURCE_EXHAUSTED",
+  "Too many open files",
+)
+
 # Goes up when what a checkpoint holds changes its meaning.
 FORMAT = 1
 
@@ -71,6 +79,9 @@ class Checkpoints:
       options=ocp.CheckpointManagerOptions(
         save_interval_steps=0 if read_only else 1,
         preservation_policy=self._keep,
+        # Folders that cannot be made in the background leave threads which
+        # wait five minutes for them, and the process for those threads.
+        async_options=ocp.AsyncOptions(create_directories_asynchronously=False),
         cleanup_tmp_directories=not read_only,
         create=not read_only,
         read_only=read_only,
@@ -147,7 +158,8 @@ class Checkpoints:
       good checkpoint.
 
     Raises:
-      UserError: it is of another format, or of another network.
+      UserError: it is of another format, or of another network, or this
+        machine could not read it, for want of memory or permission.
     """
     for step in sorted(self._manager.all_steps(), reverse=True):
       try:
@@ -265,6 +277,12 @@ class Checkpoints:
     try:
       return self._manager.restore(step, args=ocp.args.Composite(**item))
     except Exception as error:  # Orbax has many kinds for a damaged file
+      if any(words in str(error) for words in _HINDRANCES):
+        raise UserError(
+          f"checkpoint {step} in {self._directory} could not be read here"
+          f" ({_summary(error)}). It is left as it is: mend that, then run the"
+          " same command again."
+        ) from error
       raise _DamagedError(_summary(error)) from error
 
   def _set_aside(self, step: int) -> str:

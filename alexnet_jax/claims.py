@@ -15,7 +15,6 @@ class Net(NamedTuple):
   Attributes:
     configs: of configs/, any of which will do.
     dataset: tfds name, without the "_256" of a prepared set.
-    split: "validation" or "test".
     views: 1 or 10.
     less: the configurations whose error is subtracted, for a difference.
     nets: networks that are averaged.
@@ -24,7 +23,6 @@ class Net(NamedTuple):
 
   configs: tuple[str, ...]
   dataset: str
-  split: str
   views: int = 10
   less: tuple[str, ...] = ()
   nets: int = 1
@@ -79,8 +77,8 @@ def _pair(key, where, what, paper, logged=((), ()), net=None, **other):
 
 
 _PLAIN = ("original2012", "paper")
-_2010 = Net(_PLAIN, "imagenet2010", "test")
-_2012 = Net(_PLAIN, "imagenet2012", "validation")
+_2010 = Net(_PLAIN, "imagenet2010")
+_2012 = Net(_PLAIN, "imagenet2012")
 _OTHERS = "another method's, for comparison"
 _CHAIN = (
   "conv layers descend from run 145, which had seen ILSVRC-2012, by way of"

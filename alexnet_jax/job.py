@@ -70,6 +70,11 @@ def make_job(config: ConfigDict) -> Job:
       f"schedule.conv1_frozen_from={config.schedule.conv1_frozen_from}, but"
       " this network has no conv1: set schedule.conv1_frozen_from=0."
     )
+  if config.checkpoints_to_keep < 1:
+    raise UserError(
+      f"checkpoints_to_keep={config.checkpoints_to_keep}: a run goes on from"
+      " its newest checkpoint, so keep 1 or more."
+    )
   train, validation = _open_splits(config)
   timetable = Timetable(config, len(train))
   return Job(
