@@ -16,9 +16,9 @@ import numpy as np
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
-from alexnet_jax import network as networks
 from alexnet_jax import sharding
 from alexnet_jax.benchmark_input import time_stream
+from alexnet_jax.describe import describe
 from alexnet_jax.network import Network
 from alexnet_jax.recipe import Recipe
 from alexnet_jax.step import Batch
@@ -29,13 +29,8 @@ COPIED = 2**28  # bytes, more than any cache holds
 
 def forward_flops(network: Network) -> dict[str, int]:
   """Operations of an image's forward pass by layer, all towers; 2 a product."""
-  flops = {}
-  for name, layer, inputs, convolved, _ in networks.shapes(network):
-    reads = inputs[-1]
-    if layer.size:
-      reads = layer.size**2 * inputs[-1] // layer.groups
-    flops[name] = 2 * int(np.prod(convolved)) * reads * network.towers
-  return flops
+  layers = describe(network)["layers"]
+  return {layer["name"]: 2 * layer["macs"] for layer in layers}
 
 
 def training_flops(network: Network) -> int:

@@ -11,6 +11,7 @@ from alexnet_jax import claims
 from alexnet_jax import config as configs
 from alexnet_jax import network as networks
 from alexnet_jax.claims import Claim
+from alexnet_jax.describe import describe
 
 NOT_RUN = "not run"
 
@@ -18,21 +19,16 @@ NOT_RUN = "not run"
 def sizes(config: Any) -> dict[str, float]:
   """The numbers of the claims `size.*` as a configuration has them."""
   net = networks.from_dict(config.network.to_dict(), config.num_classes)
-  layers = networks.shapes(net)
+  layers = describe(net)
   neurons = {"input": net.crop_size**2 * net.channels}
-  parameters = net.num_classes  # fc8's bias
   kernels = {}
-  for name, layer, inputs, convolved, _ in layers:
-    towers = 1 if name == "fc8" else net.towers
-    neurons[name] = towers * math.prod(convolved)
-    kernels[name] = net.towers * layer.features
-    patch = layer.size**2 * inputs[-1] // layer.groups
-    weights = patch if layer.size else inputs[0]
-    parameters += net.towers * layer.features * weights
-    parameters += net.towers * layer.features * (layer.bias is not None)
+  for layer in layers["layers"]:
+    name, shape = layer["name"], layer["output_shape"]
+    neurons[name] = (1 if name == "fc8" else net.towers) * math.prod(shape)
+    kernels[name] = net.towers * shape[-1]
   margin = config.image_size - net.crop_size
   return {
-    "size.parameters": parameters,
+    "size.parameters": layers["totals"]["parameters"],
     "size.neurons": sum(neurons.values()) - neurons["input"],
     **{f"size.neurons.{name}": count for name, count in neurons.items()},
     **{f"size.kernels.{name}": count for name, count in kernels.items()},
@@ -50,7 +46,7 @@ def sizes(config: Any) -> dict[str, float]:
     "size.weight_decay": config.optimizer.weight_decay,
     "size.learning_rate": config.schedule.learning_rate,
     "size.drops": len(config.schedule.boundaries),
-    "size.std": net.conv3.std if net.conv3 else layers[0].layer.std,
+    "size.std": (net.conv3 or networks.shapes(net)[0].layer).std,
     "size.epochs": config.total_epochs,
   }
 
