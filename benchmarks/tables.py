@@ -247,6 +247,19 @@ def lrn_cifar10_table(result) -> str:
   return "\n".join(lines)
 
 
+def figure3_table(result) -> str:
+  lines = [
+    "| seed | colour score of tower 0 | of tower 1 | p |",
+    "|---|---|---|---|",
+  ]
+  for seed in result["seeds"]:
+    means = " | ".join(f"{mean:.3f}" for mean in seed["means"])
+    lines.append(f"| {seed['seed']} | {means} | {seed['p_value']:.2g} |")
+  return "\n".join(
+    [*lines, "", f"One tower is coloured {figure3.words(result)}."]
+  )
+
+
 def _rate(row) -> str:
   """Images a second; nothing for the yardstick, which has no images."""
   rate = row["images_per_second"]
@@ -288,7 +301,7 @@ TABLES = {
   "starting": starting.table,
   "precision": precision_table,
   "ten_views": lambda result: f"Ten views: {ten_views.words(result)}.",
-  "figure3": lambda result: f"One tower is coloured {figure3.words(result)}.",
+  "figure3": figure3_table,
   "figure4": lambda result: f"Figure 4: {figure4.words(result)}.",
 }
 

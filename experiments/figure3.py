@@ -40,10 +40,13 @@ def words(result: dict) -> str:
 
 
 def draw(outcomes: Outcomes, axes) -> None:
-  """The kernels of the first seed, tower 0 above tower 1."""
-  kernels = figures.kernels(load_net(outcomes["paper"][0]))
-  grids = [figures.kernel_grid(tower, scale=3) for tower in kernels]
-  axes.imshow(np.concatenate(grids))
+  """The kernels of each seed in turn, tower 0 above tower 1."""
+  rows = []
+  for one in outcomes["paper"]:
+    kernels = figures.kernels(load_net(one))
+    rows += [figures.kernel_grid(tower, scale=3) for tower in kernels]
+    rows.append(np.full_like(rows[0][:24], 255))
+  axes.imshow(np.concatenate(rows[:-1]))
   axes.set_axis_off()
 
 

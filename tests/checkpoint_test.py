@@ -226,7 +226,7 @@ away.rename(folder)
 checkpoints.save(4, arrays, {{}})
 checkpoints.close()
 """,
-    timeout=60,
+    timeout=120,
   )
   assert result.returncode == 0, result.stdout
   lines = result.stdout.splitlines()

@@ -179,6 +179,20 @@ def test_cifar_nets_are_told_with_the_epochs_they_had():
   )
 
 
+def test_the_colours_of_each_seed_s_towers_are_told():
+  seeds = [
+    {"seed": 0, "means": [0.5, 0.25], "p_value": 0.004, "appears": True},
+    {"seed": 1, "means": [0.375, 0.5], "p_value": 0.75, "appears": False},
+  ]
+  result = {"seeds": seeds, "appears_in": 1, "coloured_tower": [0]}
+  lines = tables.figure3_table(result).splitlines()
+  assert lines[2:4] == [
+    "| 0 | 0.500 | 0.250 | 0.004 |",
+    "| 1 | 0.375 | 0.500 | 0.75 |",
+  ]
+  assert lines[-1].endswith("in 1 of 2 seeds; coloured tower: 0.")
+
+
 def test_curves_are_read_at_five_places():
   losses = [float(i) for i in range(15)]  # one of every 20 steps
   result = {
