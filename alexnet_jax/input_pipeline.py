@@ -12,7 +12,7 @@ import functools
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
 import grain
 import jax
@@ -122,38 +122,30 @@ def evaluation_batches(
 
 
 def to_device(
-  batches: Iterable[Batch],
-  shardings: jax.sharding.Sharding | dict | Callable,
-  depth: int = 2,
-) -> Iterator:
+  batches: Iterable[Batch], sharding: jax.sharding.Sharding, depth: int = 2
+) -> Iterator[dict[str, jax.Array]]:
   """Yields the batches as device arrays, keeping `depth` ahead on the device.
 
   Pixels cross the bus as bytes; the step makes floats of them.
 
   Args:
     batches: host batches; with many processes, each process's own share.
-    shardings: of every array, or one for each key; or what makes a device
-      batch of a host batch.
+    sharding: of every array.
     depth: how many batches wait on the device while one is used.
   """
-  place = shardings
-  if not callable(place):
-    place = functools.partial(_place, shardings)
   ahead = collections.deque()
   for batch in batches:
-    ahead.append(place(batch))
+    ahead.append(_place(batch, sharding))
     if len(ahead) > depth:
       yield ahead.popleft()
   yield from ahead
 
 
-def _place(shardings, batch: Batch) -> dict[str, jax.Array]:
-  if not isinstance(shardings, dict):
-    shardings = dict.fromkeys(batch, shardings)
+def _place(batch: Batch, sharding) -> dict[str, jax.Array]:
   if jax.process_count() == 1:
-    return jax.device_put(batch, shardings)
+    return jax.device_put(batch, sharding)
   return {
-    key: jax.make_array_from_process_local_data(shardings[key], array)
+    key: jax.make_array_from_process_local_data(sharding, array)
     for key, array in batch.items()
   }
 

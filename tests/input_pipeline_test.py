@@ -234,16 +234,3 @@ def test_to_device_shards_and_keeps_two_ahead():
   assert first["image"].addressable_shards[0].data.shape == (2, 8, 8, 3)
   rest = [first, *stream]
   equal([jax.device_get(batch) for batch in rest], pulled)
-
-
-def test_to_device_takes_a_sharding_a_key_or_a_function():
-  mesh = jax.make_mesh((2,), ("data",), (jax.sharding.AxisType.Explicit,))
-  split = NamedSharding(mesh, PartitionSpec("data"))
-  whole = NamedSharding(mesh, PartitionSpec())
-  batches = train(8, 1)
-  shardings = dict.fromkeys(batches[0], whole) | {"image": split}
-  (placed,) = input_pipeline.to_device(batches, shardings)
-  assert placed["image"].sharding == split
-  assert placed["label"].sharding == whole
-  (count,) = input_pipeline.to_device(batches, len)
-  assert count == 5
