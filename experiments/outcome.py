@@ -3,11 +3,11 @@
 import statistics
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from alexnet_jax import evaluate
 from alexnet_jax import network as networks
-from alexnet_jax.describe import describe
 from alexnet_jax.model import AlexNet
 from alexnet_jax.sharding import make_mesh
 
@@ -103,7 +103,8 @@ def parameters(outcome: Outcome) -> int:
   """Of a run's network."""
   config = outcome.config
   net = networks.from_dict(config["network"], config["num_classes"])
-  return describe(net)["totals"]["parameters"]
+  shapes = jax.eval_shape(lambda: AlexNet(net, jax.random.key(0)))
+  return sum(leaf.size for leaf in jax.tree.leaves(shapes))
 
 
 def load_net(outcome: Outcome) -> AlexNet:
