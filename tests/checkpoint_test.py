@@ -207,8 +207,7 @@ gc.collect()
 def test_a_folder_that_cannot_be_made_does_not_hold_up_the_end(tmp_path):
   """Orbax waits five minutes for one that it makes in the background."""
   folder, away = tmp_path / "c", tmp_path / "away"
-  result = _script(
-    f"""
+  result = _script(f"""
 import pathlib
 import jax
 from alexnet_jax.checkpoint import Checkpoints
@@ -225,9 +224,7 @@ folder.unlink()
 away.rename(folder)
 checkpoints.save(4, arrays, {{}})
 checkpoints.close()
-""",
-    timeout=120,
-  )
+""")
   assert result.returncode == 0, result.stdout
   lines = result.stdout.splitlines()
   for step, line in zip((2, 3), lines, strict=True):
@@ -239,9 +236,8 @@ def test_a_write_that_nobody_waits_for_shows_no_traceback(tmp_path, caplog):
   """Whether asyncio tells it of a task or of a thread's future."""
   loop = asyncio.new_event_loop()
 
-  def fails(text=""):
-    absent = epath.Path(tmp_path / "absent" / "file")
-    return async_path.write_text(absent, text)
+  def fails():
+    return async_path.write_text(epath.Path(tmp_path / "absent" / "file"), "")
 
   def forget(future):
     loop.run_until_complete(asyncio.wait([future]))
@@ -282,11 +278,11 @@ checkpoints.close()
   assert {path.name for path in tmp_path.iterdir()} == {"1"}
 
 
-def _script(text, timeout=None):
+def _script(text):
   """Runs it in a process of its own, where logs go where a user sees them."""
   return subprocess.run(
     [sys.executable, "-c", text],
-    timeout=timeout,
+    timeout=120,
     stdout=subprocess.PIPE,
     stderr=subprocess.STDOUT,
     text=True,
