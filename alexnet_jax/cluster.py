@@ -7,6 +7,7 @@ writes files and talks (one process), and what happens when one of them is gone.
 
 import contextlib
 import os
+import re
 import sys
 import tempfile
 import traceback
@@ -22,6 +23,14 @@ from alexnet_jax.command import UserError
 HEARTBEAT_SECONDS = 60
 # For those that are waited for in vain at the end.
 SHUTDOWN_SECONDS = 20
+
+# How XLA's errors begin where a connection broke. Their Python type says less:
+# from a step they come as JaxRuntimeError, from the call of one as ValueError,
+# and a device without memory is a JaxRuntimeError too.
+_BROKEN = re.compile(
+  "(ABORTED|CANCELLED|DEADLINE_EXCEEDED|FAILED_PRECONDITION|INTERNAL"
+  "|UNAVAILABLE|UNKNOWN): "
+)
 
 # Environments that JAX recognises, by the variable that counts the processes.
 SIZE_VARIABLES = {
@@ -157,7 +166,7 @@ def parting() -> Iterator[None]:
     if isinstance(error, UserError):
       print(f"error: {error}", file=sys.stderr)
       status = 2
-    elif isinstance(error, jax.errors.JaxRuntimeError):
+    elif _BROKEN.match(str(error)):
       reason = " ".join(str(error).split())[:200]
       print(
         f"error: {who} stops because another one is gone (its own message, if"

@@ -233,3 +233,27 @@ def test_alone_nothing_is_joined_and_everything_is_ours(tmp_path, monkeypatch):
   assert sharding.process_share(sharding.make_mesh(4, 2)) == (0, 1)
   with pytest.raises(UserError, match="x"), cluster.parting():
     raise UserError("x")
+
+
+@pytest.mark.parametrize(
+  ("error", "told", "status"),
+  [
+    (ValueError("UNKNOWN: Gloo AllGather failed: reset by peer"), "gone", 1),
+    (jax.errors.JaxRuntimeError("INTERNAL: NCCL: remote error"), "gone", 1),
+    (jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: memory"), "Traceback", 1),
+    (ValueError("UNKNOWN is no field"), "Traceback", 1),
+    (UserError("no such file"), "error: no such file", 2),
+  ],
+)
+def test_a_process_says_whether_it_is_the_one_that_failed(
+  error, told, status, monkeypatch, capsys
+):
+  """The first text is what a killed neighbour gave, seen in a run."""
+  monkeypatch.setattr(cluster, "alone", lambda: False)
+  monkeypatch.setattr(os, "_exit", sys.exit)
+  with pytest.raises(SystemExit) as leaving, cluster.parting():
+    raise error
+  assert leaving.value.code == status
+  message = capsys.readouterr().err
+  assert told in message
+  assert ("another one is gone" in message) == (told == "gone")
