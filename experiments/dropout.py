@@ -14,6 +14,7 @@ tried.
 """
 
 import statistics
+from collections.abc import Sequence
 
 from alexnet_jax.evaluate import evaluate_workdirs
 from experiments import frame
@@ -54,22 +55,32 @@ def words(result: dict) -> str:
       f"{name}: top-1 error {train:.1%} on training images, {validation:.1%}"
       " on validation images"
     )
-  ratio = result.get("iterations_ratio")
-  if ratio:
-    said.append(f"with dropout {ratio:.1f} times the iterations, paper 2")
+  if "iterations_ratios" in result:
+    said.append(cost(result["iterations_ratios"]))
   return "; ".join(said)
 
 
-def iterations_ratio(outcomes: Outcomes) -> float | None:
+def cost(ratios: Sequence[float | None]) -> str:
+  """Of dropout in iterations, of each seed."""
+  times = ", ".join(f"{ratio:.1f}" if ratio else "never" for ratio in ratios)
+  return f"with dropout {times} times the iterations, paper 2"
+
+
+def iterations_ratio(
+  losses: Sequence[float], others: Sequence[float]
+) -> float | None:
   """Steps with dropout over steps without, to one training loss.
 
   The loss that the run without has after a quarter of its steps, smoothed over
-  a tenth of the run; None if the run with dropout never gets there.
-  """
+  a tenth of the run.
 
-  losses, others = (
-    outcomes[name][0].train("loss") for name in ("no_dropout", "paper")
-  )
+  Args:
+    losses: of the training lines without dropout.
+    others: of those with it.
+
+  Returns:
+    The ratio; None if the run with dropout never gets there.
+  """
   width = max(1, len(losses) // 10)
 
   def smoothed(values, end):
@@ -89,7 +100,12 @@ def measure(outcomes: Outcomes) -> dict:
   return {
     "runs": summary(outcomes),
     "errors": errors(outcomes),
-    "iterations_ratio": iterations_ratio(outcomes),
+    "iterations_ratios": [
+      iterations_ratio(without.train("loss"), dropped.train("loss"))
+      for without, dropped in zip(
+        outcomes["no_dropout"], outcomes["paper"], strict=True
+      )
+    ],
   }
 
 

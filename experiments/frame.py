@@ -235,7 +235,8 @@ def _carry_out(experiment, output, quick, seeds, extra, only, record):
       result = experiment.measure(outcomes)
       found = _record(experiment, outcomes, result, options)
     except KeyError as missing:
-      if not only:
+      left_out = {run.name for run in experiment.runs} - set(outcomes)
+      if not only or missing.args[0] not in left_out:
         raise
       raise UserError(
         f"--runs={','.join(only)} leaves out {missing}, which the result of"

@@ -144,13 +144,11 @@ def test_images_to_leave_the_plateau():
 
 
 def test_what_dropout_costs():
-  fast = [outcome([400.0 - 3 * i for i in range(1, 101)])]
-  slow = [outcome([400.0 - i for i in range(1, 101)])]
+  fast = [400.0 - 3 * i for i in range(1, 101)]
+  slow = [400.0 - i for i in range(1, 101)]
   # Straight lines from one point: three times as many steps to any loss.
-  runs = {"no_dropout": fast, "paper": slow}
-  assert dropout.iterations_ratio(runs) == pytest.approx(3, abs=0.05)
-  never = {"no_dropout": fast, "paper": [outcome([400.0] * 100)]}
-  assert dropout.iterations_ratio(never) is None
+  assert dropout.iterations_ratio(fast, slow) == pytest.approx(3, abs=0.05)
+  assert dropout.iterations_ratio(fast, [400.0] * 100) is None
 
 
 def test_the_numbers_of_figure_4():
@@ -224,13 +222,17 @@ def test_a_key_that_is_not_there_is_a_sentence(key):
 
 def test_a_result_that_needs_a_run_left_out_is_refused(tmp_path):
   small = EXPERIMENTS["ten_views"]._replace(
-    runs=[frame.Run("other", "configs/no_lighting.py")],
+    runs=[
+      frame.Run("paper", "configs/paper.py"),
+      frame.Run("other", "configs/no_lighting.py"),
+    ],
     quick={"total_steps": 2},
   )
   with pytest.raises(UserError, match="leaves out 'paper', which the result"):
     frame.carry_out(small, str(tmp_path), quick=True, only=["other"])
-  with pytest.raises(KeyError):
-    frame.carry_out(small, str(tmp_path), quick=True)
+  mistaken = small._replace(measure=lambda outcomes: {}["top9_error"])
+  with pytest.raises(KeyError, match="top9_error"):
+    frame.carry_out(mistaken, str(tmp_path), quick=True, only=["other"])
 
 
 def test_warped_images_that_are_crops_are_seen(tmp_path, monkeypatch):

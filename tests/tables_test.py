@@ -156,12 +156,17 @@ def test_errors_of_recipes_are_percentages():
 
 
 def test_overfitting_is_the_gap_between_the_splits():
-  errors = {"paper": {"train": [0.25, 0.5], "validation": [0.5, 0.5]}}
-  assert tables.overfitting_table({"errors": errors}).splitlines()[-1] == (
-    "| `paper` | 37.5% | 50.0% | 12.5% |"
-  )
-  told = tables.overfitting_table({"errors": errors, "iterations_ratio": 1.5})
-  assert "takes 1.5 times as many" in told
+  result = {
+    "runs": {"paper": {"seeds": [0, 1]}},
+    "errors": {"paper": {"train": [0.25, 0.5], "validation": [0.5, 0.625]}},
+  }
+  assert tables.overfitting_table(result).splitlines()[-2:] == [
+    "| `paper` | 0 | 25.0% | 50.0% | 25.0% |",
+    "| `paper` | 1 | 50.0% | 62.5% | 12.5% |",
+  ]
+  result["iterations_ratios"] = [1.5, None]
+  told = tables.overfitting_table(result).splitlines()[-1]
+  assert "with dropout 1.5, never times the iterations" in told
 
 
 def test_cifar_nets_are_told_with_the_epochs_they_had():
