@@ -230,6 +230,10 @@ def overfitting_table(result) -> str:
       "To the training loss that the run without dropout has after a quarter of"
       f" its steps: {dropout.cost(result['iterations_ratios'])}.",
     ]
+  for name, steps in result.get("dead_by_step", {}).items():
+    if any(steps):
+      told = ", ".join(str(step or "never") for step in steps)
+      lines += ["", f"`{name}`: all units of fc7 dead by step {told}."]
   return "\n".join(lines)
 
 

@@ -151,6 +151,20 @@ def test_what_dropout_costs():
   assert dropout.iterations_ratio(fast, [400.0] * 100) is None
 
 
+def test_a_run_whose_last_hidden_layer_died_may_end():
+  lines = [
+    {"split": "train", "step": 20, "dead_fc7": 0.5, "dead_fc6": 1.0},
+    {"split": "train", "step": 40},
+    {"split": "train", "step": 60, "dead_fc7": 1.0},
+  ]
+  alive, dead = (
+    Outcome("x", 0, "", {}, lines[:end]) for end in (2, len(lines))
+  )
+  assert dropout.dead_by(dead) == 60 and dropout.EXPERIMENT.enough(dead)
+  assert dropout.dead_by(alive) is None
+  assert not dropout.EXPERIMENT.enough(alive)
+
+
 def test_the_numbers_of_figure_4():
   seen = gallery.Figure4(**dict.fromkeys(gallery.Figure4._fields))._replace(
     labels=np.array([0, 6]),

@@ -165,8 +165,10 @@ def test_overfitting_is_the_gap_between_the_splits():
     "| `paper` | 1 | 50.0% | 62.5% | 12.5% |",
   ]
   result["iterations_ratios"] = [1.5, None]
-  told = tables.overfitting_table(result).splitlines()[-1]
-  assert "with dropout 1.5, never times the iterations" in told
+  result["dead_by_step"] = {"paper": [None, None], "same_rate": [100, None]}
+  cost, _, dead = tables.overfitting_table(result).splitlines()[-3:]
+  assert "with dropout 1.5, never times the iterations" in cost
+  assert dead == "`same_rate`: all units of fc7 dead by step 100, never."
 
 
 def test_cifar_nets_are_told_with_the_epochs_they_had():
