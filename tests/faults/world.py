@@ -60,6 +60,8 @@ def get_config(fault=""):
 def arrange(slow=0.0, block=0.0, explode=0.0):
   """`slow` seconds more an image; after `block` training images no more come;
   a learning rate of `explode`."""
+  from itertools import count
+
   import numpy as np
 
   from alexnet_jax import datasets, input_pipeline, optimizer
@@ -76,10 +78,10 @@ def arrange(slow=0.0, block=0.0, explode=0.0):
 
   input_pipeline.train_batches = train_batches
   for module, name in (datasets, "decode"), (input_pipeline, "decode_into"):
-    def decode(*arguments, original=getattr(module, name), count=[0]):
+    def decode(*arguments, original=getattr(module, name), turns=count(1)):
       time.sleep(slow)
-      count[0] += training.is_set()
-      if block and count[0] > block:
+      # Its own turn: a reader that was held up may look after many others.
+      if training.is_set() and next(turns) > block > 0:
         threading.Event().wait()
       return original(*arguments)
     setattr(module, name, decode)
