@@ -46,13 +46,15 @@ def errors(outcomes: Outcomes) -> dict:
 
 
 def words(result: dict) -> str:
-  """Mean errors of each run on both splits, and what dropout costs."""
+  """Each seed's errors of each run on both splits, and what dropout costs."""
   said = []
   for name, each in result["errors"].items():
-    train, validation = (statistics.fmean(each[split]) for split in SPLITS)
+    train, validation = (
+      ", ".join(f"{error:.1%}" for error in each[split]) for split in SPLITS
+    )
     said.append(
-      f"{name}: top-1 error {train:.1%} on training images, {validation:.1%}"
-      " on validation images"
+      f"{name}: top-1 error {train} on training images, {validation} on"
+      " validation images"
     )
   if "iterations_ratios" in result:
     said.append(cost(result["iterations_ratios"]))
