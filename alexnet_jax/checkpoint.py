@@ -11,29 +11,19 @@ import json
 import pathlib
 import shutil
 import sys
-import threading
 import zlib
-from logging import Formatter, getLogger
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
-from absl import logging
 from orbax.checkpoint import checkpoint_managers as policies
 
+from alexnet_jax import noise
 from alexnet_jax.command import UserError
 
-# Orbax logs the traceback of what it raises anyway, once a thread.
-logging.get_absl_logger().addFilter(
-  lambda record: "orbax" not in record.pathname
-)
-# And asyncio that of each write which Orbax did not wait for; where it was a
-# thread's, only the traceback names Orbax.
-getLogger("asyncio").addFilter(
-  lambda record: "orbax" not in Formatter().format(record)
-)
+noise.silence()
 
 # Of errors in reading: they tell of this machine now, nothing of the files.
 _HINDRANCES = (
@@ -69,10 +59,6 @@ class Checkpoints:
     self._read_only = read_only
     self._failure = ""
     self._saving: int | None = None
-    self._thread_hook = threading.excepthook
-    self._unraisable_hook = sys.unraisablehook
-    threading.excepthook = self._quiet_thread
-    sys.unraisablehook = self._quiet_unraisable
     self._keep = _NewestAndBest(max_to_keep)
     self._manager = ocp.CheckpointManager(
       self._directory,
@@ -192,8 +178,6 @@ class Checkpoints:
     self._settle()
     with contextlib.suppress(Exception):  # a failed save's, raised once more
       self._manager.close()
-    threading.excepthook = self._thread_hook
-    sys.unraisablehook = self._unraisable_hook
 
   def _settle(self) -> None:
     try:
@@ -218,18 +202,6 @@ class Checkpoints:
     if step is None:
       return "No other is there yet"
     return f"The last good one is of step {step}"
-
-  def _quiet_thread(self, failure: threading.ExceptHookArgs) -> None:
-    """Orbax's threads hand their errors on; nobody needs the traceback too."""
-    if not type(failure.thread).__module__.startswith("orbax."):
-      self._thread_hook(failure)
-
-  def _quiet_unraisable(self, failure: Any) -> None:
-    """After an error tensorstore answers to an event loop that Orbax closed,
-    and Orbax forgets the errors of the other arrays."""
-    told = str(failure.exc_value)
-    if "Event loop is closed" not in told and "TensorStore" not in told:
-      self._unraisable_hook(failure)
 
   def _read(self, step: int, abstract: Any) -> tuple[Any, dict[str, Any]]:
     folder = self._directory / str(step)
