@@ -230,5 +230,5 @@ def test_throughput_is_measured_against_the_need(monkeypatch):
   assert verdict == "ok"
   assert "1 are needed" in text
   rate = float(text.partition(" images/s")[0].replace(",", ""))
-  assert rate > 100
+  assert rate > 1
   assert inspection._throughput(source, 64, 1e9)[0] == "FAIL"

@@ -127,14 +127,14 @@ def test_a_stall_says_what_it_waits_for_and_shows_every_thread():
     """
     def reader_thread_function():
       time.sleep(60)
-    with Watch(0.5 / 60) as watch:
+    with Watch(2 / 60) as watch:
       threading.Thread(target=reader_thread_function, daemon=True).start()
-      for _ in range(4):
+      for _ in range(12):
         watch.stepped()
         time.sleep(0.2)  # signs of life: no stall
       say("ready")
       watch.phase("waiting for images")
-      time.sleep(2.4)
+      time.sleep(4.5)
     say("went on")
     """
   )
