@@ -1,4 +1,4 @@
-"""Silence for what Orbax has said beside the errors that it raises.
+"""Silence for what Orbax says beside the errors that it raises.
 
 When one read or write fails, Orbax closes its event loop over the others.
 Each of them is then reported once more, now or when memory is collected, even
@@ -37,6 +37,7 @@ def silence() -> None:
 
 
 def _thread(tell: Any, failure: threading.ExceptHookArgs) -> None:
+  """Orbax's threads hand their errors on; nobody needs the traceback too."""
   if not type(failure.thread).__module__.startswith("orbax."):
     tell(failure)
 

@@ -7,6 +7,7 @@ import pytest
 
 _PROGRAM = """
 import logging, sys, threading
+import absl.logging
 from alexnet_jax import noise
 
 noise.silence()
@@ -31,6 +32,10 @@ error = ValueError(words)
 match sys.argv[1]:
   case "destructor":
     Broken(words)
+  case "absl":
+    cause = (ValueError, error, None)
+    record = logging.LogRecord("absl", logging.ERROR, words, 1, "", (), cause)
+    absl.logging.get_absl_logger().handle(record)
   case "asyncio":
     logging.getLogger("asyncio").error("never retrieved", exc_info=error)
   case "thread":
@@ -49,6 +54,8 @@ match sys.argv[1]:
     ("destructor", "Event loop is closed", False),
     ("destructor", "coroutine 'Store.read' was never awaited", False),
     ("destructor", "a file of ours", True),
+    ("absl", "lib/orbax/checkpoint.py", False),
+    ("absl", "lib/ours.py", True),
     ("asyncio", "DATA_LOSS [tensorstore_spec={}]", False),
     ("asyncio", "a file of ours", True),
     ("thread of Orbax", "a file of ours", False),
