@@ -26,14 +26,21 @@ from ml_collections import ConfigDict
 from rich.console import Console
 from rich.table import Table
 
-from alexnet_jax import chips, command, sharding
-from alexnet_jax import config as configs
-from alexnet_jax import recipe as recipes
-from alexnet_jax.collectives import GRADIENTS, Collective, Traffic, expected
-from alexnet_jax.collectives import find as find_collectives
-from alexnet_jax.command import UserError
-from alexnet_jax.recipe import Recipe
-from alexnet_jax.sharding import DATA, MODEL
+from alexnet_jax.analysis import chips
+from alexnet_jax.analysis.collectives import (
+  GRADIENTS,
+  Collective,
+  Traffic,
+  expected,
+)
+from alexnet_jax.analysis.collectives import find as find_collectives
+from alexnet_jax.model import sharding
+from alexnet_jax.model.sharding import DATA, MODEL
+from alexnet_jax.runtime import command
+from alexnet_jax.runtime import config as configs
+from alexnet_jax.runtime.command import UserError
+from alexnet_jax.training import recipe as recipes
+from alexnet_jax.training.recipe import Recipe
 
 PROGRAMS = ("train", "evaluate")
 

@@ -17,8 +17,9 @@ import sys
 
 from absl import flags
 
-from alexnet_jax import command, files, provenance, throughput
-from alexnet_jax import config as configs
+from alexnet_jax.analysis import throughput
+from alexnet_jax.runtime import command, files, provenance
+from alexnet_jax.runtime import config as configs
 
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 128, "images in a batch", 1)
 _DATA_DIR = flags.DEFINE_string("data_dir", "", "folder that holds datasets")
@@ -30,7 +31,7 @@ _JSON = flags.DEFINE_string("json", "", "file to write the figures into")
 
 
 def main(what: str) -> None:
-  from alexnet_jax import startup
+  from alexnet_jax.runtime import startup
 
   startup.start()
   details = {}
@@ -52,14 +53,11 @@ def main(what: str) -> None:
 
 def _step_rows(what):
   """Rows and details of "step" or "end_to_end"."""
-  from alexnet_jax import (
-    audit,
-    benchmark_step,
-    datasets,
-    input_pipeline,
-    sharding,
-  )
-  from alexnet_jax import recipe as recipes
+  from alexnet_jax import audit
+  from alexnet_jax.analysis import benchmark_step
+  from alexnet_jax.data import datasets, input_pipeline
+  from alexnet_jax.model import sharding
+  from alexnet_jax.training import recipe as recipes
 
   config = _CONFIG.value or configs.load("configs/paper.py")
   sizes = audit.parse_mesh(_MESH.value)
@@ -111,7 +109,8 @@ def _step_rows(what):
 
 
 def _input_rows():
-  from alexnet_jax import benchmark_input, datasets
+  from alexnet_jax.analysis import benchmark_input
+  from alexnet_jax.data import datasets
 
   source = datasets.open_split(_DATASET.value, _SPLIT.value, _DATA_DIR.value)
   rows = benchmark_input.benchmark_input(

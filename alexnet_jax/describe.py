@@ -17,10 +17,10 @@ from absl import flags
 from rich.console import Console
 from rich.table import Table
 
-from alexnet_jax import command
-from alexnet_jax import config as configs
-from alexnet_jax import network as networks
-from alexnet_jax.network import Network, Shape
+from alexnet_jax.model import network as networks
+from alexnet_jax.model.network import Network, Shape
+from alexnet_jax.runtime import command
+from alexnet_jax.runtime import config as configs
 
 _FLOAT32 = 4
 

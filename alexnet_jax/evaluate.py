@@ -22,19 +22,15 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from alexnet_jax import (
-  command,
-  datasets,
-  input_pipeline,
-  sharding,
-  startup,
-  step,
-)
-from alexnet_jax import network as networks
-from alexnet_jax.augment import VIEWS, ImageStatistics
-from alexnet_jax.checkpoint import Checkpoints
-from alexnet_jax.command import UserError
-from alexnet_jax.model import AlexNet
+from alexnet_jax.data import datasets, input_pipeline
+from alexnet_jax.data.augment import VIEWS, ImageStatistics
+from alexnet_jax.model import network as networks
+from alexnet_jax.model import sharding
+from alexnet_jax.model.alexnet import AlexNet
+from alexnet_jax.runtime import command, startup
+from alexnet_jax.runtime.command import UserError
+from alexnet_jax.training import step
+from alexnet_jax.training.checkpoint import Checkpoints
 
 Predict = Callable[[jax.Array], jax.Array]
 

@@ -13,8 +13,8 @@ under srun, mpirun and on TPU pods as it is, elsewhere with --coordinator,
 
 from absl import flags
 
-from alexnet_jax import command, config
-from alexnet_jax.watch import Watch, leave
+from alexnet_jax.runtime import command, config
+from alexnet_jax.runtime.watch import Watch, leave
 
 _CONFIG = config.DEFINE_config()
 _WORKDIR = flags.DEFINE_string("workdir", "", "default: runs/NAME")
@@ -28,7 +28,8 @@ _PROCESS_ID = flags.DEFINE_integer("process_id", -1, "which one this is")
 def main() -> None:
   with Watch(stall_minutes=0):  # a signal during the imports is heard too
     # JAX starts once the flags are good.
-    from alexnet_jax import cluster, startup, train
+    from alexnet_jax.runtime import cluster, startup
+    from alexnet_jax.training import train
 
     mesh = _CONFIG.value.mesh
     cluster.join(

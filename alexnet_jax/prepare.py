@@ -29,10 +29,11 @@ import numpy as np
 import tensorflow_datasets as tfds
 from absl import flags
 
-from alexnet_jax import command, datasets, files, originals, shards
-from alexnet_jax.command import UserError
-from alexnet_jax.images import UndecodableImage
-from alexnet_jax.lock import WorkdirLock
+from alexnet_jax.data import datasets, originals, shards
+from alexnet_jax.data.images import UndecodableImage
+from alexnet_jax.runtime import command, files
+from alexnet_jax.runtime.command import UserError
+from alexnet_jax.runtime.lock import WorkdirLock
 
 VERSION = "1.0.0"
 
@@ -310,7 +311,7 @@ def main() -> int | None:
     raise UserError("Say where the dataset is to be: --data_dir=DIR.")
   data_dir = os.path.expanduser(_DATA_DIR.value)
   if _CHECK.value:
-    from alexnet_jax import inspection  # wants JAX, preparing does not
+    from alexnet_jax.data import inspection
 
     return inspection.inspect(data_dir, _NAME.value, _NEED.value)
   if not _SOURCE.value:

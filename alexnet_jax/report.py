@@ -18,24 +18,18 @@ import jax
 from absl import flags
 from jax.sharding import Mesh
 
-from alexnet_jax import (
-  command,
-  comparison,
-  evaluate,
-  exchanges,
-  gallery,
-  metrics,
-  page,
-  recipe,
-  sharding,
-)
-from alexnet_jax import config as configs
-from alexnet_jax.checkpoint import latest_step
-from alexnet_jax.command import UserError
-from alexnet_jax.comparison import Ours
-from alexnet_jax.files import write_whole
-from alexnet_jax.model import AlexNet
-from alexnet_jax.page import Html, element
+from alexnet_jax import evaluate
+from alexnet_jax.analysis import comparison, exchanges, gallery, page
+from alexnet_jax.analysis.comparison import Ours
+from alexnet_jax.analysis.page import Html, element
+from alexnet_jax.model import sharding
+from alexnet_jax.model.alexnet import AlexNet
+from alexnet_jax.runtime import command
+from alexnet_jax.runtime import config as configs
+from alexnet_jax.runtime.command import UserError
+from alexnet_jax.runtime.files import write_whole
+from alexnet_jax.training import metrics, recipe
+from alexnet_jax.training.checkpoint import latest_step
 
 PAPER = "configs/paper.py"
 

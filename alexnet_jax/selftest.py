@@ -21,17 +21,12 @@ import jax
 import numpy as np
 from rich.console import Console
 
-from alexnet_jax import (
-  audit,
-  command,
-  config,
-  datasets,
-  input_pipeline,
-  network,
-  sharding,
-)
-from alexnet_jax import recipe as recipes
-from alexnet_jax.recipe import Recipe
+from alexnet_jax import audit
+from alexnet_jax.data import datasets, input_pipeline
+from alexnet_jax.model import network, sharding
+from alexnet_jax.runtime import command, config
+from alexnet_jax.training import recipe as recipes
+from alexnet_jax.training.recipe import Recipe
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 TIMINGS = ("seconds", "images_per_second", "data_wait_fraction")

@@ -26,15 +26,17 @@ from absl import flags
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
-from alexnet_jax import command, sharding, step
-from alexnet_jax import network as networks
-from alexnet_jax.checkpoint import Checkpoints
-from alexnet_jax.command import UserError
 from alexnet_jax.evaluate import load_config
-from alexnet_jax.files import write_whole
-from alexnet_jax.lock import WorkdirLock
-from alexnet_jax.model import AlexNet
-from alexnet_jax.network import Network
+from alexnet_jax.model import network as networks
+from alexnet_jax.model import sharding
+from alexnet_jax.model.alexnet import AlexNet
+from alexnet_jax.model.network import Network
+from alexnet_jax.runtime import command
+from alexnet_jax.runtime.command import UserError
+from alexnet_jax.runtime.files import write_whole
+from alexnet_jax.runtime.lock import WorkdirLock
+from alexnet_jax.training import step
+from alexnet_jax.training.checkpoint import Checkpoints
 
 Arrays = dict[str, np.ndarray]
 

@@ -18,7 +18,8 @@ import time
 
 from absl import flags
 
-from alexnet_jax import command, files, provenance, throughput
+from alexnet_jax.analysis import throughput
+from alexnet_jax.runtime import command, files, provenance
 
 CONTENDERS = (
   "pytorch_eager",
@@ -36,15 +37,17 @@ def make(name, work, batch_size, dtype, device):
     from benchmarks import pytorch
 
     if name.endswith("kept_memory"):
-      from alexnet_jax import startup
+      from alexnet_jax.runtime import startup
 
       startup.keep_memory()
     return pytorch.make(work, batch_size, "compile" in name, dtype, device)
   import jax
 
-  from alexnet_jax import benchmark_step, sharding, startup
-  from alexnet_jax.network import Network
-  from alexnet_jax.recipe import Recipe
+  from alexnet_jax.analysis import benchmark_step
+  from alexnet_jax.model import sharding
+  from alexnet_jax.model.network import Network
+  from alexnet_jax.runtime import startup
+  from alexnet_jax.training.recipe import Recipe
 
   jax.config.update("jax_platforms", device)
   startup.start()

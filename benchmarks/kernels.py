@@ -19,9 +19,10 @@ import numpy as np
 from absl import flags
 from jax import lax
 
-from alexnet_jax import command, files, kernels, layers, provenance, startup
-from alexnet_jax import network as networks
-from alexnet_jax.network import Network
+from alexnet_jax.model import kernels, layers
+from alexnet_jax.model import network as networks
+from alexnet_jax.model.network import Network
+from alexnet_jax.runtime import command, files, provenance, startup
 
 
 def pairs(network, batch_size):

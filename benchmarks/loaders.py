@@ -25,15 +25,9 @@ import numpy as np
 from absl import flags
 from PIL import Image
 
-from alexnet_jax import (
-  benchmark_input,
-  command,
-  datasets,
-  files,
-  input_pipeline,
-  provenance,
-  throughput,
-)
+from alexnet_jax.analysis import benchmark_input, throughput
+from alexnet_jax.data import datasets, input_pipeline
+from alexnet_jax.runtime import command, files, provenance
 
 _DATASET = flags.DEFINE_string("dataset", None, "a prepared one", required=True)
 _DATA_DIR = flags.DEFINE_string("data_dir", "", "folder that holds it")

@@ -24,7 +24,8 @@ import time
 
 from absl import flags
 
-from alexnet_jax import command, datasets, files, provenance
+from alexnet_jax.data import datasets
+from alexnet_jax.runtime import command, files, provenance
 
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "see above", required=True)
 _COPIES = flags.DEFINE_integer("copies", 10, "uses of each image", 1)

@@ -22,10 +22,10 @@ import time
 
 from absl import flags
 
-from alexnet_jax import command, files, provenance
+from alexnet_jax.runtime import command, files, provenance
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-IMPORTS = ("jax", "alexnet_jax.train")
+IMPORTS = ("jax", "alexnet_jax.training.train")
 NETWORKS = {
   "quickstart": ("--config=configs/quickstart.py",),
   "paper": (

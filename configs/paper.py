@@ -141,7 +141,7 @@ def layer(
   bias: float = 0.0,
   then: tuple[str, ...] = ("relu",),
 ) -> ConfigDict:
-  """A layer of the network, as `alexnet_jax.network.Layer` has it."""
+  """A layer of the network, as `alexnet_jax.model.network.Layer` has it."""
   return ConfigDict(
     {
       "features": features,  # 0: no such layer

@@ -8,8 +8,8 @@ model's parameters) resulted in inferior performance"; a middle one costs about
 1.45% and 1.09%.
 """
 
-from alexnet_jax import comparison
-from alexnet_jax import config as configs
+from alexnet_jax.analysis import comparison
+from alexnet_jax.runtime import config as configs
 from experiments import frame
 from experiments.frame import Experiment, Run
 from experiments.outcome import Outcomes, learned

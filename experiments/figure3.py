@@ -10,7 +10,7 @@ that red, green and blue do not have in common.
 
 import numpy as np
 
-from alexnet_jax import figures
+from alexnet_jax.analysis import figures
 from experiments import frame
 from experiments.frame import Experiment, Run
 from experiments.outcome import Outcomes, learned, load_net

@@ -15,7 +15,9 @@ import statistics
 
 import numpy as np
 
-from alexnet_jax import evaluate, figures, gallery, sharding
+from alexnet_jax import evaluate
+from alexnet_jax.analysis import figures, gallery
+from alexnet_jax.model import sharding
 from experiments import frame
 from experiments.frame import Experiment, Run
 from experiments.outcome import Outcome, Outcomes, learned

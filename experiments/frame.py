@@ -18,17 +18,12 @@ from absl import flags
 from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
-from alexnet_jax import (
-  command,
-  files,
-  metrics,
-  provenance,
-  startup,
-)
-from alexnet_jax import config as configs
-from alexnet_jax import network as networks
-from alexnet_jax.command import UserError
-from alexnet_jax.train import train_and_evaluate
+from alexnet_jax.model import network as networks
+from alexnet_jax.runtime import command, files, provenance, startup
+from alexnet_jax.runtime import config as configs
+from alexnet_jax.runtime.command import UserError
+from alexnet_jax.training import metrics
+from alexnet_jax.training.train import train_and_evaluate
 from experiments.outcome import (
   Outcome,
   Outcomes,

@@ -23,9 +23,10 @@ from absl import flags
 from rich.console import Console
 from rich.table import Table
 
-from alexnet_jax import command, files, metrics
-from alexnet_jax import config as configs
-from alexnet_jax.command import UserError
+from alexnet_jax.runtime import command, files
+from alexnet_jax.runtime import config as configs
+from alexnet_jax.runtime.command import UserError
+from alexnet_jax.training import metrics
 
 EXECUTORS = ("local", "slurm")
 Override = dict[str, Any]

@@ -6,8 +6,8 @@ How far did fourteen years go? Both train on the images of the data set named
 with --set=dataset=..., LeNet-5 on 28 grey pixels, AlexNet on 224 coloured ones.
 """
 
-from alexnet_jax import comparison
-from alexnet_jax import config as configs
+from alexnet_jax.analysis import comparison
+from alexnet_jax.runtime import config as configs
 from experiments import frame
 from experiments.frame import Experiment, Run
 from experiments.outcome import Outcomes, learned

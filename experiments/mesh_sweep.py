@@ -30,19 +30,14 @@ from ml_collections import ConfigDict
 from rich.console import Console
 from rich.table import Table
 
-from alexnet_jax import (
-  audit,
-  chips,
-  command,
-  files,
-  provenance,
-  sharding,
-  startup,
-)
-from alexnet_jax import config as configs
-from alexnet_jax import recipe as recipes
-from alexnet_jax.command import UserError
-from alexnet_jax.recipe import Recipe
+from alexnet_jax import audit
+from alexnet_jax.analysis import chips
+from alexnet_jax.model import sharding
+from alexnet_jax.runtime import command, files, provenance, startup
+from alexnet_jax.runtime import config as configs
+from alexnet_jax.runtime.command import UserError
+from alexnet_jax.training import recipe as recipes
+from alexnet_jax.training.recipe import Recipe
 from experiments import launch
 
 HERE = "here"

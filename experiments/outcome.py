@@ -7,9 +7,9 @@ import jax
 import numpy as np
 
 from alexnet_jax import evaluate
-from alexnet_jax import network as networks
-from alexnet_jax.model import AlexNet
-from alexnet_jax.sharding import make_mesh
+from alexnet_jax.model import network as networks
+from alexnet_jax.model.alexnet import AlexNet
+from alexnet_jax.model.sharding import make_mesh
 
 
 class Outcome(NamedTuple):

@@ -22,18 +22,14 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from alexnet_jax import (
-  claims,
-  command,
-  comparison,
-  datasets,
-  input_pipeline,
-  sharding,
-)
-from alexnet_jax import config as configs
 from alexnet_jax import evaluate as evaluation
-from alexnet_jax import network as networks
-from alexnet_jax.comparison import Ours
+from alexnet_jax.analysis import claims, comparison
+from alexnet_jax.analysis.comparison import Ours
+from alexnet_jax.data import datasets, input_pipeline
+from alexnet_jax.model import network as networks
+from alexnet_jax.model import sharding
+from alexnet_jax.runtime import command
+from alexnet_jax.runtime import config as configs
 
 GRID = np.arange(21) / 20  # the weights that the authors' search tried
 

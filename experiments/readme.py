@@ -12,7 +12,7 @@ import json
 import pathlib
 from typing import Any
 
-from alexnet_jax import command, files
+from alexnet_jax.runtime import command, files
 from experiments.frame import Experiment
 
 FOLDER = pathlib.Path(__file__).parent

@@ -14,7 +14,7 @@ log has such a pair. Other images: --set=data_dir=DATA,dataset=NAME_{run}.
 import numpy as np
 import tensorflow_datasets as tfds
 
-from alexnet_jax import datasets, images, originals, shards
+from alexnet_jax.data import datasets, images, originals, shards
 from experiments import frame
 from experiments.frame import Experiment, Run
 from experiments.outcome import Outcomes, learned, parameters
@@ -24,7 +24,7 @@ QUICK_SIDE = 104
 
 def prepare_quick(output: str) -> None:
   """The embedded images, 32 of a class and split, as crops and warped."""
-  from alexnet_jax import prepare  # whose flags are not this command's
+  from alexnet_jax import prepare
 
   datasets.open_split("patterns/10", "train")  # draws them where missing
   place = datasets.cache_directory()

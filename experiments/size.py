@@ -6,8 +6,8 @@ Not in the paper's tables: a sixth layer is in its pre-trained networks alone
 (Table 2's "CNN*", the log's #146), and widths are fixed.
 """
 
-from alexnet_jax import comparison
-from alexnet_jax import config as configs
+from alexnet_jax.analysis import comparison
+from alexnet_jax.runtime import config as configs
 from experiments import frame
 from experiments.frame import Experiment, Run
 from experiments.outcome import Outcomes, learned

@@ -9,8 +9,8 @@ connected layers whole (#145-half).
 
 import statistics
 
-from alexnet_jax import comparison
-from alexnet_jax import config as configs
+from alexnet_jax.analysis import comparison
+from alexnet_jax.runtime import config as configs
 from experiments import frame
 from experiments.frame import Experiment, Run
 from experiments.outcome import Outcomes, learned, summary

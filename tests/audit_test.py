@@ -13,11 +13,13 @@ import jax
 import pytest
 from jax import lax
 
-from alexnet_jax import audit, chips, collectives, kernels, layers, sharding
-from alexnet_jax.collectives import Traffic
-from alexnet_jax.command import UserError
-from alexnet_jax.network import Layer, Network
-from alexnet_jax.recipe import Recipe
+from alexnet_jax import audit
+from alexnet_jax.analysis import chips, collectives
+from alexnet_jax.analysis.collectives import Traffic
+from alexnet_jax.model import kernels, layers, sharding
+from alexnet_jax.model.network import Layer, Network
+from alexnet_jax.runtime.command import UserError
+from alexnet_jax.training.recipe import Recipe
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 NARROW = Network(width=1 / 16, num_classes=10)
@@ -151,14 +153,14 @@ def test_an_exchange_left_out_is_found(monkeypatch):
   def alone(parts, dtype):
     return jax.numpy.concatenate([*parts, *parts], axis=-1)
 
-  monkeypatch.setattr("alexnet_jax.model.exchange", alone)
+  monkeypatch.setattr("alexnet_jax.model.alexnet.exchange", alone)
   findings = run_audit(NARROW, 1, 2).findings
   assert "train: no exchange at conv3, forward pass" in findings
   assert "train: no exchange at fc7, backward pass" in findings
 
 
 def test_diagnostics_inside_the_step_are_audited(monkeypatch):
-  from alexnet_jax import step
+  from alexnet_jax.training import step
 
   sums = step._sums
 

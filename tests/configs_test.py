@@ -7,9 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from alexnet_jax import config, network, sharding, step
-from alexnet_jax.augment import Augmentation, ImageStatistics
-from alexnet_jax.optimizer import make_schedule, momentum_sgd
+from alexnet_jax.data.augment import Augmentation, ImageStatistics
+from alexnet_jax.model import network, sharding
+from alexnet_jax.runtime import config
+from alexnet_jax.training import step
+from alexnet_jax.training.optimizer import make_schedule, momentum_sgd
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 NAMES = sorted(path.stem for path in (ROOT / "configs").glob("[a-z]*.py"))

@@ -9,9 +9,10 @@ import sys
 import jax
 import pytest
 
-from alexnet_jax import config, model
-from alexnet_jax import network as networks
 from alexnet_jax.describe import describe
+from alexnet_jax.model import alexnet as model
+from alexnet_jax.model import network as networks
+from alexnet_jax.runtime import config
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 

@@ -30,8 +30,9 @@ from sources import (
   write_tars,
 )
 
-from alexnet_jax import datasets, prepare, shards
-from alexnet_jax.command import UserError
+from alexnet_jax import prepare
+from alexnet_jax.data import datasets, shards
+from alexnet_jax.runtime.command import UserError
 
 
 def test_tars_become_an_ordinary_tfds_dataset(tmp_path):
@@ -213,7 +214,7 @@ def test_nothing_is_written_over(tmp_path):
 def test_two_at_once_are_told_apart(tmp_path):
   source = f"folder:{write_folder(tmp_path / 'in')}"
   script = (
-    "import sys, time; from alexnet_jax.lock import WorkdirLock\n"
+    "import sys, time; from alexnet_jax.runtime.lock import WorkdirLock\n"
     "lock = WorkdirLock(sys.argv[1]); print('held', flush=True); time.sleep(60)"
   )
   holder = subprocess.Popen(
@@ -236,7 +237,9 @@ def test_killed_at_five_random_moments_it_makes_the_same_bytes(tmp_path):
     sys.executable,
     "-c",
     # Slowly, so that there is a moment to be killed in.
-    "import sys, time; from alexnet_jax import command, prepare, shards\n"
+    "import sys, time; from alexnet_jax import prepare\n"
+    "from alexnet_jax.data import shards\n"
+    "from alexnet_jax.runtime import command\n"
     "convert = shards.convert\n"
     "def slow(*a): print(flush=True); time.sleep(.1); return convert(*a)\n"
     "shards.convert = slow\n"

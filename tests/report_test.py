@@ -11,8 +11,11 @@ import sys
 import pytest
 from datasets_test import Tiny
 
-from alexnet_jax import config as configs
-from alexnet_jax import datasets, page, report, train
+from alexnet_jax import report
+from alexnet_jax.analysis import page
+from alexnet_jax.data import datasets
+from alexnet_jax.runtime import config as configs
+from alexnet_jax.training import train
 
 HOSTILE = (
   "<script>alert(1)</script>",

@@ -12,7 +12,8 @@ import cv2
 import numpy as np
 import simplejpeg
 
-from alexnet_jax import originals, prepare, shards
+from alexnet_jax import prepare
+from alexnet_jax.data import originals, shards
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 ENCODING = shards.Encoding()

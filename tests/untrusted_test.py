@@ -9,7 +9,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 FILES = [
   path
   for folder in ("alexnet_jax", "configs", "experiments", "benchmarks")
-  for path in sorted((ROOT / folder).glob("*.py"))
+  for path in sorted((ROOT / folder).rglob("*.py"))
 ]
 # They run code that comes with the data.
 MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "marshal", "shelve"}

@@ -10,10 +10,14 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from alexnet_jax import config, model, optimizer, sharding, step, weights
-from alexnet_jax import network as networks
-from alexnet_jax.checkpoint import Checkpoints
-from alexnet_jax.command import UserError
+from alexnet_jax import weights
+from alexnet_jax.model import alexnet as model
+from alexnet_jax.model import network as networks
+from alexnet_jax.model import sharding
+from alexnet_jax.runtime import config
+from alexnet_jax.runtime.command import UserError
+from alexnet_jax.training import optimizer, step
+from alexnet_jax.training.checkpoint import Checkpoints
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 

@@ -24,8 +24,8 @@ import jax
 from rich.console import Console
 from rich.table import Table
 
-from alexnet_jax import provenance
-from alexnet_jax.files import write_whole
+from alexnet_jax.runtime import provenance
+from alexnet_jax.runtime.files import write_whole
 
 from . import interruptions, mutations, soak, storage
 from .trial import EQUAL, EXPECTED, Row, Suite, Trial

@@ -7,7 +7,7 @@ import re
 import shutil
 from collections.abc import Iterator
 
-from alexnet_jax.images import UndecodableImage, decode
+from alexnet_jax.data.images import UndecodableImage, decode
 
 from .trial import EXPECTED, Case, Row, Suite, Trial
 from .world import ROOT, draw, outcome, snapshot
@@ -119,7 +119,7 @@ def _images(trial: Trial, count: int, allowed: int) -> Row:
 
 def _keys() -> list[tuple[str, str]]:
   """Every key of the quickstart and the kind of its value."""
-  from alexnet_jax import config
+  from alexnet_jax.runtime import config
 
   loaded = config.load(str(ROOT / "configs" / "quickstart.py"))
   flat = dict(config.flatten(loaded.to_dict()))

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import tensorflow_datasets as tfds
 from absl import logging
 
-from alexnet_jax import provenance
+from alexnet_jax.runtime import provenance
 
 from .world import Life, World, difference, outcome
 

@@ -64,7 +64,8 @@ def arrange(slow=0.0, block=0.0, explode=0.0):
 
   import numpy as np
 
-  from alexnet_jax import datasets, input_pipeline, optimizer
+  from alexnet_jax.data import datasets, input_pipeline
+  from alexnet_jax.training import optimizer
 
   if explode:
     rates = optimizer.Rates(*[np.float32(explode)] * 4)

@@ -1,0 +1,220 @@
+"""Patterns: a tfds dataset that is drawn, not downloaded.
+
+Two halves, one above the other, one in a warm and one in a cool colour, each
+filled with a pattern. A class is told by colour, shape and arrangement
+together, and by nothing that a left-right flip changes: which pattern, and
+whether the warm half is above. The colours' strengths, the ground, scale,
+position, tilt, light and noise are drawn anew for each image.
+"""
+
+import concurrent.futures
+import io
+import os
+import pathlib
+import shutil
+
+import numpy as np
+import rich.console
+import rich.progress
+import simplejpeg
+import tensorflow_datasets as tfds
+
+from alexnet_jax.runtime.command import UserError
+
+SIDES = (130, 280)  # pixels, so that every image is rescaled
+NUM_SHAPES = 5
+NUM_HUES = 10  # pairs of a warm and a cool hue
+MAX_CLASSES = NUM_SHAPES * 2 * NUM_HUES * NUM_SHAPES * 4
+
+
+class Patterns(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+  """The tfds builder; its configuration's name is the number of classes."""
+
+  VERSION = tfds.core.Version("1.1.0")
+
+  def __init__(self, *, data_dir: str, num_classes: int, progress=None):
+    self._num_classes, self._progress = num_classes, progress
+    super().__init__(
+      data_dir=data_dir,
+      config=tfds.core.BuilderConfig(name=str(num_classes)),
+      file_format="array_record",
+    )
+
+  def _log_download_bytes(self) -> None:
+    pass  # nothing is downloaded, and the bar tells what is drawn
+
+  _log_download_done = _log_download_bytes
+
+  def _info(self) -> tfds.core.DatasetInfo:
+    return tfds.core.DatasetInfo(
+      builder=self,
+      description="Procedural images that need colour, shape and arrangement.",
+      features=tfds.features.FeaturesDict(
+        {
+          "image": tfds.features.Image(
+            shape=(None, None, 3), encoding_format="jpeg"
+          ),
+          "label": tfds.features.ClassLabel(num_classes=self._num_classes),
+        }
+      ),
+      supervised_keys=("image", "label"),
+    )
+
+  def _split_generators(self, dl_manager):
+    del dl_manager
+    return {
+      split: self._generate_examples(split, count)
+      for split, count in split_sizes(self._num_classes).items()
+    }
+
+  def _generate_examples(self, split: str, count: int):
+    def example(index):
+      image, label = draw(split, index, self._num_classes)
+      encoded = simplejpeg.encode_jpeg(image, 85, colorsubsampling="420")
+      return index, {"image": io.BytesIO(encoded), "label": label}
+
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+      # A block at a time: what is drawn ahead stays bounded.
+      for start in range(0, count, 256):
+        for item in pool.map(example, range(start, min(start + 256, count))):
+          if self._progress:
+            self._progress()
+          yield item
+
+
+def split_sizes(num_classes: int) -> dict[str, int]:
+  """Images in each split: 4,000 and 1,000, or more to have 20 of a class."""
+  train = max(4000, 20 * num_classes)
+  return {"train": train, "validation": train // 4}
+
+
+def describe(label: int) -> tuple[int, int, int, int, int]:
+  """What makes a class: (upper shape, lower shape, cool above, hue, scale).
+
+  The first ten differ in shape and arrangement, the next ninety in hue too.
+  """
+  rest, upper = divmod(label, NUM_SHAPES)
+  rest, cool_above = divmod(rest, 2)
+  rest, hue = divmod(rest, NUM_HUES)
+  scale, further = divmod(rest, NUM_SHAPES)
+  return upper, (upper + further) % NUM_SHAPES, cool_above, hue, scale
+
+
+def draw(split: str, index: int, num_classes: int) -> tuple[np.ndarray, int]:
+  """Draws image `index` of a split: uint8[H,W,3] RGB and its label.
+
+  Every class comes equally often. The random stream is the split's and the
+  index's own, so no image is in two splits.
+  """
+  label = index % num_classes
+  random = np.random.default_rng([split == "validation", index])
+  *shapes, cool_above, hue, scale = describe(label)
+
+  height, width = random.integers(*SIDES, 2)
+  down, across = np.meshgrid(
+    np.linspace(-1, 1, height, dtype=np.float32) * height / min(height, width),
+    np.linspace(-1, 1, width, dtype=np.float32) * width / min(height, width),
+    indexing="ij",
+  )
+  tilt = random.uniform(-0.2, 0.2)  # radians
+  cos, sin = np.float32(np.cos(tilt)), np.float32(np.sin(tilt))
+  down, across = down * cos + across * sin, across * cos - down * sin
+  down -= np.float32(random.uniform(-0.15, 0.15))  # the border: down == 0
+  turn = 0.3 * hue / NUM_HUES  # from red and cyan to green and magenta
+  colors = [_color(turn + base, random) for base in (0.02, 0.52)]
+  if cool_above:
+    colors.reverse()
+
+  ground = np.float32(random.uniform(0, 90) + random.normal(0, 8, 3))
+  masks = np.empty((height, width, 2), np.float32)
+  for i, half in enumerate((down < 0, down >= 0)):
+    period = random.uniform(0.5, 0.65) * 0.75**scale
+    masks[..., i] = _coverage(shapes[i], down, across, period, random) * half
+  image = masks @ (np.stack(colors) - ground) + ground
+  slope, level = random.uniform((-0.25, 0.8), (0.25, 1.2)).astype(np.float32)
+  light = level + slope * across
+  image *= light[..., np.newaxis]
+  noise = np.frombuffer(random.bytes(image.size), np.int8)  # cheap and even
+  image += (noise / np.float32(8)).reshape(image.shape)  # levels, -16 to 16
+  return image.clip(0, 255, out=image).astype(np.uint8), label
+
+
+def _coverage(kind, down, across, period, random) -> np.ndarray:
+  """How much of each pixel a shape covers, f32[H,W]; half of them in all.
+
+  Half for every shape, or the mean colour would tell them apart.
+  """
+  phases = random.uniform(-0.6, 0.6, 2)
+  y, x = (
+    np.float32(2 * np.pi / period) * position + np.float32(phase)
+    for position, phase in zip((down, across), phases, strict=True)
+  )
+  if kind == 0:  # lying bars
+    wave = np.sin(y)
+  elif kind == 1:  # standing bars
+    wave = np.sin(x)
+  elif kind == 2:  # a checkerboard
+    wave = np.sin(y) * np.sin(x)
+  elif kind == 3:  # rings
+    center = np.float32(random.uniform(-0.5, 0.5))
+    radius = np.hypot(down, across - center)
+    turns = np.float32(2 * np.pi / period) * radius
+    wave = np.sin(turns + np.float32(phases[0]))
+  else:  # discs: radius .4 of the period covers half
+    turns = (v / np.float32(2 * np.pi) for v in (y, x))
+    distance = np.hypot(*(v - np.floor(v) - np.float32(0.5) for v in turns))
+    wave = 8 * (np.float32(np.sqrt(0.5 / np.pi)) - distance)
+  wave *= 3
+  wave += 0.5
+  return wave.clip(0, 1, out=wave)
+
+
+def _color(hue: float, random) -> np.ndarray:
+  """A strong colour f32[3], 0-255, of about this hue (0 red, 1/3 green)."""
+  hue += random.uniform(-0.01, 0.01)
+  wheel = np.abs((hue * 6 + np.array([0, 4, 2])) % 6 - 3) - 1
+  saturation, value = random.uniform(0.5, 1), random.uniform(130, 255)
+  color = value * (1 - saturation * (1 - wheel.clip(0, 1)))
+  return color.astype(np.float32)
+
+
+def generate(name: str, data_dir: str) -> None:
+  """Makes `patterns` or `patterns/N` in `data_dir`, unless it is there.
+
+  Atomic: whoever else makes the same one at the same time, one is kept.
+
+  Raises:
+    UserError: N is no number of classes that there is.
+  """
+  base = name.partition(":")[0]
+  config = base.partition("/")[2]
+  if not config.isdecimal() or not 2 <= int(config) <= MAX_CLASSES:
+    raise UserError(
+      f"Dataset {name} cannot be drawn: write patterns/N, where N is the"
+      f" number of classes, 2 to {MAX_CLASSES:,}."
+    )
+  target = pathlib.Path(data_dir, base, str(Patterns.VERSION))
+  if (target / "dataset_info.json").is_file():
+    return
+  unfinished = pathlib.Path(data_dir, f".patterns-{config}-{os.getpid()}")
+  sizes = split_sizes(int(config))
+  tfds.disable_progress_bar()
+  try:
+    with rich.progress.Progress(
+      console=rich.console.Console(stderr=True), transient=True
+    ) as progress:
+      bar = progress.add_task(f"Drawing {base}", total=sum(sizes.values()))
+      builder = Patterns(
+        data_dir=str(unfinished),
+        num_classes=int(config),
+        progress=lambda: progress.advance(bar),
+      )
+      builder.download_and_prepare()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+      os.rename(builder.data_dir, target)
+    except OSError:
+      if not target.is_dir():  # not merely made by another process meanwhile
+        raise
+  finally:
+    shutil.rmtree(unfinished, ignore_errors=True)

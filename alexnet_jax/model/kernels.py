@@ -1,0 +1,311 @@
+"""The costly layers again, written for speed.
+
+`layers.py` has the definitions; these functions return the same values, and the
+same gradients, which the tests hold them to. What each one saves, and what was
+tried and dropped, stands in docs/performance.md.
+"""
+
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from alexnet_jax.model import sharding
+
+# The gradient of a kernel by one matrix product copies x and g once for each
+# position of the kernel along an axis; beyond 5 nothing was measured.
+_MAX_POSITIONS = 5
+# With fewer input channels the matrices are too narrow to gain anything.
+_FEW_CHANNELS = 16
+
+
+def convolve(
+  x: jax.Array,
+  kernel: jax.Array,
+  *,
+  stride: int = 1,
+  padding: tuple[int, int] = (0, 0),
+  groups: int = 1,
+) -> jax.Array:
+  """A convolution: f32[B,H,W,C], f32[n,n,C/groups,F] -> f32[B,H',W',F].
+
+  H' = 1 + floor((H + sum(padding) - n) / stride). The kernel may be wider than
+  x, whose dtype is the result's.
+  """
+  kernel = as_read_by(x, kernel)
+  if groups > 1 or -(-kernel.shape[0] // stride) > _MAX_POSITIONS:
+    return _convolve_definition(x, kernel, stride, padding, groups)
+  # A gradient written by hand differs between devices over all axes over which
+  # either argument does; so the arguments must, before.
+  axes = sharding.varying(x) | sharding.varying(kernel)
+  x, kernel = (sharding.vary(a, axes) for a in (x, kernel))
+  return _convolve(x, kernel, stride, padding)
+
+
+def as_read_by(x: jax.Array, kernel: jax.Array) -> jax.Array:
+  """A kernel in the dtype of the x that it meets.
+
+  It is each device's own before it is rounded, so that the gradients of several
+  devices are added up as wide as the kernel is kept.
+  """
+  if kernel.dtype == x.dtype:
+    return kernel
+  return sharding.vary(kernel, sharding.varying(x)).astype(x.dtype)
+
+
+def add_bias(y: jax.Array, bias: jax.Array) -> jax.Array:
+  """y + bias in y's dtype; the bias's gradient is summed as wide as it is."""
+  return (widened(y) + bias).astype(y.dtype)
+
+
+def _convolve_definition(x, kernel, stride, padding, groups=1):
+  return lax.conv_general_dilated(
+    x,
+    kernel,
+    window_strides=(stride, stride),
+    padding=(padding, padding),
+    feature_group_count=groups,
+    dimension_numbers=("NHWC", "HWIO", "NHWC"),
+  )
+
+
+def _window(x, axis, start, length):
+  """Positions start, ..., start + length - 1 of an axis, 0 beyond its ends."""
+  config = [(0, 0, 0)] * x.ndim
+  config[axis] = (-start, start + length - x.shape[axis], 0)
+  return lax.pad(x, np.zeros((), x.dtype), config)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _convolve(x, kernel, stride, padding):
+  def definition(x, kernel):
+    return _convolve_definition(x, kernel, stride, padding)
+
+  def with_fourth_channel(x, kernel):
+    # Three channels fit no vector of the processor.
+    return definition(_window(x, 3, 0, 4), _window(kernel, 2, 0, 4))
+
+  if x.shape[3] != 3:
+    return definition(x, kernel)
+  return lax.platform_dependent(
+    x, kernel, cpu=with_fourth_channel, default=definition
+  )
+
+
+def _convolve_forward(x, kernel, stride, padding):
+  return _convolve(x, kernel, stride, padding), (x, kernel)
+
+
+def _convolve_backward(stride, padding, saved, g):
+  x, kernel = saved
+
+  def transposed(x, g):
+    return jax.vjp(
+      lambda x, k: _convolve_definition(x, k, stride, padding), x, kernel
+    )[1](g)
+
+  def by_matrices(x, g):
+    if stride == 1:
+      return _kernel_gradient(x, g, size=kernel.shape[0], before=padding[0])
+    return _strided_kernel_gradient(x, g, kernel.shape, stride, padding[0])
+
+  if stride == 1 and x.shape[3] < _FEW_CHANNELS:
+    return transposed(x, g)
+  return transposed(x, g)[0], lax.platform_dependent(
+    x, g, cpu=by_matrices, default=lambda x, g: transposed(x, g)[1]
+  )
+
+
+_convolve.defvjp(_convolve_forward, _convolve_backward)
+
+
+def _strided_kernel_gradient(x, g, kernel_shape, stride, before):
+  """As `_kernel_gradient`; x is made a plain convolution's input first.
+
+  Blocks of stride x stride pixels become the maps of one position (224 x 224 x
+  3 with stride 4: 57 x 57 x 48), and the kernel, filled up with zeros, is one
+  of as many maps (11 x 11 x 3: 3 x 3 x 48).
+  """
+  size, _, channels, features = kernel_shape
+  kernel_blocks = -(-size // stride)
+  for axis in (1, 2):
+    length = stride * (g.shape[axis] + kernel_blocks - 1)
+    x = _window(x, axis, -before, length)
+  batch, height, width, _ = x.shape
+  x = x.reshape(
+    batch, height // stride, stride, width // stride, stride, channels
+  ).transpose(0, 1, 3, 2, 4, 5)
+  x = x.reshape(*x.shape[:3], stride * stride * channels)
+  gradient = _kernel_gradient(x, g, size=kernel_blocks, before=0)
+  gradient = gradient.reshape(
+    kernel_blocks, kernel_blocks, stride, stride, channels, features
+  ).transpose(0, 2, 1, 3, 4, 5)
+  whole = stride * kernel_blocks
+  return gradient.reshape(whole, whole, channels, features)[:size, :size]
+
+
+def _kernel_gradient(x, g, *, size, before):
+  """The gradient of a kernel as one large product of matrices.
+
+  It is the sum over images and positions of x[h + i - before, w + j - before]
+  times g[h, w], for each i, j of the kernel. Moving x for j and g for i makes a
+  single product of a size*C by a size*F matrix of both.
+  """
+  height, width = x.shape[1], g.shape[2]
+  moved_x = jnp.concatenate(
+    [_window(x, 2, j - before, width) for j in range(size)], axis=-1
+  )
+  moved_g = jnp.concatenate(
+    [_window(g, 1, before - i, height) for i in range(size)], axis=-1
+  )
+  product = lax.dot_general(
+    moved_x.reshape(-1, moved_x.shape[-1]),
+    moved_g.reshape(-1, moved_g.shape[-1]),
+    (((0,), (0,)), ((), ())),
+  )
+  product = product.reshape(size, x.shape[-1], size, g.shape[-1])
+  return product.transpose(2, 0, 1, 3)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3, 4))
+def local_response_norm(
+  x: jax.Array,
+  k: float = 2.0,
+  n: int = 5,
+  alpha: float = 1e-4,
+  beta: float = 0.75,
+) -> jax.Array:
+  """`layers.local_response_norm`; its backward pass keeps x and nothing else.
+
+  The gradient, with s = k + alpha * sum_j a_j^2, is
+
+    g s^-beta - 2 alpha beta a sum_j (g_j a_j s_j^(-beta - 1)),
+
+  the second sum over the maps that have this one among their neighbours.
+  """
+  a = widened(x)
+  y = a * _power(k + alpha * _neighbours(a * a, n // 2, n), beta)
+  return y.astype(x.dtype)
+
+
+def _norm_forward(x, k, n, alpha, beta):
+  return local_response_norm(x, k, n, alpha, beta), x
+
+
+def _norm_backward(k, n, alpha, beta, x, g):
+  a = widened(x)
+  s = k + alpha * _neighbours(a * a, n // 2, n)
+  scaled = widened(g) * _power(s, beta)
+  others = _neighbours(scaled * a / s, n - 1 - n // 2, n)
+  return ((scaled - 2 * alpha * beta * a * others).astype(x.dtype),)
+
+
+local_response_norm.defvjp(_norm_forward, _norm_backward)
+
+
+def widened(x: jax.Array) -> jax.Array:
+  """x, which sums and roots need in float32 at least: bfloat16 has 8 bits."""
+  return x if jnp.finfo(x.dtype).bits >= 32 else x.astype(jnp.float32)
+
+
+def _neighbours(x, before, n):
+  """The sum over n maps, of which `before` come before a map's own."""
+  return lax.reduce_window(
+    x,
+    np.zeros((), x.dtype),
+    lax.add,
+    window_dimensions=(1, 1, 1, n),
+    window_strides=(1, 1, 1, 1),
+    padding=((0, 0), (0, 0), (0, 0), (before, n - 1 - before)),
+  )
+
+
+def _power(s, beta):
+  """s^-beta. The paper's 3/4 needs two roots; a general power is slow."""
+  if beta == 0.75:
+    root = lax.rsqrt(s)
+    return root * lax.sqrt(root)
+  return s**-beta
+
+
+def max_pool(
+  x: jax.Array, *, size: int = 3, stride: int = 2, overhang: bool = True
+) -> jax.Array:
+  """`layers.max_pool`; of x it keeps which unit of each window is the largest.
+
+  Where several are, the first of them (by row, then by column) gets the
+  gradient, as with the definition.
+  """
+  return _max_pool(x, x.shape[1:3], size, stride, overhang)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3, 4))
+def _max_pool(x, shape, size, stride, overhang):
+  del shape  # for the backward pass
+  for axis in (2, 1):
+    x = functools.reduce(jnp.maximum, _units(x, axis, size, stride, overhang))
+  return x
+
+
+def _units(x, axis, size, stride, overhang):
+  """For each place in a window along an axis, what is there in all windows."""
+  rest = x.shape[axis] - size
+  if overhang:
+    config = [(0, 0, 0)] * x.ndim
+    config[axis] = (0, -rest % stride, 0)
+    x = lax.pad(x, np.array(-np.inf, x.dtype), config)
+  windows = 1 + (-(-rest // stride) if overhang else rest // stride)
+  limit = stride * (windows - 1) + 1
+  return [
+    lax.slice_in_dim(x, place, place + limit, stride, axis)
+    for place in range(size)
+  ]
+
+
+def _max_pool_forward(x, shape, size, stride, overhang):
+  y = _max_pool(x, shape, size, stride, overhang)
+  units = [
+    unit
+    for row in _units(x, 1, size, stride, overhang)
+    for unit in _units(row, 2, size, stride, overhang)
+  ]
+  winner = jnp.zeros(y.shape, np.min_scalar_type(size * size))
+  for place, unit in reversed(list(enumerate(units))):
+    winner = jnp.where(unit == y, np.array(place, winner.dtype), winner)
+  return y, winner
+
+
+def _max_pool_backward(shape, size, stride, overhang, winner, g):
+  del overhang
+  # Along an axis, position stride * block + phase is at place `phase` of the
+  # window `block`, at place phase + stride of the one before, and so on.
+  reach = -(-size // stride)
+  blocks = [windows + reach - 1 for windows in g.shape[1:3]]
+
+  def earlier(windows, rows, columns):
+    windows = _window(windows, 1, -rows, blocks[0])
+    windows = _window(windows, 2, -columns, blocks[1])
+    return windows[:, :, None, :, None, :]  # the same for all phases
+
+  gradient = jnp.zeros((), g.dtype)
+  for rows, columns in itertools.product(range(reach), repeat=2):
+    row = stride * rows + np.arange(stride)[:, None]
+    column = stride * columns + np.arange(stride)
+    # A phase without such a place: a number that no unit has.
+    place = np.where(
+      np.maximum(row, column) < size, size * row + column, size**2
+    )
+    won = earlier(winner, rows, columns) == place.astype(winner.dtype).reshape(
+      1, 1, stride, 1, stride, 1
+    )
+    gradient += jnp.where(won, earlier(g, rows, columns), np.zeros((), g.dtype))
+  gradient = gradient.reshape(
+    g.shape[0], stride * blocks[0], stride * blocks[1], g.shape[3]
+  )
+  return (_window(_window(gradient, 1, 0, shape[0]), 2, 0, shape[1]),)
+
+
+_max_pool.defvjp(_max_pool_forward, _max_pool_backward)

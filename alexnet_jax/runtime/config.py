@@ -1,0 +1,352 @@
+"""Configurations: Python files with `get_config()`, overridden by flags.
+
+`--config=configs/quickstart.py --config.batch_size=64`: ml_collections does
+the work; this file makes each mistake a sentence, and says which keys a
+resumed run may change. Configurations are Python, so run only those you trust.
+"""
+
+import ast
+import difflib
+import fnmatch
+import inspect
+import itertools
+import pathlib
+import runpy
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from absl import flags
+from ml_collections import ConfigDict
+from ml_collections.config_flags import config_flags
+
+from alexnet_jax.runtime.command import UserError
+
+# What a resumed run may change: how long it runs, where, and what it tells.
+# Every other key would make it another run.
+RESUMABLE = (
+  "total_epochs",
+  "total_steps",
+  "mesh",
+  "network.exchange_dtype",
+  "data_dir",
+  "log_every_steps",
+  "diagnose_every_lines",
+  "eval_every_epochs",
+  "checkpoint_every_steps",
+  "checkpoints_to_keep",
+  "stall_minutes",
+)
+
+_TYPE_NAMES = {
+  bool: "true or false",
+  int: "a whole number",
+  float: "a number",
+  str: "a text",
+  tuple: "a tuple such as '(1, 2)'",
+}
+
+flags.disclaim_key_flags()  # --config belongs to the command that defines it
+
+
+def DEFINE_config(required: bool = True) -> flags.FlagHolder[ConfigDict]:
+  """Defines `--config=FILE` and its overrides `--config.KEY=VALUE`.
+
+  Args:
+    required: whether a command line without `--config` is an error; else the
+      flag's value is then None.
+
+  Returns:
+    The flag's holder; `.value` is a locked ConfigDict once flags are parsed.
+    Parsing raises UserError for anything wrong with file or overrides.
+  """
+  holder = config_flags.DEFINE_config_file(
+    "config", help_string="configuration, such as configs/quickstart.py"
+  )
+  flags.FLAGS["config"].parser = _Parser(name="config")
+  if required:
+    flags.register_validator("config", _required)
+  # Validators run when all overrides are in.
+  flags.register_validator("config", _check_overrides_are_read)
+  return holder
+
+
+def path() -> str:
+  """The file that `--config` names."""
+  return flags.FLAGS["config"].config_filename
+
+
+def load(config_path: str) -> ConfigDict:
+  """Executes a configuration file.
+
+  Args:
+    config_path: a Python file that defines `get_config()`; what follows a
+      colon (`configs/x.py:ARGUMENT`) is handed to `get_config`.
+
+  Raises:
+    UserError: no such file, or it fails, or it returns no ConfigDict.
+  """
+  name, *argument = config_path.split(":", 1)
+  file = pathlib.Path(name)
+  if not file.is_file():
+    known = sorted(map(str, file.parent.glob("*.py"))) or _configs()
+    raise UserError(
+      f"no configuration {str(file)!r} (looked in {file.parent.resolve()})."
+      + _nearest(str(file), known)
+    )
+  try:
+    config = runpy.run_path(str(file))["get_config"](*argument)
+  except (Exception, SystemExit) as error:
+    reason = " ".join(str(error).split())
+    raise UserError(
+      f"the configuration {config_path} fails with {type(error).__name__}:"
+      f" {reason}"
+    ) from None
+  if not isinstance(config, ConfigDict):
+    raise UserError(
+      f"get_config() of {config_path} returns {type(config).__name__}; it must"
+      " return an ml_collections.ConfigDict"
+    )
+  config.lock()  # a misspelt key is an error, not a new key
+  return config
+
+
+def default_workdir(config_path: str) -> str:
+  """`configs/NAME.py` -> `runs/NAME`; `configs/NAME.py:ARG` -> `runs/NAME_ARG`.
+
+  Args:
+    config_path: what `--config` says.
+  """
+  file, _, argument = config_path.partition(":")
+  name = pathlib.Path(file).stem + (f"_{argument}" if argument else "")
+  return str(pathlib.Path("runs") / name.replace("/", "_"))
+
+
+def to_json(config: ConfigDict) -> dict[str, Any]:
+  """The configuration in JSON's own types: tuples become lists.
+
+  Args:
+    config: the configuration; references between its keys are resolved.
+  """
+  return _plain(config.to_dict())
+
+
+def check_read(config: ConfigDict, key: str) -> None:
+  """Refuses a key that this configuration never reads.
+
+  Args:
+    config: the configuration, whole.
+    key: dotted, of one that was set on purpose.
+
+  Raises:
+    UserError: saying what would read it.
+  """
+  for pattern, (where, holds) in READ_WHERE.items():
+    if fnmatch.fnmatchcase(key, pattern) and not holds(config):
+      raise UserError(
+        f"--config.{key} would change nothing: it is read only with {where},"
+        " which this configuration does not have. Leave it out, or set that"
+        " too."
+      )
+  group, _, field = key.rpartition(".")
+  name = group.removeprefix("network.")
+  if name == group or field == "features":
+    return
+  if not config.network[name].features:
+    raise UserError(
+      f"--config.{key} would change nothing: this network has no {name}"
+      f" (network.{name}.features is 0). Leave it out, or give it features."
+    )
+
+
+def _has_step(*steps: str) -> tuple[str, Callable[[ConfigDict], bool]]:
+  def holds(config: ConfigDict) -> bool:
+    layers = [v for v in config.network.values() if isinstance(v, ConfigDict)]
+    return any(
+      set(steps) & set(layer.then) for layer in layers if layer.features
+    )
+
+  return f"{' or '.join(map(repr, steps))} in a layer's `then`", holds
+
+
+# Keys that not every configuration reads: what reads them, in words, and
+# whether a configuration has that.
+READ_WHERE = {
+  "schedule.boundaries": (
+    "schedule.name='piecewise'",
+    lambda c: c.schedule.name == "piecewise",
+  ),
+  "schedule.patience": (
+    "schedule.name='plateau'",
+    lambda c: c.schedule.name == "plateau",
+  ),
+  "schedule.drops": (
+    "schedule.name='plateau'",
+    lambda c: c.schedule.name == "plateau",
+  ),
+  "augmentation.shared_by": (
+    "augmentation.crop or augmentation.flip",
+    lambda c: c.augmentation.crop or c.augmentation.flip,
+  ),
+  "start_layers": ("start_from", lambda c: c.start_from),
+  "network.exchange_dtype": (
+    "exchanges in network.exchanges",
+    lambda c: c.network.exchanges,
+  ),
+  "network.lrn_*": _has_step("lrn"),
+  "network.pool_*": _has_step("pool", "avg_pool"),
+  "network.dropout_*": _has_step("dropout"),
+  "network.within_map_*": _has_step("within_map_norm"),
+}
+
+
+def call(
+  function: Callable[..., Any], config: ConfigDict, group: str, **more: Any
+) -> Any:
+  """`function` with the keys of one group of the configuration as arguments.
+
+  Raises:
+    UserError: the group has a key that `function` does not know, or lacks one.
+  """
+  values = config[group].to_dict()
+  try:
+    inspect.signature(function).bind(**values, **more)
+  except TypeError as error:
+    raise UserError(
+      f"the configuration's group {group!r} cannot be used: {error}. Compare it"
+      f" with the same group of configs/paper.py."
+    ) from None
+  return function(**values, **more)
+
+
+def check_resume(saved: dict[str, Any], new: dict[str, Any]) -> None:
+  """Refuses to continue a run under another configuration.
+
+  Args:
+    saved: `to_json` of the configuration the run began with.
+    new: `to_json` of the present one.
+
+  Raises:
+    UserError: naming every key outside RESUMABLE that differs, both values.
+  """
+  before, after = dict(flatten(saved)), dict(flatten(new))
+  changed = [
+    f"{key} (was {before.get(key, 'absent')!r}, now"
+    f" {after.get(key, 'absent')!r})"
+    for key in sorted(before.keys() | after.keys())
+    if not any(f"{key}.".startswith(f"{free}.") for free in RESUMABLE)
+    and before.get(key, "absent") != after.get(key, "absent")
+  ]
+  if changed:
+    raise UserError(
+      "the workdir holds a run of another configuration; these keys differ: "
+      + ", ".join(changed)
+      + ". Put them back, or start a new run with another --workdir."
+      + f" On resume only {', '.join(RESUMABLE)} may change."
+    )
+
+
+class _Parser(config_flags.ConfigFileFlagParser):
+  """Loads the file and explains mistakes in overrides of it.
+
+  ml_collections itself would load a file that does not exist without a word,
+  and answer an unknown key with a traceback.
+  """
+
+  def parse(self, path: str) -> ConfigDict:
+    config = load(path)
+    for key, value in _overrides(sys.argv[1:]):
+      _check_override(config, path, key, value)
+    return config
+
+
+def _check_overrides_are_read(config: ConfigDict | None) -> bool:
+  for key, _ in _overrides(sys.argv[1:]):
+    check_read(config, key)
+  return True
+
+
+def _required(config: ConfigDict | None) -> bool:
+  if config is None:
+    raise UserError(
+      "--config is missing: say --config=configs/NAME.py (there are:"
+      f" {', '.join(_configs()) or 'none below ' + str(pathlib.Path.cwd())})"
+    )
+  return True
+
+
+def _configs() -> list[str]:
+  return sorted(map(str, pathlib.Path("configs").glob("[a-z]*.py")))
+
+
+def _overrides(arguments: list[str]) -> Iterator[tuple[str, str | None]]:
+  """Pairs (key, value) of `--config.KEY=VALUE` and `--config.KEY VALUE`.
+
+  The value is None for `--config.KEY` alone and `--noconfig.KEY`.
+  """
+  for argument, following in itertools.pairwise([*arguments, "--"]):
+    name, equals, value = argument.partition("=")
+    name = name.lstrip("-") if name.startswith("-") else ""
+    for prefix in ("config.", "noconfig."):
+      if name.startswith(prefix):
+        spaced = None if following.startswith("--") else following
+        yield name.removeprefix(prefix), value if equals else spaced
+
+
+def _check_override(
+  config: ConfigDict, config_path: str, key: str, value: str | None
+) -> None:
+  """Raises UserError unless `key` exists and can take `value`."""
+  present = dict(flatten(config.to_dict()))
+  group = [name for name in present if name.startswith(f"{key}.")]
+  if group:
+    raise UserError(
+      f"--config.{key} is a group of keys; set one of them:"
+      f" --config.{' --config.'.join(group)}"
+    )
+  if key not in present:
+    raise UserError(
+      f"{config_path} has no key {key!r}." + _nearest(key, list(present))
+    )
+  kind = type(present[key])
+  if value is not None and not _takes(kind, value):
+    raise UserError(
+      f"--config.{key}={value}: {key} takes {_TYPE_NAMES.get(kind, kind)}"
+      f" (it is {present[key]!r} in {config_path})"
+    )
+
+
+def _takes(kind: type, value: str) -> bool:
+  """Whether the command line's `value` can become a `kind`."""
+  try:
+    if kind in (int, float):
+      kind(value)
+    elif kind is bool:
+      return value.lower() in ("true", "false", "t", "f", "1", "0")
+    elif kind is tuple:
+      return isinstance(ast.literal_eval(value), tuple)
+  except (ValueError, SyntaxError):
+    return False
+  return kind in _TYPE_NAMES
+
+
+def _nearest(name: str, known: list[str]) -> str:
+  close = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
+  return f" The nearest is {close[0]!r}." if close else ""
+
+
+def flatten(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple]:
+  """Pairs (dotted key, value) of a nested dict's leaves."""
+  for name, value in tree.items():
+    if isinstance(value, dict) and value:
+      yield from flatten(value, f"{prefix}{name}.")
+    else:
+      yield f"{prefix}{name}", value
+
+
+def _plain(value: Any) -> Any:
+  if isinstance(value, dict):
+    return {str(name): _plain(item) for name, item in value.items()}
+  if isinstance(value, list | tuple):
+    return [_plain(item) for item in value]
+  return value

@@ -1,0 +1,323 @@
+"""What a run tells: metrics.jsonl, TensorBoard events, a bar, a table.
+
+`metrics.jsonl` holds one JSON object a line and is the record of the run: an
+interrupted and resumed run writes the very lines of an uninterrupted one
+(`seconds`, `images_per_second` and `data_wait_fraction` apart).
+"""
+
+import contextlib
+import json
+import math
+import os
+import pathlib
+import sys
+import time
+from collections.abc import Iterable
+from typing import Any, TextIO
+
+from rich.console import Console
+from rich.progress import BarColumn, TaskProgressColumn, TextColumn
+from rich.progress import Progress as RichProgress
+from rich.table import Table
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.summary import scalar
+
+from alexnet_jax.runtime.files import write_whole
+
+FILE_NAME = "metrics.jsonl"
+
+
+class MetricsWriter:
+  """Appends metrics to `metrics.jsonl` and to TensorBoard's events.
+
+  Nothing is created before the first `write`. When the disk is full or
+  read-only the lines wait in memory and are written with the next one: a full
+  disk costs no line, and does not stop the training.
+  """
+
+  def __init__(self, workdir: str):
+    """Nothing is read or written yet.
+
+    Args:
+      workdir: folder of the run.
+    """
+    self._workdir = pathlib.Path(workdir)
+    self._file = -1  # descriptor of metrics.jsonl once open
+    self._events: EventsWriter | None = None
+    self._purge_step: int | None = None
+    self._pending = b""
+    self._seconds_before = 0.0
+    self._started = time.monotonic()
+    self._failing = False
+
+  def resume(self, step: int, evaluation_due: bool = False) -> None:
+    """Forgets what lies beyond the restored checkpoint; it will come again.
+
+    Drops a torn last line too, and hides the same steps from TensorBoard.
+
+    Args:
+      step: steps trained in the checkpoint; 0 forgets everything.
+      evaluation_due: the checkpoint was saved before the evaluation at `step`.
+    """
+
+    def stays(line: dict[str, Any]) -> bool:
+      if line["step"] == step and line["split"] == "validation":
+        return not evaluation_due
+      return 0 < line["step"] <= step
+
+    path = self._workdir / FILE_NAME
+    if path.exists():
+      before = path.read_bytes()
+      lines = [line for line in _parse(before) if stays(line)]
+      after = "".join(map(_line, lines)).encode()
+      if after != before:
+        write_whole(path, after)
+      self._purge_step = step + 1
+      if lines:
+        self._seconds_before = lines[-1].get("seconds", 0.0)
+    self._started = time.monotonic()
+
+  def write(self, step: int, epoch: float, split: str, **values: Any) -> None:
+    """Writes one line, at once and as a whole.
+
+    Args:
+      step: steps trained so far.
+      epoch: epochs trained so far.
+      split: `train` or `validation`.
+      **values: numbers: loss, top1_error, top5_error (fractions) and so on;
+        one that is not finite becomes null, which JSON can say.
+    """
+    seconds = self._seconds_before + time.monotonic() - self._started
+    values = {name: _number(value) for name, value in values.items()}
+    line = {"step": step, "epoch": epoch, "split": split, **values}
+    self._pending += _line({**line, "seconds": round(seconds, 3)}).encode()
+    try:
+      self._append()
+      self._write_events(step, split, values)
+      if self._failing:
+        print("metrics can be written again", file=sys.stderr)
+      self._failing = False
+    except OSError as error:
+      if not self._failing:
+        print(
+          f"warning: cannot write metrics in {self._workdir}"
+          f" ({error.strerror or error}); training goes on and the lines wait",
+          file=sys.stderr,
+        )
+      self._failing = True
+
+  def close(self) -> None:
+    """Closes the files; lines that still wait get a last chance."""
+    with contextlib.suppress(OSError):
+      if self._pending:
+        self._append()
+    if self._events is not None:
+      with contextlib.suppress(OSError):
+        self._events.close()
+      self._events = None
+    if self._file >= 0:
+      os.close(self._file)
+      self._file = -1
+
+  def _append(self) -> None:
+    if self._file < 0:
+      self._workdir.mkdir(parents=True, exist_ok=True)
+      flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+      self._file = os.open(self._workdir / FILE_NAME, flags, 0o666)
+    size = os.fstat(self._file).st_size
+    written = os.write(self._file, self._pending)
+    if written < len(self._pending):  # the disk became full inside a line
+      os.ftruncate(self._file, size)
+      raise OSError("no space left on device")
+    self._pending = b""
+
+  def _write_events(
+    self, step: int, split: str, values: dict[str, float | None]
+  ) -> None:
+    # SummaryWriter's thread dies silently on a full disk, and then blocks its
+    # callers; its own EventsWriter is the same file format without a thread.
+    if self._events is None:
+      prefix = str(self._workdir / "events")
+      self._events = EventsWriter(prefix, filename_suffix=f".{os.getpid()}")
+      if self._purge_step is not None:
+        log = SessionLog(status=SessionLog.START)
+        self._events.write_event(Event(step=self._purge_step, session_log=log))
+    for name, value in values.items():
+      if value is not None:
+        summary = scalar(f"{split}/{name}", value)
+        event = Event(wall_time=time.time(), step=step, summary=summary)
+        self._events.write_event(event)
+    self._events.flush()
+
+
+def read(workdir: str) -> list[dict[str, Any]]:
+  """The lines of a run's metrics.jsonl, a torn last one left out.
+
+  Args:
+    workdir: folder of the run; without metrics.jsonl the list is empty.
+  """
+  path = pathlib.Path(workdir) / FILE_NAME
+  return _parse(path.read_bytes()) if path.exists() else []
+
+
+class Progress:
+  """Tells how the training goes: a live bar, or a plain line a report.
+
+  Use it as a context manager around the training loop.
+  """
+
+  def __init__(
+    self, total_steps: int, batch_size: int, output: TextIO | None = None
+  ):
+    """The bar appears on entering the context.
+
+    Args:
+      total_steps: steps of the whole run.
+      batch_size: images a step, for the time that remains.
+      output: where to write; stdout if None.
+    """
+    self._total_steps = total_steps
+    self._batch_size = batch_size
+    self._console = Console(file=output)
+    self._bar = RichProgress(
+      TextColumn("{task.description}"),
+      BarColumn(bar_width=None),
+      TaskProgressColumn(),
+      TextColumn("{task.completed}/{task.total} {task.fields[report]}"),
+      console=self._console,
+      disable=not self._console.is_terminal,
+    )
+    self._task = self._bar.add_task("training", total=total_steps, report="")
+
+  def __enter__(self) -> "Progress":
+    self._bar.start()
+    return self
+
+  def __exit__(self, *exception) -> None:
+    self._bar.stop()
+
+  def phase(self, name: str) -> None:
+    """Says what is going on if it is not training: compiling, evaluating.
+
+    Args:
+      name: a word for the bar; without a terminal it is not shown.
+    """
+    self._bar.update(self._task, description=name)
+
+  def say(self, text: str) -> None:
+    """Prints a line that stays, above the bar.
+
+    Args:
+      text: printed as it is.
+    """
+    self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+  def advance(self, step: int) -> None:
+    """Moves the bar.
+
+    Args:
+      step: steps trained so far.
+    """
+    self._bar.update(self._task, completed=step, description="training")
+
+  def report(
+    self,
+    step: int,
+    loss: float,
+    top1_error: float,
+    images_per_second: float,
+    data_wait_fraction: float,
+    verdict: str = "",
+  ) -> None:
+    """Shows the newest figures.
+
+    Args:
+      step: steps trained so far.
+      loss: mean loss since the last report.
+      top1_error: fraction wrong since the last report.
+      images_per_second: speed since the last report, compilation and
+        evaluation excluded.
+      data_wait_fraction: share of that time spent waiting for images.
+      verdict: what else there is to say, such as that it is on the plateau.
+    """
+    left = max(self._total_steps - step, 0) * self._batch_size
+    remaining = left / images_per_second if images_per_second > 0 else math.inf
+    text = (
+      f"loss {loss:.4f}  top-1 error {top1_error:.1%}"
+      f"  {images_per_second:.0f} images/s"
+      f"  data wait {data_wait_fraction:.0%}  ETA {_duration(remaining)}"
+      + (f"  {verdict}" if verdict else "")
+    )
+    if self._console.is_terminal:
+      self.advance(step)
+      self._bar.update(self._task, report=text)
+    else:
+      percent = step / max(self._total_steps, 1)
+      self.say(f"step {step}/{self._total_steps} ({percent:.0%})  {text}")
+
+
+def print_table(
+  lines: Iterable[dict[str, Any]], output: TextIO | None = None
+) -> None:
+  """Prints a run: one row an evaluation.
+
+  Args:
+    lines: what `read` returns. A row's training loss is the mean over the
+      training lines since the evaluation before.
+    output: where to print; stdout if None.
+  """
+  table = Table()
+  for heading in (
+    "epoch",
+    "step",
+    "train loss",
+    "validation top-1 error",
+    "validation top-5 error",
+    "minutes",
+  ):
+    table.add_column(heading, justify="right")
+  losses: list[float] = []
+  for line in lines:
+    if line["split"] == "train":
+      losses.append(line["loss"] if line["loss"] is not None else math.nan)
+    elif line["split"] == "validation":
+      loss = f"{sum(losses) / len(losses):.4f}" if losses else "-"
+      table.add_row(
+        f"{line['epoch']:g}",
+        str(line["step"]),
+        loss,
+        f"{line['top1_error']:.2%}",
+        f"{line['top5_error']:.2%}",
+        f"{line['seconds'] / 60:.1f}",
+      )
+      losses = []
+  Console(file=output).print(table)
+
+
+def _line(values: dict[str, Any]) -> str:
+  return json.dumps(values, allow_nan=False) + "\n"
+
+
+def _number(value: Any) -> int | float | None:
+  if isinstance(value, int):
+    return value
+  return float(value) if math.isfinite(value) else None
+
+
+def _parse(text: bytes) -> list[dict[str, Any]]:
+  """The whole lines; a line without its end was torn by a kill."""
+  *whole, _ = text.split(b"\n")
+  lines = []
+  for line in whole:
+    with contextlib.suppress(ValueError):
+      lines.append(json.loads(line))
+  return [line for line in lines if isinstance(line, dict) and "step" in line]
+
+
+def _duration(seconds: float) -> str:
+  if not math.isfinite(seconds):
+    return "-"
+  minutes, seconds = divmod(round(seconds), 60)
+  hours, minutes = divmod(minutes, 60)
+  return f"{hours}:{minutes:02d}:{seconds:02d}"

@@ -1,0 +1,262 @@
+"""The training step and the evaluation step: what every command compiles."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from jax import lax
+from jax.sharding import Mesh, NamedSharding
+
+from alexnet_jax.data import augment
+from alexnet_jax.data.augment import Augmentation
+from alexnet_jax.model import sharding
+from alexnet_jax.model.alexnet import AlexNet, forward, param_specs
+from alexnet_jax.model.network import Network
+from alexnet_jax.model.sharding import BATCH, DATA, REPLICATED
+
+Batch = dict[str, jax.Array]
+
+
+class TrainState(NamedTuple):
+  """All that training changes.
+
+  Attributes:
+    step: i32[], updates done; also the position in the data.
+    net: the parameters.
+    velocity: of the same structure as `net`.
+  """
+
+  step: jax.Array
+  net: AlexNet
+  velocity: AlexNet
+
+
+def abstract_state(network: Network, mesh: Mesh) -> TrainState:
+  """The state's shapes, dtypes and places on `mesh`, without its values."""
+  shapes = jax.eval_shape(lambda: AlexNet(network, jax.random.key(0)))
+  net = jax.tree.map(
+    lambda leaf, spec: jax.ShapeDtypeStruct(
+      leaf.shape, leaf.dtype, sharding=NamedSharding(mesh, spec)
+    ),
+    shapes,
+    param_specs(shapes),
+  )
+  step = jax.ShapeDtypeStruct(
+    (), jnp.int32, sharding=NamedSharding(mesh, REPLICATED)
+  )
+  return TrainState(step, net, net)
+
+
+def init_state(
+  network: Network,
+  optimizer: optax.GradientTransformation,
+  seed: int,
+  mesh: Mesh,
+) -> TrainState:
+  """Initial weights and a velocity of zero, the same on every mesh."""
+
+  def init(key):
+    net = AlexNet(network, key)
+    return TrainState(jnp.zeros((), jnp.int32), net, optimizer.init(net))
+
+  shardings = jax.tree.map(
+    lambda leaf: leaf.sharding, abstract_state(network, mesh)
+  )
+  return jax.jit(init, out_shardings=shardings)(jax.random.key(seed))
+
+
+def make_key(seed: int, mesh: Mesh) -> jax.Array:
+  """The key of all that is random in training, key<fry>[], on every device."""
+  everywhere = NamedSharding(mesh, REPLICATED)
+  return jax.jit(lambda: jax.random.key(seed), out_shardings=everywhere)()
+
+
+def to_dict(state: TrainState) -> dict[str, Any]:
+  """Plain nested dicts: {"step": ..., "net": {"towers": ...}, ...}."""
+  return {
+    "step": state.step,
+    "net": nnx.to_pure_dict(nnx.state(state.net)),
+    "velocity": nnx.to_pure_dict(nnx.state(state.velocity)),
+  }
+
+
+def from_dict(values: dict[str, Any], abstract: TrainState) -> TrainState:
+  """The inverse of `to_dict`; `abstract` gives the structure."""
+
+  def like(module, plain):
+    structure = jax.tree.structure(module)
+    return jax.tree.unflatten(structure, jax.tree.leaves(plain))
+
+  return TrainState(
+    values["step"],
+    like(abstract.net, values["net"]),
+    like(abstract.velocity, values["velocity"]),
+  )
+
+
+def make_train_step(
+  network: Network,
+  augmentation: Augmentation,
+  optimizer: optax.GradientTransformationExtraArgs,
+  mesh: Mesh,
+) -> Callable[..., tuple[TrainState, dict[str, jax.Array]]]:
+  """Compiles one update.
+
+  Returns:
+    A function of (state, batch, statistics, key, learning_rate) that returns
+    the next state and the metrics of the batch before the update: `loss`,
+    `top1_error`, `top5_error`, f32[]; `num_examples`, f32[], those of weight
+    1; and `finite`, what `all_finite` says. The state is donated. The batch has
+    `image` uint8[B,S,S,3], `label`, `index`, `epoch` i32[B] and `weight` f32[B]
+    (0: not an example), B over "data"; the key is the seed's; the learning
+    rate is f32[] or `optimizer.Rates`.
+  """
+
+  def loss_on_device(net, batch, statistics, key):
+    keys = augment.example_keys(key, batch["epoch"], batch["index"])
+    augment_keys, dropout_keys = _split(keys)
+    images = augment.training_images(
+      batch["image"],
+      augment_keys,
+      statistics,
+      augmentation,
+      network.crop_size,
+      batch["epoch"],
+    )
+    images = images if network.channels == 3 else augment.grey(images)
+    scores = forward(net, images, dropout_keys)
+    return _mean_metrics(
+      jax.nn.log_softmax(scores), batch["label"], batch["weight"]
+    )
+
+  specs = _specs(network)
+  loss_and_metrics = sharding.on_each_device(
+    loss_on_device,
+    mesh,
+    (specs, BATCH, REPLICATED, REPLICATED),
+    (REPLICATED, REPLICATED),
+  )
+
+  def train_step(state, batch, statistics, key, learning_rate):
+    gradients, metrics = jax.grad(loss_and_metrics, has_aux=True)(
+      state.net, batch, statistics, key
+    )
+    with jax.named_scope("update"):
+      updates, velocity = optimizer.update(
+        gradients, state.velocity, state.net, learning_rate=learning_rate
+      )
+      net = optax.apply_updates(state.net, updates)
+    metrics["finite"] = all_finite(net)
+    return TrainState(state.step + 1, net, velocity), metrics
+
+  return jax.jit(train_step, donate_argnums=0)
+
+
+def all_finite(net: AlexNet) -> dict[str, jax.Array]:
+  """Says of each parameter of each tower whether it is finite.
+
+  After an update this covers the gradients too: one that is not finite makes
+  the velocity and the parameter so. Each device looks at its own towers and
+  the host puts the answers together, so nothing is exchanged for it.
+
+  Returns:
+    bool[towers] by name, such as `conv3.kernel`; bool[num_classes] for fc8's
+    bias.
+  """
+  return {
+    ".".join(key.name for key in path[:-1]).removeprefix("towers."): (
+      # 0 times what is not finite is not a number; a sum is faster than all().
+      jnp.isfinite((0 * leaf).sum(axis=tuple(range(1, leaf.ndim))))
+    )
+    for path, leaf in jax.tree.leaves_with_path(net)
+  }
+
+
+def make_predict(
+  network: Network, views: int, mesh: Mesh
+) -> Callable[..., jax.Array]:
+  """Compiles the evaluation of one batch.
+
+  Returns:
+    A function of (net, images uint8[B,S,S,3], statistics) that returns
+    f32[B,num_classes], the logarithm of the class probabilities, averaged over
+    1 view (centre) or 10 (section 4.1: four corners and centre, reflected).
+  """
+
+  def predict_on_device(net, images, statistics):
+    def predict(view):
+      x = augment.view_images(images, statistics, view, network.crop_size)
+      x = x if network.channels == 3 else augment.grey(x)
+      return jax.nn.log_softmax(forward(net, x))
+
+    if views == 1:
+      return predict(0)
+    each = lax.map(predict, jnp.arange(views))
+    return jax.nn.logsumexp(each, axis=0) - np.log(views).astype(np.float32)
+
+  specs = _specs(network)
+  return jax.jit(
+    sharding.on_each_device(
+      predict_on_device, mesh, (specs, BATCH, REPLICATED), BATCH
+    )
+  )
+
+
+def make_score(mesh: Mesh) -> Callable[..., dict[str, jax.Array]]:
+  """Compiles the sums over one evaluated batch.
+
+  Returns:
+    A function of (log_probabilities f32[B,num_classes], label i32[B], weight
+    f32[B]) that returns the sums over examples: `weight`, `loss`, `top1_error`,
+    `top5_error`, f32[].
+  """
+  return jax.jit(
+    sharding.on_each_device(_sums, mesh, (BATCH, BATCH, BATCH), REPLICATED)
+  )
+
+
+def _mean_metrics(log_probabilities, label, weight):
+  sums = _sums(log_probabilities, label, weight)
+  num_examples = sums.pop("weight")
+  count = jnp.maximum(num_examples, 1.0)
+  metrics = {name: value / count for name, value in sums.items()}
+  return metrics["loss"], {**metrics, "num_examples": num_examples}
+
+
+def _sums(log_probabilities, label, weight):
+  """Sums over the examples of all devices."""
+  own = jnp.take_along_axis(log_probabilities, label[:, None], axis=1)
+  # What is not a number is above: such a prediction is wrong.
+  above = jnp.sum(~(log_probabilities <= own), axis=1).astype(jnp.float32)
+  ties = jnp.sum(log_probabilities == own, axis=1).astype(jnp.float32)
+
+  def error(k):
+    # Of classes that tie for the last places, each counts in part, as in the
+    # 2012 source: a network that scores all alike is wrong (n - k) / n times.
+    return 1 - jnp.clip((k - above) / jnp.maximum(ties, 1.0), 0.0, 1.0)
+
+  each = {
+    "weight": jnp.ones_like(weight),
+    "loss": -own[:, 0],
+    "top1_error": error(1),
+    "top5_error": error(min(5, log_probabilities.shape[1])),
+  }
+  return {
+    name: lax.psum(jnp.sum(weight * value), DATA)
+    for name, value in each.items()
+  }
+
+
+def _split(keys):
+  """Two independent streams: ([B], [B])."""
+  pairs = jax.vmap(jax.random.split)(keys)
+  return pairs[:, 0], pairs[:, 1]
+
+
+def _specs(network: Network) -> AlexNet:
+  shapes = jax.eval_shape(lambda: AlexNet(network, jax.random.key(0)))
+  return param_specs(shapes)

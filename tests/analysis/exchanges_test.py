@@ -1,0 +1,66 @@
+"""The figure of the exchanges shows what crosses towers, and how much."""
+
+import re
+
+from alexnet_jax.analysis import exchanges
+from alexnet_jax.analysis.collectives import Collective, Traffic
+from alexnet_jax.audit import Audit
+from alexnet_jax.model.network import Network
+
+# Section 3.5 and Figure 2, of 128 images in float32: numbers of all towers
+# forward, of one backward.
+FORWARD = {"conv3": 13 * 13 * 256, "fc6": 9216, "fc7": 4096, "fc8": 1000}
+BACKWARD = {"conv3": 13 * 13 * 128, "fc6": 4608, "fc7": 2048}
+
+
+def make_audit(*more):
+  rows = [("forward", layer, numbers) for layer, numbers in FORWARD.items()]
+  rows += [("backward", layer, numbers) for layer, numbers in BACKWARD.items()]
+  declared = [Traffic(*row[:2], "any", 128 * row[2]) for row in rows]
+  between = [
+    Collective("train", phase, layer, "x", ("model",), "f32", n, 512 * n)
+    for phase, layer, n in (*rows, *more)
+  ]
+  gradients = Collective(
+    "train", "update", "gradients", "all-reduce", ("data",), "f32", 10**7, 10**8
+  )
+  return Audit(
+    mesh={"data": 1, "model": 2},
+    platform="cpu",
+    batch_size=128,
+    collectives=[*between, gradients],
+    declared={"train": declared, "evaluate": []},
+    findings=[],
+    memory={},
+    flops=0.0,
+    bytes_accessed=0.0,
+  )
+
+
+def bars(figure):
+  """Of each bar: class, height."""
+  found = re.findall(r'<rect[^>]*height="([\d.]+)" class="(\w+)">', figure)
+  return [(kind, float(height)) for height, kind in found]
+
+
+def test_the_figure_has_the_papers_crossings_and_bytes():
+  figure = exchanges.figure(make_audit(), Network())
+  # Four places, from each tower to the other.
+  assert figure.count('class="crossing"') == 2 * 4
+  assert figure.count('class="box"') == 2 * 8
+  assert "undeclared" not in figure
+  # conv3: 128 images x 43,264 numbers x 4 bytes = 22.2 MB, and half back.
+  for size in ("22.2", "11.1", "4.72", "2.36", "2.1", "1.05", "0.512"):
+    assert f">{size}</text>" in figure
+  heights = [height for kind, height in bars(figure) if kind == "forward"]
+  assert len(heights) == 4
+  for height, numbers in zip(heights, FORWARD.values(), strict=True):
+    assert abs(height / heights[0] - numbers / FORWARD["conv3"]) < 0.01
+  assert sum(kind == "backward" for kind, _ in bars(figure)) == 3
+
+
+def test_what_is_not_declared_stands_out():
+  more = [("forward", "conv2", 1000), ("forward", "unknown", 7)]
+  figure = exchanges.figure(make_audit(*more), Network())
+  assert figure.count('class="undeclared"') == 2 * 2 + 2
+  assert ">unknown</text>" in figure

@@ -1,0 +1,244 @@
+"""Augmentation: each pixel's origin is traced in an image of coordinates."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from alexnet_jax.data import augment
+from alexnet_jax.data.augment import Augmentation, ImageStatistics
+from alexnet_jax.runtime.command import UserError
+
+SIZE, CROP = 12, 8
+NONE = Augmentation(crop=False, flip=False, lighting=0.0)
+
+
+def _coordinates(batch):
+  """uint8[B,S,S,3]: channel 0 is the row, 1 the column, 2 constant."""
+  image = np.zeros((SIZE, SIZE, 3), np.uint8)
+  image[..., 0] = np.arange(SIZE)[:, None]
+  image[..., 1] = np.arange(SIZE)[None, :]
+  image[..., 2] = 77
+  return np.broadcast_to(image, (batch, SIZE, SIZE, 3))
+
+
+def _statistics(mean=0.0, components=None):
+  mean_image = np.broadcast_to(np.float32(mean), (SIZE, SIZE, 3))
+  zero = np.zeros((3, 3), np.float32)
+  return ImageStatistics(
+    jnp.array(mean_image), jnp.array(zero if components is None else components)
+  )
+
+
+def _keys(count, seed=0, epoch=0):
+  return augment.example_keys(
+    jax.random.key(seed), jnp.full(count, epoch), jnp.arange(count)
+  )
+
+
+def _augment(images, keys, statistics, what, epoch=0):
+  return np.asarray(
+    augment.training_images(
+      jnp.array(images),
+      keys,
+      statistics,
+      what,
+      CROP,
+      jnp.full(len(images), epoch),
+    )
+  )
+
+
+def test_every_crop_position_occurs_equally_often_and_crops_are_whole():
+  count = 4000
+  crops = _augment(
+    _coordinates(count),
+    _keys(count),
+    _statistics(),
+    Augmentation(crop=True, flip=False, lighting=0.0),
+  )
+  top, left = crops[:, 0, 0, 0], crops[:, 0, 0, 1]
+  rows = np.arange(CROP)
+  whole = np.broadcast_to((top[:, None] + rows)[..., None], crops.shape[:3])
+  np.testing.assert_array_equal(crops[..., 0], whole)
+  positions = SIZE - CROP + 1  # 33 of 224 in 256
+  counts = np.zeros((positions, positions))
+  np.add.at(counts, (top.astype(int), left.astype(int)), 1)
+  expected = count / positions**2
+  chi_squared = ((counts - expected) ** 2 / expected).sum()
+  assert chi_squared < 43  # 24 degrees of freedom: exceeded once in 100
+
+
+def test_flip_reverses_columns_of_half_the_images():
+  count = 2000
+  images = _augment(
+    _coordinates(count),
+    _keys(count),
+    _statistics(),
+    Augmentation(crop=False, flip=True, lighting=0.0),
+  )
+  margin = (SIZE - CROP) // 2
+  columns = margin + np.arange(CROP)
+  flipped = images[:, 0, 0, 1] == columns[-1]
+  np.testing.assert_array_equal(
+    images[flipped][:, 0, :, 1],
+    np.broadcast_to(columns[::-1], (flipped.sum(), CROP)),
+  )
+  np.testing.assert_array_equal(
+    images[~flipped][:, 0, :, 1],
+    np.broadcast_to(columns, ((~flipped).sum(), CROP)),
+  )
+  assert abs(flipped.mean() - 0.5) < 4 * 0.5 / np.sqrt(count)
+
+
+def test_the_mean_image_is_subtracted_where_the_crop_was_taken():
+  mean = np.random.default_rng(0).uniform(0, 255, (SIZE, SIZE, 3))
+  statistics = ImageStatistics(jnp.float32(mean), jnp.zeros((3, 3)))
+  what = Augmentation(lighting=0.0, flip=False)
+  images = _augment(_coordinates(50), _keys(50), statistics, what)
+  plain = _augment(_coordinates(50), _keys(50), _statistics(), what)
+  for image, crop in zip(images, plain, strict=True):
+    top, left = int(crop[0, 0, 0]), int(crop[0, 0, 1])
+    expected = crop - mean[top : top + CROP, left : left + CROP]
+    np.testing.assert_allclose(image, expected, atol=1e-4)
+
+
+def test_lighting_has_the_covariance_of_the_components():
+  """Var of the shift is 0.1^2 * V diag(eigenvalues) V^T, once an image."""
+  count = 20_000
+  eigenvalues = np.array([9000.0, 800.0, 90.0])
+  vectors, _ = np.linalg.qr(np.random.default_rng(1).normal(size=(3, 3)))
+  components = np.float32(vectors * np.sqrt(eigenvalues))
+  what = Augmentation(crop=False, flip=False, lighting=0.1)
+  keys = _keys(count)
+  images = jnp.zeros((count, 1, 1, 3), jnp.uint8)
+  statistics = ImageStatistics(jnp.zeros((1, 1, 3)), jnp.array(components))
+  shifts = np.asarray(
+    augment.training_images(
+      images, keys, statistics, what, 1, jnp.zeros(count, jnp.int32)
+    )
+  ).reshape(count, 3)
+  expected = 0.01 * (vectors * eigenvalues) @ vectors.T
+  np.testing.assert_allclose(
+    np.cov(shifts.T), expected, atol=5 * expected.max() / np.sqrt(count)
+  )
+  np.testing.assert_allclose(
+    shifts.mean(0), 0, atol=5 * np.sqrt(expected.max() / count)
+  )
+
+
+def test_lighting_is_one_shift_an_image():
+  images = _augment(
+    _coordinates(3),
+    _keys(3),
+    _statistics(components=np.eye(3, dtype=np.float32) * 50),
+    Augmentation(crop=False, flip=False, lighting=0.1),
+  )
+  plain = _augment(_coordinates(3), _keys(3), _statistics(), NONE)
+  shift = images - plain
+  assert np.abs(shift - shift[:, :1, :1]).max() < 1e-4
+  assert np.abs(shift[0] - shift[1]).min() > 0.1
+
+
+def test_what_is_drawn_depends_on_seed_epoch_and_example_alone():
+  what = Augmentation()
+  statistics = _statistics(components=np.eye(3, dtype=np.float32) * 50)
+  images = _coordinates(6)
+  whole = _augment(images, _keys(6), statistics, what)
+  order = np.array([4, 1, 5])
+  part = _augment(images[order], _keys(6)[order], statistics, what)
+  np.testing.assert_array_equal(part, whole[order])
+  for other in (_keys(6, seed=1), _keys(6, epoch=1)):
+    assert not np.array_equal(_augment(images, other, statistics, what), whole)
+
+
+@pytest.mark.parametrize(
+  "view, top, left, mirrored",
+  [
+    (0, 2, 2, False),
+    (1, 0, 0, False),
+    (2, 0, 4, False),
+    (3, 4, 0, False),
+    (4, 4, 4, False),
+    (5, 2, 2, True),
+    (9, 4, 4, True),
+  ],
+)
+def test_ten_views_are_centre_and_corners_and_their_reflections(
+  view, top, left, mirrored
+):
+  image = np.asarray(
+    augment.view_images(jnp.array(_coordinates(2)), _statistics(), view, CROP)
+  )[1]
+  columns = left + np.arange(CROP)
+  np.testing.assert_array_equal(image[:, 0, 0], top + np.arange(CROP))
+  np.testing.assert_array_equal(
+    image[0, :, 1], columns[::-1] if mirrored else columns
+  )
+
+
+def test_consecutive_images_share_crop_and_flip_but_not_lighting():
+  what = Augmentation(shared_by=4)
+  statistics = _statistics(components=np.eye(3, dtype=np.float32))
+  images = _augment(_coordinates(24), _keys(24), statistics, what)
+  groups = images.reshape(6, 4, CROP, CROP, 3)
+  # Lighting moves a channel by a constant; differences of pixels remain.
+  slopes = groups - groups[:, :, :1, :1]
+  np.testing.assert_allclose(
+    slopes, np.broadcast_to(slopes[:, :1], slopes.shape), atol=1e-4
+  )
+  corners = np.round(groups[:, 0, 0, 0], 0)
+  assert len({tuple(corner) for corner in corners}) > 3
+  shifts = groups[..., 2].reshape(24, -1)[:, 0]
+  assert len(set(shifts.tolist())) == 24
+
+
+def test_the_sources_lighting_divides_and_ends():
+  """Source: (x + 0.1 n) / 1.1 up to an epoch, then x."""
+  statistics = _statistics(components=np.eye(3, dtype=np.float32) * 50)
+  plain = Augmentation(crop=False, flip=False, lighting=0.1)
+  late = Augmentation(
+    crop=False,
+    flip=False,
+    lighting=0.1,
+    lighting_divisor=1.1,
+    lighting_until=67,
+  )
+  images, keys = _coordinates(3), _keys(3)
+  lit = _augment(images, keys, statistics, plain)
+  got = _augment(images, keys, statistics, late, epoch=66)
+  np.testing.assert_allclose(got, lit / 1.1, rtol=1e-6)
+  np.testing.assert_array_equal(
+    _augment(images, keys, statistics, late, epoch=67),
+    _augment(images, keys, statistics, NONE),
+  )
+
+
+def test_the_sources_mean_is_the_centre_whatever_the_crop_and_flip():
+  mean = np.random.default_rng(0).uniform(0, 255, (CROP, CROP, 3))
+  statistics = ImageStatistics(jnp.float32(mean), jnp.zeros((3, 3)))
+  what = Augmentation(lighting=0.0)
+  images = _augment(_coordinates(50), _keys(50), statistics, what)
+  plain = _augment(_coordinates(50), _keys(50), _statistics(), what)
+  np.testing.assert_allclose(images, plain - mean, atol=1e-4)
+  view, bare = (
+    np.asarray(augment.view_images(jnp.array(_coordinates(1)), it, 7, CROP))
+    for it in (statistics, _statistics())
+  )
+  np.testing.assert_allclose(view, bare - mean, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+  "what, batch_size, said",
+  [
+    (Augmentation(shared_by=32), 48, "shared_by=32"),
+    (Augmentation(shared_by=2, crop=False, flip=False), 4, "both are off"),
+    (Augmentation(lighting=0.0, lighting_divisor=1.1), 4, "no lighting"),
+    (Augmentation(lighting=0.0, lighting_until=67.0), 4, "no lighting"),
+  ],
+)
+def test_what_cannot_hold_is_refused(what, batch_size, said):
+  with pytest.raises(UserError, match=said):
+    what.check(batch_size, SIZE, CROP)
+  with pytest.raises(UserError, match=r"crop_size=13.*image_size=12"):
+    Augmentation().check(1, 12, 13)

@@ -1,0 +1,236 @@
+"""The order of examples, its resumption, and that none is lost."""
+
+import itertools
+import os
+import sys
+import threading
+
+import jax
+import numpy as np
+import pytest
+import simplejpeg
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jax.sharding import NamedSharding, PartitionSpec
+
+from alexnet_jax.data import input_pipeline
+from alexnet_jax.data.datasets import Source, permutation
+from alexnet_jax.runtime.command import UserError
+
+
+def source_of(count, bad=()):
+  """Grey images whose level is 2 + 3 i; those in `bad` are no images."""
+  records = [
+    (simplejpeg.encode_jpeg(np.full((8, 10, 3), 2 + 3 * i, np.uint8)), i % 5)
+    for i in range(count)
+  ]
+  for i in bad:
+    records[i] = (b"\xff\xd8\xffjunk", 0)
+  return Source(records, "abcde", fingerprint="levels", name="levels train")
+
+
+def train(count, steps, start=0, batch_size=4, seed=0, bad=(), **options):
+  batches = input_pipeline.train_batches(
+    source_of(count, bad),
+    batch_size=batch_size,
+    seed=seed,
+    start_step=start,
+    size=8,
+    num_threads=2,
+    **options,
+  )
+  return list(itertools.islice(batches, steps))
+
+
+def joined(batches, key):
+  return np.concatenate([batch[key] for batch in batches])
+
+
+def equal(one, other):
+  for a, b in zip(one, other, strict=True):
+    assert a.keys() == b.keys()
+    for key in a:
+      np.testing.assert_array_equal(a[key], b[key])
+
+
+def test_a_batch_is_what_its_indices_say():
+  (batch,) = train(20, 1)
+  assert batch["image"].shape == (4, 8, 8, 3)
+  assert batch["image"].dtype == np.uint8
+  for key in ("label", "index", "epoch"):
+    assert batch[key].shape == (4,)
+    assert batch[key].dtype == np.int32
+  assert batch["weight"].dtype == np.float32
+  levels = batch["image"].astype(int).mean((1, 2, 3))
+  np.testing.assert_allclose(levels, 2 + 3 * batch["index"], atol=1)
+  np.testing.assert_array_equal(batch["label"], batch["index"] % 5)
+  np.testing.assert_array_equal(batch["weight"], 1)
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(1, 12), st.integers(1, 9), st.integers(0, 3))
+def test_each_example_once_an_epoch(count, batch_size, seed):
+  steps = -(-3 * count // batch_size)
+  batches = train(count, steps, batch_size=batch_size, seed=seed)
+  indices, epochs = joined(batches, "index"), joined(batches, "epoch")
+  np.testing.assert_array_equal(epochs, np.arange(len(epochs)) // count)
+  for epoch in range(3):
+    assert sorted(indices[epochs == epoch]) == list(range(count))
+
+
+def test_batches_straddle_epochs():
+  batches = train(6, 3)
+  np.testing.assert_array_equal(batches[1]["epoch"], [0, 0, 1, 1])
+
+
+def test_orders_differ_between_epochs_and_seeds():
+  orders = [
+    tuple(joined(train(30, 2, batch_size=30, seed=seed), "index")[part])
+    for seed in range(3)
+    for part in (slice(30), slice(30, 60))
+  ]
+  assert len(set(orders)) == 6
+  assert tuple(range(30)) not in orders
+
+
+def test_resuming_anywhere_continues_exactly():
+  whole = train(7, 9)
+  for start in (0, 1, 5, 8):
+    equal(train(7, 9 - start, start=start), whole[start:])
+
+
+def test_the_order_does_not_depend_on_threads():
+  one = input_pipeline.train_batches(
+    source_of(9), batch_size=4, seed=0, start_step=0, size=8, num_threads=1
+  )
+  equal(itertools.islice(one, 6), train(9, 6))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have no priority")
+def test_who_reads_gives_way_to_who_computes():
+  """The threads that decode have a lower priority; this one keeps its own."""
+  seen = []
+
+  class Records(list):
+    def __getitem__(self, index):
+      thread = threading.get_native_id()
+      seen.append((thread, os.getpriority(os.PRIO_PROCESS, thread)))
+      return super().__getitem__(index)
+
+  source = source_of(20)
+  records = Records(source[i] for i in range(20))
+  watched = Source(records, "abcde", fingerprint="levels", name="levels train")
+  before = os.getpriority(os.PRIO_PROCESS, 0)
+  batches = input_pipeline.train_batches(
+    watched, batch_size=4, seed=0, start_step=0, size=8, num_threads=2
+  )
+  list(itertools.islice(batches, 9))
+  assert {nice for _, nice in seen} == {max(input_pipeline.NICE, before)}
+  assert threading.get_native_id() not in {thread for thread, _ in seen}
+  assert os.getpriority(os.PRIO_PROCESS, 0) == before
+
+
+def test_processes_share_the_same_global_batches():
+  whole = train(7, 6, batch_size=6)
+  parts = [
+    train(7, 6, batch_size=6, process_index=i, process_count=3)
+    for i in range(3)
+  ]
+  for step, batch in enumerate(whole):
+    for key, expected in batch.items():
+      together = np.concatenate([part[step][key] for part in parts])
+      np.testing.assert_array_equal(together, expected)
+
+
+def test_a_batch_must_divide_by_the_processes():
+  with pytest.raises(UserError, match="5 cannot be divided among 2"):
+    train(7, 1, batch_size=5, process_count=2)
+
+
+def test_nothing_to_train_on():
+  with pytest.raises(UserError, match="no image to train on"):
+    train(0, 1)
+
+
+def test_undecodable_images_weigh_nothing_up_to_the_limit():
+  # Three epochs: the same bad image is not counted anew.
+  batches = train(8, 6, bad=(3, 5), max_undecodable=2)
+  weights, indices = joined(batches, "weight"), joined(batches, "index")
+  np.testing.assert_array_equal(weights == 0, np.isin(indices, (3, 5)))
+  assert not joined(batches, "image")[weights == 0].any()
+
+
+def test_what_an_earlier_life_left_out_counts_too():
+  order = permutation(8, 0, 0)
+  bad, left_out = (order[0], order[7]), set()  # of the first batch, the second
+  train(8, 1, bad=bad, max_undecodable=1, left_out=left_out)
+  assert left_out == {order[0]}
+  train(8, 1, start=1, bad=bad, max_undecodable=1)  # as if it were the first
+  with pytest.raises(UserError, match="2 such images"):
+    train(8, 1, start=1, bad=bad, max_undecodable=1, left_out=left_out)
+
+
+def test_one_too_many_undecodable_names_the_example():
+  with pytest.raises(UserError) as caught:
+    train(8, 2, bad=(3,))
+  text = str(caught.value)
+  assert "levels train[3] cannot be decoded" in text
+  assert "max_undecodable allows 0" in text
+  with pytest.raises(UserError, match="That is 3 such images"):
+    train(8, 2, bad=(3, 4, 6), max_undecodable=2)
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 12), st.integers(1, 5), st.sampled_from([1, 2]))
+def test_evaluation_sees_each_example_once(count, per_process, processes):
+  seen, lengths = [], []
+  for process in range(processes):
+    batches = list(
+      input_pipeline.evaluation_batches(
+        source_of(count),
+        batch_size=per_process * processes,
+        size=8,
+        num_threads=2,
+        process_index=process,
+        process_count=processes,
+      )
+    )
+    lengths.append(len(batches))
+    for batch in batches:
+      assert batch["image"].shape == (per_process, 8, 8, 3)
+      seen += batch["index"][batch["weight"] == 1].tolist()
+  assert sorted(seen) == list(range(count))
+  assert len(set(lengths)) == 1  # or a collective would wait for ever
+  assert lengths[0] == -(-count // (per_process * processes))
+
+
+def test_evaluation_keeps_the_order():
+  batches = input_pipeline.evaluation_batches(
+    source_of(10, bad=(2,)), batch_size=4, size=8, max_undecodable=1
+  )
+  batches = list(batches)
+  weights = joined(batches, "weight")
+  np.testing.assert_array_equal(joined(batches, "index")[:10], range(10))
+  np.testing.assert_array_equal(weights == 0, [0, 0, 1] + [0] * 7 + [1, 1])
+
+
+def test_to_device_shards_and_keeps_two_ahead():
+  mesh = jax.make_mesh(
+    (4, 2), ("data", "model"), (jax.sharding.AxisType.Explicit,) * 2
+  )
+  sharding = NamedSharding(mesh, PartitionSpec("data"))
+  pulled = []
+
+  def watched():
+    for batch in train(16, 5, batch_size=8):
+      pulled.append(batch)
+      yield batch
+
+  stream = input_pipeline.to_device(watched(), sharding)
+  first = next(stream)
+  assert len(pulled) == 3  # the one in use and two ahead
+  assert first["image"].sharding == sharding
+  assert first["image"].dtype == np.uint8
+  assert first["image"].addressable_shards[0].data.shape == (2, 8, 8, 3)
+  rest = [first, *stream]
+  equal([jax.device_get(batch) for batch in rest], pulled)

@@ -1,0 +1,81 @@
+"""docs/fidelity.md names nothing that does not exist, and counts right."""
+
+import ast
+import pathlib
+import re
+
+import pytest
+
+from alexnet_jax.describe import describe
+from alexnet_jax.model import network as networks
+from alexnet_jax.runtime import config
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+TEXT = (ROOT / "docs" / "fidelity.md").read_text()
+ROWS = [
+  [cell.strip() for cell in line.strip("| ").split(" | ")]
+  for line in TEXT.splitlines()
+  if line.startswith("|") and not line.startswith("|---")
+]
+LEDGER = [row for row in ROWS if len(row) == 7 and row[0] != "detail"]
+CONFIGURATIONS = {
+  row[0].strip("`"): row[2:] for row in ROWS if row[0].startswith("`configs/")
+}
+
+
+def load(path):
+  return config.load(str(ROOT / path))
+
+
+def test_the_ledger_is_read():
+  assert len(LEDGER) > 35
+  assert all(all(row) for row in LEDGER)
+
+
+def test_every_key_exists():
+  keys = {key for key, _ in config.flatten(load("configs/paper.py").to_dict())}
+  named = set()
+  for row in LEDGER:
+    named |= set(re.findall(r"`([a-z0-9_.]+)`", row[5]))
+  assert len(named) > 50
+  assert named - keys <= {"then", "alexnet_jax.evaluate", "alexnet_jax.prepare"}
+
+
+@pytest.mark.parametrize(
+  "name", sorted(set(re.findall(r"`(tests/[a-z0-9_]+\.py[a-z0-9_:]*)`", TEXT)))
+)
+def test_every_test_exists(name):
+  path, _, function = name.partition("::")
+  tree = ast.parse((ROOT / path).read_text())
+  functions = {node.name for node in ast.walk(tree) if hasattr(node, "name")}
+  assert not function or function in functions
+
+
+def test_every_configuration_is_listed_with_its_counts():
+  paths = {
+    f"configs/{path.name}" for path in (ROOT / "configs").glob("[a-z]*.py")
+  }
+  assert set(CONFIGURATIONS) == paths
+  for path, counts in CONFIGURATIONS.items():
+    values = load(path)
+    network = networks.from_dict(values.network.to_dict(), values.num_classes)
+    totals = describe(network)["totals"]
+    expected = [f"{totals['parameters']:,}", f"{totals['macs']:,}"]
+    assert counts == expected, path
+
+
+def test_the_quotients_of_the_text():
+  def totals(name):
+    values = load(f"configs/{name}.py")
+    network = networks.from_dict(values.network.to_dict(), values.num_classes)
+    return describe(network)["totals"]
+
+  lenet, paper, textbook = map(totals, ("lenet5", "paper", "d2l"))
+  parameters = paper["parameters"] / lenet["parameters"]
+  macs = paper["macs"] / lenet["macs"]
+  assert f"{parameters:.0f} times LeNet-5's parameters" in TEXT
+  assert f"{macs:,.0f} times its multiply-adds" in TEXT
+  assert (
+    f"{textbook['parameters'] / lenet['parameters']:.0f} times the parameters"
+    in TEXT
+  )

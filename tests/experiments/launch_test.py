@@ -1,0 +1,142 @@
+"""Sweeps, with submitit's local executor and a SLURM that only takes notes."""
+
+import json
+import os
+import pathlib
+import stat
+import types
+
+import pytest
+from datasets_test import Tiny
+
+from alexnet_jax.runtime.command import UserError
+from experiments import launch
+
+CONFIG = """
+from configs import quickstart
+
+
+def get_config():
+  config = quickstart.get_config()
+  config.dataset, config.data_dir, config.num_classes = "tiny", {place!r}, 3
+  config.batch_size, config.image_size, config.total_steps = 8, 72, 2
+  config.network.crop_size, config.network.width = 64, 0.03125
+  config.log_every_steps = 1
+  return config
+"""
+
+
+def test_a_sweep_runs_is_collected_and_not_run_twice(
+  tmp_path, monkeypatch, capfd
+):
+  monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+  monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # for compiling
+  Tiny(
+    data_dir=str(tmp_path), file_format="array_record"
+  ).download_and_prepare()
+  config = tmp_path / "tiny.py"
+  config.write_text(CONFIG.format(place=str(tmp_path)))
+  sweep = [{"seed": 5}, {"seed": 6, "schedule.name": "sometimes"}]
+  output = tmp_path / "sweep"
+
+  table = launch.launch(str(config), sweep, str(output))
+  assert [row["override"] for row in table] == sweep
+  good, bad = table
+  assert good["outcome"] == "finished"
+  assert good["step"] == 2
+  # The table's figures are those that the run itself wrote last.
+  written = [
+    json.loads(line)
+    for line in (output / "seed=5" / "metrics.jsonl").read_text().splitlines()
+  ]
+  last = {line["split"]: line for line in written}
+  for split in ("train", "validation"):
+    assert good[split]["loss"] == last[split]["loss"]
+    assert good[split]["top1_error"] == last[split]["top1_error"]
+  assert "schedule.name='sometimes'" in bad["outcome"]
+  assert bad["step"] == 0
+  assert json.loads((output / "table.json").read_text()) == table
+
+  capfd.readouterr()
+  jobs = set((output / "jobs").glob("*.pkl"))
+  again = launch.launch(str(config), [{"seed": 5}], str(output))
+  assert again == [good]
+  assert "seed=5: finished before" in capfd.readouterr().err
+  assert set((output / "jobs").glob("*.pkl")) == jobs
+
+
+@pytest.fixture
+def slurm(tmp_path, monkeypatch):
+  """Commands called sbatch and srun; the script that sbatch got."""
+  script = tmp_path / "script.sh"
+  programs = {
+    "sbatch": f'cp "$1" {script}\necho "Submitted batch job 4711"',
+    "srun": "exit 0",
+  }
+  for name, body in programs.items():
+    path = tmp_path / "bin" / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{body}\n")
+    path.chmod(path.stat().st_mode | stat.S_IEXEC)
+  monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+  return script
+
+
+def test_the_script_that_slurm_would_get(slurm, tmp_path):
+  options = launch._options(["partition=gpu", "gpus_per_node=2", "time=90"])
+  pool = launch._executor("slurm", str(tmp_path / "jobs"), options)
+  command = launch.run_command("configs/paper.py", {"seed": 1}, "runs/x")
+  job = pool.submit(launch.submitit.helpers.CommandFunction(command))
+  assert job.job_id == "4711"
+  script = slurm.read_text()
+  for line in (
+    "#SBATCH --partition=gpu",
+    "#SBATCH --gpus-per-node=2",
+    "#SBATCH --time=90",
+    "#SBATCH --job-name=alexnet_jax",
+  ):
+    assert line in script.splitlines()
+  assert "submitit.core._submit" in script
+  pickled = next((tmp_path / "jobs").glob("*4711*submitted.pkl")).read_bytes()
+  for word in ("alexnet_jax.main", "--config.seed=1", "--workdir=runs/x"):
+    assert word.encode() in pickled
+
+
+def test_mistakes_are_told(tmp_path, slurm, monkeypatch):
+  with pytest.raises(UserError, match="cannot be read"):
+    launch.load_sweep(str(tmp_path / "none.json"))
+  (tmp_path / "x.json").write_text('{"seed": 1}')
+  with pytest.raises(UserError, match="one object a run"):
+    launch.load_sweep(str(tmp_path / "x.json"))
+  with pytest.raises(UserError, match="are the same"):
+    launch.launch("configs/paper.py", [{}, {}], str(tmp_path))
+  with pytest.raises(UserError, match="NAME=VALUE"):
+    launch._options(["partition"])
+  with pytest.raises(UserError, match="no_such_option"):
+    launch._executor("slurm", str(tmp_path), {"no_such_option": 1})
+  monkeypatch.setenv("PATH", "/nowhere")
+  with pytest.raises(UserError, match="slurm"):
+    launch._executor("slurm", str(tmp_path), {})
+
+
+def test_a_run_has_one_name_whatever_the_order():
+  assert launch.run_name({"seed": 1, "network.width": 0.5}) == (
+    launch.run_name({"network.width": 0.5, "seed": 1})
+  )
+  assert launch.run_name({"dataset": "a/b"}) == "dataset=a_b"
+  assert launch.run_name({}) == "unchanged"
+  assert len(launch.load_sweep("experiments/sweeps/seeds.json")) == 3
+  assert pathlib.Path("experiments/sweeps/seeds.json").exists()
+
+
+@pytest.mark.parametrize(
+  ("said", "outcome"),
+  [
+    ("stopped after step 3; it is saved.", "stopped before its end"),
+    ("begun\nstopped while compiling; nothing", "stopped before its end"),
+    ("the stall stopped while waiting", "finished"),
+  ],
+)
+def test_a_run_that_was_stopped_is_not_finished(said, outcome):
+  job = types.SimpleNamespace(result=lambda: said)
+  assert launch._outcome("x", job) == outcome

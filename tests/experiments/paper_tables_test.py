@@ -1,0 +1,119 @@
+"""The table runner: errors, ensembles, fitted weights, and the command."""
+
+import itertools
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from alexnet_jax.runtime import config as configs
+from alexnet_jax.runtime.command import UserError
+from experiments import paper_tables
+
+
+def random_probabilities(seed, networks=3, examples=60, classes=8):
+  random = np.random.default_rng(seed)
+  labels = random.integers(classes, size=examples).astype(np.int32)
+  scores = random.normal(size=(networks, examples, classes))
+  scores[:, np.arange(examples), labels] += np.arange(networks)[:, None] / 2
+  found = np.exp(scores) / np.exp(scores).sum(-1, keepdims=True)
+  return list(found.astype(np.float32)), labels
+
+
+def test_top_error_is_that_of_a_sort():
+  (found, *_), labels = random_probabilities(0)
+  order = np.argsort(-found, axis=1)
+  for k in (1, 5):
+    wrong = [label not in row[:k] for label, row in zip(labels, order)]  # noqa: B905
+    assert paper_tables.top_error(found, labels, k) == pytest.approx(
+      np.mean(wrong)
+    )
+
+
+def test_ties_count_in_part():
+  found = np.full((2, 10), 0.1, np.float32)
+  labels = np.array([0, 9], np.int32)
+  assert paper_tables.top_error(found, labels, 5) == pytest.approx(0.5)
+
+
+def test_what_is_not_a_number_is_no_right_answer():
+  found = np.full((2, 10), np.nan)
+  found[1] = np.arange(10) == 3
+  assert paper_tables.top_error(found, np.array([3, 3]), 5) == 0.5
+
+
+def test_ilsvrc_2010_is_evaluated_on_its_test_images(monkeypatch):
+  """The configurations' "test" is 2012's validation split."""
+  opened = []
+
+  def open_split(dataset, split, data_dir):
+    opened.append(split)
+    raise UserError("stop")
+
+  config = configs.to_json(configs.load("configs/paper.py"))
+  monkeypatch.setattr(paper_tables.datasets, "open_split", open_split)
+  monkeypatch.setattr(
+    paper_tables.evaluation, "load_config", lambda path: config
+  )
+  for config["dataset"] in ("imagenet2010_256", "imagenet2012"):
+    with pytest.raises(UserError, match="stop"):
+      paper_tables.of_runs(["x"])
+  assert opened == ["test", "validation"]
+
+
+def test_fitted_weights_are_a_coordinatewise_minimum():
+  each, labels = random_probabilities(1)
+
+  def error(weights):
+    return paper_tables.top_error(
+      paper_tables.average(each, weights), labels, 2
+    )
+
+  weights = paper_tables.fit_weights(each, labels, k=2)
+  assert error(weights) < error([1.0] * 3)
+  for i, value in itertools.product(range(3), np.arange(21) / 20):
+    other = [*weights[:i], float(value), *weights[i + 1 :]]
+    if any(other):
+      assert error(other) >= error(weights)
+
+
+def test_equally_good_weights_stay_equal():
+  (found, *_), labels = random_probabilities(2)
+  assert paper_tables.fit_weights([found, found], labels) == [1.0, 1.0]
+
+
+def test_runs_answer_the_claims_about_them(tmp_path, monkeypatch):
+  """Errors that stand for trained networks reach the rows they belong to."""
+  monkeypatch.setattr(
+    paper_tables.evaluation, "load_config", lambda path: runs[path]
+  )
+  plain = configs.to_json(configs.load("configs/paper.py"))
+  runs = {name: plain for name in "abcde"}
+  answers = {name: random_probabilities(ord(name), 1)[0][0] for name in runs}
+  labels = random_probabilities(ord("a"), 1)[1]
+  monkeypatch.setattr(
+    paper_tables, "probabilities", lambda path, **_: (answers[path], labels)
+  )
+  ours, measured = paper_tables.of_runs(list(runs))
+  error = paper_tables.top_error
+  mean = sum(answers.values()) / 5
+  assert ours["table2.1_cnn.top1"].value == error(answers["a"], labels, 1)
+  assert ours["table2.5_cnns.top5"].value == pytest.approx(
+    error(mean, labels, 5)
+  )
+  assert "table2.7_cnns_star.top1" not in ours
+  assert "table1.cnn.top1" not in ours  # another year's images
+  assert len(measured) == 2 * (5 + 2)
+  assert measured[-1]["tuned_on_validation"]
+
+
+def test_the_command_writes_every_number(tmp_path):
+  file = tmp_path / "tables.json"
+  command = [sys.executable, "-m", "experiments.paper_tables", f"--json={file}"]
+  done = subprocess.run(command, capture_output=True, text=True, check=True)
+  assert "not run" in done.stdout and "0.406640" in done.stdout
+  rows = json.loads(file.read_text())["claims"]
+  keys = {"paper", "logged", "run", "ours", "difference", "where", "note"}
+  assert len(rows) == 67 and all(keys <= row.keys() for row in rows)

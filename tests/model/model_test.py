@@ -1,0 +1,338 @@
+"""The network on every mesh: one function, the same as NumPy and as one tower.
+
+Networks are 1/16 wide but whole otherwise: 224 pixels, both towers, dropout.
+"""
+
+import dataclasses
+import functools
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax import lax
+from reference import alexnet as reference
+
+from alexnet_jax.model import alexnet as model
+from alexnet_jax.model import layers, sharding
+from alexnet_jax.model.network import LAYERS, Network, from_dict
+from alexnet_jax.model.sharding import BATCH, REPLICATED
+from alexnet_jax.runtime import config
+from alexnet_jax.training.optimizer import make_schedule, momentum_sgd
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+SMALL = Network(num_classes=7, width=1 / 16)
+BATCH_SIZE = 4
+
+
+@functools.cache
+def make_net(network):
+  """Initial weights, enlarged so that all layers and classes matter."""
+  net = model.AlexNet(network, jax.random.key(3))
+  return jax.tree.map_with_path(
+    lambda path, x: x if "bias" in path[-2].name else x * 5, net
+  )
+
+
+@functools.cache
+def inputs():
+  rng = np.random.default_rng(5)
+  images = rng.normal(scale=70, size=(BATCH_SIZE, 224, 224, 3))
+  labels = rng.integers(0, 7, BATCH_SIZE)
+  return images, labels, jax.random.split(jax.random.key(8), BATCH_SIZE)
+
+
+def on_mesh(network, data, models, training=True):
+  """(net, images) -> (scores, gradients of the mean loss) on a mesh."""
+  _, labels, keys = inputs()
+  mesh = sharding.make_mesh(data, models, towers=network.towers)
+  specs = model.param_specs(
+    jax.eval_shape(lambda: model.AlexNet(network, jax.random.key(0)))
+  )
+
+  def one_device(net, images, labels, keys):
+    scores = model.forward(net, images, keys if training else None)
+    own = jnp.take_along_axis(
+      jax.nn.log_softmax(scores), labels[:, None], axis=1
+    )
+    return -lax.psum(own.sum(), "data") / BATCH_SIZE, scores
+
+  loss = sharding.on_each_device(
+    one_device, mesh, (specs, BATCH, BATCH, BATCH), (REPLICATED, BATCH)
+  )
+
+  step = jax.jit(jax.value_and_grad(loss, has_aux=True))
+
+  def run(net, images, keys=keys):
+    batch = (images, jnp.asarray(labels), keys)
+    arguments = sharding.place((net, *batch), (specs, *[BATCH] * 3), mesh)
+    (value, scores), gradients = step(*arguments)
+    return jax.device_get((value, scores, gradients))
+
+  return run
+
+
+@functools.cache
+def small_on_mesh(data, models, training=True):
+  images = jnp.asarray(inputs()[0], jnp.float32)
+  return on_mesh(SMALL, data, models, training)(make_net(SMALL), images)
+
+
+def masks(network, example_keys):
+  """Which units dropout keeps, as data: [layer][tower] f64[B,units]."""
+
+  def keep(name, tower):
+    keys = example_keys
+    for number in (tower, LAYERS.index(name)):
+      keys = jax.vmap(functools.partial(jax.random.fold_in, data=number))(keys)
+    units = round(getattr(network, name).features * network.width)
+    return np.asarray(layers.dropout(jnp.ones((BATCH_SIZE, units)), keys))
+
+  return {
+    name: [keep(name, tower) for tower in range(network.towers)]
+    for name in ("fc6", "fc7")
+  }
+
+
+def to_reference(net):
+  """The parameters (or gradients) of an AlexNet as the reference has them."""
+  towers = net.towers
+  result = {}
+  for name in LAYERS:
+    if hasattr(towers, name):
+      layer = getattr(towers, name)
+      leaves = [layer.kernel[...]]
+      if hasattr(layer, "bias"):
+        leaves.append(layer.bias[...])
+      result[name] = [
+        [np.asarray(leaf[t], float) for leaf in leaves]
+        for t in range(leaves[0].shape[0])
+      ]
+  result["fc8_bias"] = [[np.asarray(net.fc8_bias[...], float)]]
+  return result
+
+
+def assert_trees_close(got, want, tolerance):
+  """Each leaf to `tolerance` of its own largest element."""
+  for name, towers in want.items():
+    for t, leaves in enumerate(towers):
+      for i, leaf in enumerate(leaves):
+        np.testing.assert_allclose(
+          got[name][t][i],
+          leaf,
+          rtol=0,
+          atol=tolerance * np.abs(leaf).max(),
+          err_msg=f"{name} of tower {t}, {['kernel', 'bias'][i]}",
+        )
+
+
+# Float32 sums over up to 3,025 positions and 4 images, gradients eight layers
+# deep; seen on these networks: below 2e-5 of the largest element.
+FLOAT32 = 1e-4
+FLOAT64 = 1e-11
+
+
+def recipe(name):
+  """A configuration's network at 1/16, its optimiser, and the reference's."""
+  values = config.load(str(ROOT / "configs" / f"{name}.py"))
+  values.network.width = 1 / 16
+  network = from_dict(values.network.to_dict(), num_classes=7)
+  schedule = make_schedule(**values.schedule, total_epochs=90)
+  stem = {
+    "paper": reference.paper_stem,
+    "original2012": reference.original_stem,
+  }[name]
+  return network, momentum_sgd(**values.optimizer), schedule, stem
+
+
+@pytest.mark.parametrize("name", ["paper", "original2012"])
+def test_the_network_is_the_float64_reference(name):
+  """Evaluation; then ten updates, dropout included, as the rates fall.
+
+  Loss, scores and gradients before the first, parameters after one and ten.
+  """
+  images, labels, keys = inputs()
+  network, optimizer, schedule, stem = recipe(name)
+  net = make_net(network)
+  epochs = (0, 0, 0, 0, 30, 30, 30, 60, 75, 75)  # conv1 is frozen at last
+  step_keys = [
+    jax.vmap(functools.partial(jax.random.fold_in, data=i))(keys)
+    for i in range(len(epochs))
+  ]
+
+  weights = to_reference(net)
+  velocity = reference.zeros_like(weights)
+  evaluated, _ = reference.run(weights, images, stem=stem)
+  expected = []
+  for epoch, now in zip(epochs, step_keys, strict=True):
+    keep = masks(network, now)
+    scores, _ = reference.run(weights, images, keep, stem=stem)
+    loss, gradients = reference.loss_and_gradients(
+      weights, images, labels, keep, stem=stem
+    )
+    rates = schedule.rates(epoch)
+    weights, velocity = reference.update(
+      weights,
+      velocity,
+      gradients,
+      rate=float(rates.weights),
+      bias_rate=float(rates.biases),
+      frozen=() if rates.conv1_weights else ("conv1",),
+    )
+    expected.append((loss, scores, gradients, weights))
+
+  def check(dtype, tolerance):
+    ours = jax.tree.map(lambda x: x.astype(dtype), net)
+    pixels = jnp.asarray(images, dtype)
+    _, scores, _ = on_mesh(network, 1, 2, training=False)(ours, pixels)
+    spread = np.abs(evaluated).max()
+    np.testing.assert_allclose(scores, evaluated, atol=tolerance * spread)
+    step = on_mesh(network, 1, 2)
+    motion = optimizer.init(ours)
+    update = jax.jit(optimizer.update)
+    for i, (epoch, now) in enumerate(zip(epochs, step_keys, strict=True)):
+      loss, scores, gradients = step(ours, pixels, now)
+      rates = jax.tree.map(dtype, schedule.rates(epoch))
+      motion, _ = update(gradients, motion, ours, learning_rate=rates)
+      ours = optax.apply_updates(ours, motion)
+      if i in (0, 9):
+        np.testing.assert_allclose(loss, expected[i][0], rtol=tolerance)
+        np.testing.assert_allclose(
+          scores, expected[i][1], atol=tolerance * spread
+        )
+        assert_trees_close(to_reference(gradients), expected[i][2], tolerance)
+        assert_trees_close(to_reference(ours), expected[i][3], tolerance)
+
+  with jax.enable_x64(True):
+    check(np.float64, FLOAT64)
+  check(np.float32, FLOAT32)
+
+
+@pytest.mark.parametrize("data, models", [(1, 1), (2, 1), (2, 2), (4, 2)])
+def test_every_mesh_computes_the_same(data, models):
+  """Dropout included: randomness belongs to examples and units, not devices."""
+  value, scores, gradients = small_on_mesh(data, models)
+  expected_value, expected_scores, expected = small_on_mesh(1, 2)
+  np.testing.assert_allclose(value, expected_value, rtol=1e-6)
+  np.testing.assert_allclose(scores, expected_scores, atol=1e-4)
+  assert_trees_close(
+    to_reference(gradients), to_reference(expected), tolerance=FLOAT32
+  )
+
+
+def test_two_towers_are_one_network_with_grouped_convolutions():
+  images, labels, keys = inputs()
+  net = make_net(SMALL)
+  keep = {name: np.concatenate(m, 1) for name, m in masks(SMALL, keys).items()}
+  weights = merge(net)
+
+  def loss(weights):
+    scores = grouped(weights, jnp.asarray(images, jnp.float32), keep)
+    own = jnp.take_along_axis(
+      jax.nn.log_softmax(scores), jnp.asarray(labels)[:, None], axis=1
+    )
+    return -own.mean(), scores
+
+  (value, scores), gradients = jax.jit(jax.value_and_grad(loss, has_aux=True))(
+    weights
+  )
+  our_value, our_scores, our_gradients = small_on_mesh(1, 2)
+  np.testing.assert_allclose(our_value, value, rtol=1e-6)
+  np.testing.assert_allclose(our_scores, scores, atol=1e-4)
+  for name, leaf in merge(our_gradients).items():
+    np.testing.assert_allclose(
+      leaf,
+      gradients[name],
+      rtol=0,
+      atol=FLOAT32 * np.abs(leaf).max(),
+      err_msg=name,
+    )
+
+
+def merge(net):
+  """Both towers' kernels side by side: one network's, conv2/4/5 grouped."""
+  weights = {"fc8.bias": net.fc8_bias[...]}
+  for name in ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7"):
+    layer = getattr(net.towers, name)
+    weights[f"{name}.kernel"] = jnp.concatenate([*layer.kernel[...]], -1)
+    weights[f"{name}.bias"] = jnp.concatenate([*layer.bias[...]])
+  weights["fc8.kernel"] = jnp.concatenate([*net.towers.fc8.kernel[...]])
+  return weights
+
+
+def grouped(weights, x, keep):
+  """One tower of full width; each half of the maps has its own norm."""
+
+  def conv(name, x, stride=1, padding=(1, 1), groups=1):
+    x = lax.conv_general_dilated(
+      x,
+      weights[f"{name}.kernel"],
+      (stride, stride),
+      (padding, padding),
+      feature_group_count=groups,
+      dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+    return jax.nn.relu(x + weights[f"{name}.bias"].reshape(1, 1, 1, -1))
+
+  def norm(x):
+    halves = jnp.split(x, 2, axis=-1)
+    return jnp.concatenate(list(map(layers.local_response_norm, halves)), -1)
+
+  def fc(name, x):
+    bias = weights[f"{name}.bias"].reshape(1, -1)
+    return x @ weights[f"{name}.kernel"] + bias
+
+  x = layers.max_pool(norm(conv("conv1", x, 4, (0, 3))))
+  x = layers.max_pool(norm(conv("conv2", x, 1, (2, 2), groups=2)))
+  x = conv("conv4", conv("conv3", x), groups=2)
+  x = layers.max_pool(conv("conv5", x, groups=2))
+  x = jax.nn.relu(fc("fc6", x.reshape(len(x), -1))) * keep["fc6"]
+  x = jax.nn.relu(fc("fc7", x)) * keep["fc7"]
+  return fc("fc8", x)
+
+
+def test_initial_weights_are_section_5s():
+  """Normal with standard deviation .01; biases 1 in conv2, 4, 5, fc6, fc7."""
+  net = model.AlexNet(Network(width=1 / 8), jax.random.key(0))
+  for name in LAYERS:
+    if name == "conv6":
+      continue
+    layer = getattr(net.towers, name)
+    kernel = np.asarray(layer.kernel[...], float)
+    # 5 standard errors of the mean and of the standard deviation.
+    assert abs(kernel.mean()) < 5 * 0.01 / np.sqrt(kernel.size), name
+    assert abs(kernel.std() / 0.01 - 1) < 5 / np.sqrt(2 * kernel.size), name
+    # Normal: the fourth moment is three times the squared second.
+    kurtosis = (kernel**4).mean() / (kernel**2).mean() ** 2
+    assert abs(kurtosis - 3) < 5 * np.sqrt(96 / kernel.size), name
+    if name != "fc8":
+      ones = name in ("conv2", "conv4", "conv5", "fc6", "fc7")
+      np.testing.assert_array_equal(layer.bias[...], float(ones))
+  np.testing.assert_array_equal(net.fc8_bias[...], 0)
+
+
+def test_no_two_layers_or_towers_begin_alike():
+  net = model.AlexNet(SMALL, jax.random.key(0))
+  drawn = [
+    np.asarray(leaf[tower]).ravel()[:8]
+    for leaf in jax.tree.leaves(net.towers)
+    for tower in range(2)
+    if leaf.ndim > 2
+  ]
+  assert len({tuple(values) for values in drawn}) == len(drawn) == 16
+
+
+@pytest.mark.parametrize("exchanges", [("fc8",), SMALL.exchanges])
+def test_a_tower_sees_the_other_at_exchanges_only(exchanges):
+  network = dataclasses.replace(SMALL, exchanges=exchanges)
+  net = jax.tree.map(lambda x: x, make_net(network))
+  images = jnp.asarray(inputs()[0], jnp.float32)
+  # Tower 1 says nothing of its own about classes: what is left is tower 0's.
+  net.towers.fc8.kernel[...] = net.towers.fc8.kernel[...].at[1].set(0)
+  run = on_mesh(network, 1, 2, training=False)
+  _, before, _ = run(net, images)
+  net.towers.conv2.kernel[...] = net.towers.conv2.kernel[...].at[1].add(0.1)
+  _, after, _ = run(net, images)
+  assert np.array_equal(before, after) == (exchanges == ("fc8",))

@@ -1,0 +1,120 @@
+"""Sizes and parameter counts, against those worked out by hand."""
+
+import math
+
+import jax
+import pytest
+
+from alexnet_jax.model import alexnet as model
+from alexnet_jax.model.network import Layer, Network, from_dict, shapes
+from alexnet_jax.runtime.command import UserError
+
+
+def count(network):
+  """Parameters of a network, nothing computed."""
+  net = jax.eval_shape(lambda: model.AlexNet(network, jax.random.key(0)))
+  return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(net))
+
+
+def test_parameters_of_the_papers_network():
+  # Two towers' kernels and biases, layer by layer, and one bias for fc8.
+  kernels = (
+    2 * 11 * 11 * 3 * 48
+    + 2 * 5 * 5 * 48 * 128
+    + 2 * 3 * 3 * 256 * 192
+    + 2 * 3 * 3 * 192 * 192
+    + 2 * 3 * 3 * 192 * 128
+    + 2 * 9216 * 2048
+    + 2 * 4096 * 2048
+    + 2 * 2048 * 1000
+  )
+  biases = 2 * (48 + 128 + 192 + 192 + 128 + 2048 + 2048) + 1000
+  assert (kernels, biases) == (60_954_656, 10_568)
+  assert count(Network()) == 60_965_224
+
+
+def test_map_sizes_of_the_papers_network():
+  net = {shape.name: shape for shape in shapes(Network())}
+  sides = [net[f"conv{i}"].convolved[0] for i in range(1, 6)]
+  assert sides == [55, 27, 13, 13, 13]
+  assert net["conv5"].outputs == (6, 6, 128)
+  inputs = [shape.inputs[-1] for shape in net.values()]
+  # What each layer of a tower reads: conv3 and fc6 to fc7 read both towers.
+  assert inputs == [3, 48, 256, 192, 192, 9216, 4096, 2048]
+
+
+def test_sixth_convolution_has_the_pretrained_networks_count():
+  network = Network(
+    conv6=Layer(128, size=3, padding=(1, 1), std=0.03, bias=1.0),
+    exchanges=("conv3", "conv6", "fc6", "fc7", "fc8"),
+  )
+  assert count(network) == 61_555_304
+
+
+def test_too_small_an_input_is_refused():
+  with pytest.raises(UserError, match=r"crop_size=30"):
+    shapes(Network(crop_size=30))
+
+
+def test_an_exchange_that_cannot_be_is_refused():
+  with pytest.raises(UserError, match="'conv6'"):
+    shapes(Network(exchanges=("conv6", "fc8")))
+  with pytest.raises(UserError, match="lacks 'fc8'"):
+    shapes(Network(exchanges=("conv3",)))
+
+
+@pytest.mark.parametrize(
+  "changes, said",
+  [
+    ({"channels": 2}, "channels=2"),
+    ({"towers": 1}, "one tower has nobody"),
+    ({"fc6": Layer(8, then=("pool",))}, "network.fc6.*'pool'.*no maps"),
+    ({"fc6": Layer(8, stride=2)}, "network.fc6.*belong to a convolution"),
+    ({"fc7": Layer(8, local=True)}, "network.fc7.*needs a kernel"),
+    ({"fc7": Layer(8, size=3)}, "network.fc7.*before it has units"),
+    ({"conv2": Layer(8, size=-1)}, "network.conv2.*size is less than 0"),
+    ({"conv2": Layer(8, size=3, stride=0)}, "network.conv2.*stride is less"),
+    ({"conv4": Layer(192, size=3, groups=5)}, "network.conv4.*groups=5"),
+    (
+      {"conv4": Layer(192, size=3, groups=2, local=True)},
+      "network.conv4.*one group",
+    ),
+  ],
+)
+def test_what_cannot_be_laid_out_is_refused_with_the_reason(changes, said):
+  with pytest.raises(UserError, match=said):
+    shapes(Network(**changes))
+
+
+@pytest.mark.parametrize(
+  "key, bad, good",
+  [
+    ("towers", 0, 2),
+    ("lrn_n", 0, 1),
+    ("within_map_n", -1, 1),
+    ("pool_size", -1, 1),
+    ("pool_stride", 0, 1),
+    ("width", 0.0, 0.01),
+    ("dropout_rate", 1.0, 0.99),
+    ("dropout_rate", -0.1, 0.0),
+    ("compute_dtype", "float8", "bfloat16"),
+  ],
+)
+def test_a_size_that_means_nothing_is_refused(key, bad, good):
+  assert shapes(Network(**{key: good}))
+  with pytest.raises(UserError, match=rf"network\.{key}='?{bad}"):
+    shapes(Network(**{key: bad}))
+
+
+def test_an_unknown_step_is_refused_by_name():
+  values = {"conv1": {"features": 8, "size": 3, "then": ["relu", "norm"]}}
+  with pytest.raises(UserError, match=r"network\.conv1\.then names 'norm'"):
+    from_dict(values, num_classes=10)
+
+
+def test_an_unknown_key_is_refused_by_name():
+  layer = {"conv1": {"features": 8, "sise": 3}}
+  with pytest.raises(UserError, match=r"network\.conv1\.sise means nothing"):
+    from_dict(layer, num_classes=10)
+  with pytest.raises(UserError, match=r"network\.crop_op_size means nothing"):
+    from_dict({"crop_op_size": 64}, num_classes=10)

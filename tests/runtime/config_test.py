@@ -1,0 +1,171 @@
+"""Configurations: loading, JSON, and what a resumed run may change."""
+
+import json
+
+import pytest
+from ml_collections import ConfigDict
+
+from alexnet_jax.runtime import config as config_lib
+from alexnet_jax.runtime.command import UserError
+from configs import paper
+
+
+def _config(**changes):
+  config = ConfigDict(
+    {
+      "seed": 0,
+      "total_epochs": 90,
+      "total_steps": 0,
+      "data_dir": "",
+      "log_every_steps": 50,
+      "eval_every_epochs": 1,
+      "boundaries": (25, 51, 79),
+      "mesh": {"data": 0, "model": 2},
+      "splits": {"train": "train", "validation": "validation"},
+      "network": {"exchange_dtype": "float32", "exchanges": ("conv3",)},
+    }
+  )
+  config.update_from_flattened_dict(changes)
+  return config_lib.to_json(config)
+
+
+def test_to_json_is_json_with_tuples_as_lists():
+  plain = _config()
+  assert json.loads(json.dumps(plain)) == plain
+  assert plain["boundaries"] == [25, 51, 79]
+  assert plain["mesh"] == {"data": 0, "model": 2}
+
+
+def test_resume_may_change_length_place_and_cadence():
+  config_lib.check_resume(
+    _config(),
+    _config(
+      **{
+        "total_epochs": 91,
+        "total_steps": 10,
+        "mesh.data": 4,
+        "mesh.model": 1,
+        "network.exchange_dtype": "float16",
+        "data_dir": "elsewhere",
+        "log_every_steps": 1,
+        "eval_every_epochs": 5,
+      }
+    ),
+  )
+
+
+def test_resume_names_every_other_key_with_both_values():
+  saved = _config()
+  new = _config(
+    **{
+      "seed": 1,
+      "splits.train": "train[:9]",
+      "mesh.data": 2,
+      "network.exchanges": (),
+    }
+  )
+  del saved["boundaries"]
+  with pytest.raises(UserError) as error:
+    config_lib.check_resume(saved, new)
+  message = str(error.value).split("Put them back")[0]
+  assert "seed (was 0, now 1)" in message
+  assert "splits.train (was 'train', now 'train[:9]')" in message
+  assert "boundaries (was 'absent', now [25, 51, 79])" in message
+  assert "network.exchanges (was ['conv3'], now [])" in message
+  assert "mesh" not in message
+
+
+def test_a_key_that_only_begins_like_a_free_one_is_not_free():
+  saved, new = _config(), _config()
+  saved["mesh_order"], new["mesh_order"] = 0, 1
+  with pytest.raises(UserError, match="mesh_order"):
+    config_lib.check_resume(saved, new)
+
+
+@pytest.mark.parametrize(
+  ("path", "workdir"),
+  [
+    ("configs/paper.py", "runs/paper"),
+    ("/elsewhere/my.config.py", "runs/my.config"),
+    ("configs/cnn.py:a/b", "runs/cnn_a_b"),
+  ],
+)
+def test_default_workdir(path, workdir):
+  assert config_lib.default_workdir(path) == workdir
+
+
+def test_load_locks(tmp_path):
+  (tmp_path / "c.py").write_text(
+    "from ml_collections import ConfigDict\n"
+    "def get_config():\n  return ConfigDict({'seed': 3})\n"
+  )
+  config = config_lib.load(str(tmp_path / "c.py"))
+  assert config.seed == 3
+  with pytest.raises(AttributeError):
+    config.sed = 4
+
+
+def test_load_names_the_nearest_file(tmp_path):
+  (tmp_path / "quickstart.py").touch()
+  (tmp_path / "paper.py").touch()
+  with pytest.raises(UserError, match=r"nearest is '.*quickstart\.py'"):
+    config_lib.load(str(tmp_path / "quikstart.py"))
+
+
+def test_a_group_with_a_wrong_key_is_named():
+  made = ConfigDict({"optimizer": {"momentum": 0.9, "speed": 3}})
+  with pytest.raises(UserError, match=r"'optimizer'.*'speed'"):
+    config_lib.call(lambda momentum: momentum, made, "optimizer")
+  made = ConfigDict({"optimizer": {"momentum": 0.9}})
+  assert config_lib.call(
+    lambda momentum, x: momentum + x, made, "optimizer", x=1
+  )
+
+
+@pytest.mark.parametrize(
+  ("key", "changes"),
+  [
+    ("schedule.boundaries", {"schedule.name": "plateau"}),
+    ("schedule.patience", {}),
+    ("schedule.drops", {"schedule.name": "dexp"}),
+    ("augmentation.shared_by", {"augmentation.crop": False}),
+    ("start_layers", {}),
+    ("network.exchange_dtype", {"network.exchanges": ()}),
+    ("network.lrn_alpha", {"network.conv1.then": ("relu",)}),
+    ("network.within_map_n", {}),
+    ("network.dropout_rate", {"network.fc6.then": ("relu",)}),
+    ("network.conv6.size", {}),
+  ],
+)
+def test_a_key_that_nothing_reads_is_refused(key, changes):
+  config = paper.get_config()
+  config.augmentation.flip = False
+  for name in ("conv2", "fc7"):
+    config.network[name].then = ("relu",)
+  config.update_from_flattened_dict(changes)
+  with pytest.raises(UserError, match="would change nothing"):
+    config_lib.check_read(config, key)
+
+
+def test_a_key_that_something_reads_is_not_refused():
+  config = paper.get_config()
+  config.schedule.name = "plateau"
+  for key, _ in config_lib.flatten(config.to_dict()):
+    unread = ("schedule.boundaries", "start_layers")
+    if key not in unread and "conv6" not in key and "within_map" not in key:
+      config_lib.check_read(config, key)
+
+
+def test_mean_pooling_reads_the_pools_size_too():
+  config = paper.get_config()
+  for name in ("conv1", "conv2", "conv5"):
+    config.network[name].then = ("relu", "avg_pool")
+  config_lib.check_read(config, "network.pool_size")
+
+
+def test_overrides_are_found_in_any_command_line():
+  words = ["--x=1", "--config.a=2", "--config.b", "3", "--config.c", "--y"]
+  found = [("a", "2"), ("b", "3"), ("c", None)]
+  assert list(config_lib._overrides(words)) == found
+  assert list(config_lib._overrides(words[:2])) == found[:1]
+  assert list(config_lib._overrides([])) == []  # a command without arguments
