@@ -1,6 +1,8 @@
-# Two commands on a fresh machine with Python 3.11 or newer:
-#   make quickstart   train the narrow network on the embedded data
-#   make test         run the tests
+# On a machine with Python 3.11 or newer:
+#   make quickstart   install, train the narrow network on the embedded data
+#   make test         install the test tools, run the fast tests
+#   make test-all     run the slow tests as well, as CI does
+#   make lint         check style and formatting
 
 PYTHON ?= python3
 VENV = .venv
@@ -9,7 +11,12 @@ quickstart: $(VENV)/installed
 	$(VENV)/bin/python -m alexnet_jax.main --config=configs/quickstart.py
 
 test: $(VENV)/installed-dev
-	$(VENV)/bin/python -m pytest -q
+	$(VENV)/bin/python -m pytest -q -m "not slow"
+
+test-slow: $(VENV)/installed-dev
+	$(VENV)/bin/python -m pytest -q -m slow
+
+test-all: test test-slow
 
 lint: $(VENV)/installed-dev
 	$(VENV)/bin/ruff check .
@@ -24,4 +31,4 @@ $(VENV)/installed-dev: $(VENV)/installed requirements-dev.txt
 	$(VENV)/bin/pip install --quiet -r requirements-dev.txt -c constraints.txt
 	touch $@
 
-.PHONY: quickstart test lint
+.PHONY: quickstart test test-slow test-all lint
