@@ -28,6 +28,7 @@ from alexnet_jax.model import network as networks
 from alexnet_jax.model import sharding
 from alexnet_jax.model.alexnet import AlexNet
 from alexnet_jax.runtime import command, startup
+from alexnet_jax.runtime import config as configs
 from alexnet_jax.runtime.command import UserError
 from alexnet_jax.training import step
 from alexnet_jax.training.checkpoint import Checkpoints
@@ -120,7 +121,8 @@ def load_config(workdir: str) -> dict[str, Any]:
   """The configuration of a run.
 
   Raises:
-    UserError: `workdir` holds no run.
+    UserError: `workdir` holds no run, or one that this version of the program
+      cannot read.
   """
   path = pathlib.Path(workdir) / "config.json"
   if not path.is_file():
@@ -128,7 +130,7 @@ def load_config(workdir: str) -> dict[str, Any]:
       f"{workdir} holds no run: there is no {path}. Name the --workdir of a"
       " training (default runs/NAME for configs/NAME.py)."
     )
-  return json.loads(path.read_text())
+  return configs.load_saved(path)
 
 
 def load_net(workdir: str, mesh: Mesh) -> tuple[AlexNet, dict[str, Any]]:
@@ -191,19 +193,19 @@ def evaluate_workdirs(
   Returns:
     What `evaluate` returns, and `views`.
   """
-  configs = [load_config(workdir) for workdir in workdirs]
+  each = [load_config(workdir) for workdir in workdirs]
   for key in ("dataset", "num_classes", "image_size"):
-    if len({str(config[key]) for config in configs}) > 1:
+    if len({str(config[key]) for config in each}) > 1:
       raise UserError(
         f"these runs cannot be averaged: their {key} differ"
-        f" ({', '.join(str(config[key]) for config in configs)})."
+        f" ({', '.join(str(config[key]) for config in each)})."
       )
-  config = configs[0]
+  config = each[0]
   if split not in config["splits"]:
     raise UserError(
       f"--split={split}: say one of {', '.join(config['splits'])}."
     )
-  towers = min(config["network"]["towers"] for config in configs)
+  towers = min(config["network"]["towers"] for config in each)
   mesh = sharding.make_mesh(towers=towers)
   data = mesh.shape[sharding.DATA]
   batch_size = -(-config["batch_size"] // data) * data

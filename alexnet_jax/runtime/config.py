@@ -6,10 +6,13 @@ resumed run may change. Configurations are Python, so run only those you trust.
 """
 
 import ast
+import copy
 import difflib
 import fnmatch
 import inspect
 import itertools
+import json
+import os
 import pathlib
 import runpy
 import sys
@@ -37,6 +40,19 @@ RESUMABLE = (
   "checkpoints_to_keep",
   "stall_minutes",
 )
+
+# Keys that older runs lack, with the value that means what the program did
+# then. Whoever adds a key to the configurations adds it here too, so that runs
+# begun before go on. The value of a new group is a dict of its keys; `*` stands
+# for every group in its place (`network.*.groups`: each layer).
+ADDED = {
+  "network.exchange_dtype": "float32",
+  "network.compute_dtype": "float32",
+}
+
+# Keys that no longer exist, with the only value that the program still honours.
+# A saved configuration with another value is rejected.
+REMOVED: dict[str, Any] = {}
 
 _TYPE_NAMES = {
   bool: "true or false",
@@ -219,11 +235,78 @@ def call(
   return function(**values, **more)
 
 
+def load_saved(path: str | os.PathLike) -> dict[str, Any]:
+  """Reads the `config.json` of a run, also one of an older version.
+
+  Args:
+    path: of the file.
+
+  Returns:
+    The configuration as `to_json` gives it, with the keys of this version.
+
+  Raises:
+    UserError: the file is not valid JSON, or this version of the program can
+      no longer do what it asks for.
+  """
+  try:
+    saved = json.loads(pathlib.Path(path).read_text())
+  except ValueError:
+    saved = None
+  if not isinstance(saved, dict):
+    raise UserError(
+      f"{path} is not valid JSON. Restore it (the metadata of each checkpoint"
+      " contains a copy), or choose another --workdir."
+    )
+  try:
+    return upgrade(saved)
+  except UserError as error:
+    raise UserError(f"{path}: {error}") from None
+
+
+def upgrade(saved: dict[str, Any]) -> dict[str, Any]:
+  """Brings a saved configuration to the keys of this version.
+
+  A key of ADDED that is missing gets its value from there; a key of REMOVED is
+  left out. Other keys stay as they are, known or not.
+
+  Args:
+    saved: `to_json` of the configuration, as any version wrote it.
+
+  Raises:
+    UserError: a key of REMOVED has a value that the program no longer honours.
+  """
+  saved = copy.deepcopy(saved)
+  for key, value in ADDED.items():
+    for group, name in _places(saved, key.split(".")):
+      group.setdefault(name, _plain(value))
+  for key, value in REMOVED.items():
+    for group, name in _places(saved, key.split(".")):
+      was = group.pop(name, _plain(value))
+      if was != _plain(value):
+        raise UserError(
+          f"{key}={was!r} is no longer supported (only {value!r} is). Use the"
+          " version of the program that began this run."
+        )
+  return saved
+
+
+def _places(tree: Any, names: list[str]) -> Iterator[tuple[dict, str]]:
+  """Pairs (group, key in it) that a dotted key stands for; see ADDED."""
+  first, *rest = names
+  if not isinstance(tree, dict):
+    return
+  if not rest:
+    yield tree, first
+    return
+  for name in list(tree) if first == "*" else [first]:
+    yield from _places(tree.get(name), rest)
+
+
 def check_resume(saved: dict[str, Any], new: dict[str, Any]) -> None:
   """Refuses to continue a run under another configuration.
 
   Args:
-    saved: `to_json` of the configuration the run began with.
+    saved: the configuration that the run began with, from `load_saved`.
     new: `to_json` of the present one.
 
   Raises:

@@ -288,17 +288,9 @@ def _is_finished(workdir: str, total: int) -> bool:
 def _check_workdir(workdir: str, config: ConfigDict) -> None:
   """Refuses a workdir of another configuration."""
   path = pathlib.Path(workdir, "config.json")
-  if not path.exists():
-    return
-  try:
-    saved = json.loads(path.read_text())
-  except ValueError:
-    raise UserError(
-      f"{path} is damaged: it is no JSON. Put the configuration of this run"
-      " back (every checkpoint's metadata hold it), or choose another"
-      " --workdir."
-    ) from None
-  configs.check_resume(saved, configs.to_json(config))
+  if path.exists():
+    saved = configs.load_saved(path)
+    configs.check_resume(saved, configs.to_json(config))
 
 
 def _write_config(workdir: str, config: ConfigDict) -> None:

@@ -1,8 +1,13 @@
 """Configurations: loading, JSON, and what a resumed run may change."""
 
+import copy
+import functools
 import json
+import operator
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from ml_collections import ConfigDict
 
 from alexnet_jax.runtime import config as config_lib
@@ -73,6 +78,89 @@ def test_resume_names_every_other_key_with_both_values():
   assert "boundaries (was 'absent', now [25, 51, 79])" in message
   assert "network.exchanges (was ['conv3'], now [])" in message
   assert "mesh" not in message
+
+
+@pytest.fixture
+def tables(monkeypatch):
+  """Versions in which keys were added and removed."""
+  added = {"new": (1, 2), "mesh.pipe": 1, "group": {"a": 0}, "network.*.b": 5}
+  monkeypatch.setattr(config_lib, "ADDED", added)
+  monkeypatch.setattr(
+    config_lib, "REMOVED", {"mesh.old": [3], "network.*.c": 0}
+  )
+
+
+def test_saved_keys_that_were_added_since_are_filled_in(tables):
+  saved = {"seed": 0, "mesh": {"data": 2}, "network": {"conv1": {}, "k": 1}}
+  before = copy.deepcopy(saved)
+  assert config_lib.upgrade(saved) == {
+    "seed": 0,
+    "new": [1, 2],
+    "mesh": {"data": 2, "pipe": 1},
+    "group": {"a": 0},
+    "network": {"conv1": {"b": 5}, "k": 1},
+  }
+  assert saved == before
+
+
+def test_an_upgraded_configuration_keeps_its_values(tables):
+  saved = {"new": 7, "mesh": {"pipe": 4}, "group": {"a": 1}, "other": None}
+  assert config_lib.upgrade(saved) == saved
+  once = config_lib.upgrade(_config())
+  assert config_lib.upgrade(once) == once
+
+
+def test_a_removed_key_is_dropped_if_it_has_the_only_supported_value(tables):
+  saved = {"mesh": {"old": [3]}, "network": {"conv1": {"c": 0, "b": 1}}}
+  assert config_lib.upgrade(saved)["mesh"] == {"pipe": 1}
+  assert config_lib.upgrade(saved)["network"] == {"conv1": {"b": 1}}
+  saved["network"]["conv1"]["c"] = 2
+  with pytest.raises(UserError, match=r"network\.\*\.c=2 is no longer support"):
+    config_lib.upgrade(saved)
+
+
+@given(st.data())
+def test_a_run_begun_before_keys_existed_resumes_under_their_old_values(data):
+  """Whichever keys were added since, in whatever group."""
+  now = _config()
+  keys = [key for key, _ in config_lib.flatten(now)]
+  added = data.draw(st.sets(st.sampled_from(keys)))
+  saved = copy.deepcopy(now)
+  for key in added:
+    *groups, name = key.split(".")
+    functools.reduce(operator.getitem, groups, saved).pop(name)
+  with pytest.MonkeyPatch.context() as patch:
+    values = dict(config_lib.flatten(now))
+    patch.setattr(config_lib, "ADDED", {key: values[key] for key in added})
+    config_lib.check_resume(config_lib.upgrade(saved), now)
+    fixed = {"seed", "boundaries", "splits.train", "network.exchanges"}
+    for key in fixed & added:  # the new key means something else now
+      changed = copy.deepcopy(now)
+      *groups, name = key.split(".")
+      functools.reduce(operator.getitem, groups, changed)[name] = "changed"
+      with pytest.raises(UserError, match=rf"differ: {key} \(was .*'changed'"):
+        config_lib.check_resume(config_lib.upgrade(saved), changed)
+
+
+def test_a_saved_key_that_the_program_does_not_know_is_rejected():
+  saved = _config() | {"spare": 3}
+  with pytest.raises(UserError, match=r"spare .was 3, now 'absent'"):
+    config_lib.check_resume(config_lib.upgrade(saved), _config())
+
+
+def test_every_added_key_is_one_of_the_configurations():
+  plain = config_lib.to_json(paper.get_config())
+  assert config_lib.upgrade(plain) == plain
+
+
+def test_saved_configurations_are_read_with_an_explanation(tmp_path):
+  path = tmp_path / "config.json"
+  path.write_text(json.dumps({"network": {"towers": 2}}))
+  assert config_lib.load_saved(path)["network"]["compute_dtype"] == "float32"
+  for text in ("", "{", "[]", "3"):
+    path.write_text(text)
+    with pytest.raises(UserError, match="not valid JSON"):
+      config_lib.load_saved(path)
 
 
 def test_a_key_that_only_begins_like_a_free_one_is_not_free():
