@@ -1,25 +1,11 @@
-"""The tables of README.md and docs/, and the figure, of the committed results.
+"""Tables of the committed results, in Markdown, from the `result` of a record.
 
-python -m benchmarks.tables
+`python -m docs.generate` writes them into README.md and docs/.
 """
-
-import json
-import pathlib
-import re
 
 from benchmarks import compare, kernels, starting
 from experiments import dropout, figure3, figure4, precision, ten_views
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
-PAGES = (
-  ROOT / "README.md",
-  ROOT / "docs" / "data.md",
-  ROOT / "docs" / "fidelity.md",
-  ROOT / "docs" / "performance.md",
-  ROOT / "docs" / "plateau.md",
-  ROOT / "docs" / "results.md",
-)
-RESULTS = ROOT / "experiments" / "results"
 IMAGENET = 1_281_167 + 50_000
 WANTED_END_TO_END = 0.95  # of the step's own rate
 
@@ -274,18 +260,7 @@ def _ms(row) -> str:
   return ", ".join(f"{row['ms'][key]:.0f}" for key in ("min", "median", "max"))
 
 
-def table(name: str) -> str:
-  """The table of a result, with where it was measured."""
-  written = json.loads((RESULTS / f"{name}.json").read_text())
-  source = (
-    f"(`{written['command']}` on {written['hardware']}."
-    f" `experiments/results/{name}.json`.)"
-  )
-  if name == "prepare":
-    source += " All of ILSVRC-2012 is calculated from this sample."
-  return f"{TABLES[name](written['result'])}\n\n{source}\n"
-
-
+# The tables by the name of their file of results.
 TABLES = {
   "prepare": prepare_table,
   "loaders": loaders_table,
@@ -308,20 +283,3 @@ TABLES = {
   "figure3": figure3_table,
   "figure4": lambda result: f"Figure 4: {figure4.words(result)}.",
 }
-
-
-def fill(page: str) -> str:
-  """The page with every table made anew."""
-  return re.sub(
-    r"<!-- table: ([\w.]+) -->\n.*?<!-- end -->",
-    lambda found: f"<!-- table: {found[1]} -->\n{table(found[1])}<!-- end -->",
-    page,
-    flags=re.DOTALL,
-  )
-
-
-if __name__ == "__main__":
-  for page in PAGES:
-    page.write_text(fill(page.read_text()))
-  measured = json.loads((RESULTS / "compare.json").read_text())["result"]
-  compare.plot(measured["rows"], RESULTS / "compare.png")

@@ -1,0 +1,1 @@
+"""About programs and runs: collectives, timings, figures, the report."""

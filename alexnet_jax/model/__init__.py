@@ -1,0 +1,1 @@
+"""From a configuration to class scores: layers, towers, mesh, exchanges."""

@@ -1,0 +1,1 @@
+"""The process: flags, configurations, files, signals, several processes."""

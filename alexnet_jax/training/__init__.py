@@ -1,0 +1,1 @@
+"""From batches to a checkpointed run: step, loop, schedule, evaluation."""

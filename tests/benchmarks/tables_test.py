@@ -1,26 +1,6 @@
-"""README.md and docs/ say what the committed results say."""
-
-import json
-
-import pytest
+"""The tables of the results are arithmetic on the records."""
 
 from benchmarks import tables
-
-
-def test_tables_are_those_of_the_results():
-  pages = [page.read_text() for page in tables.PAGES]
-  for name in tables.TABLES:
-    assert any(f"<!-- table: {name} -->" in page for page in pages)
-  for page in pages:
-    assert tables.fill(page) == page
-
-
-@pytest.mark.parametrize("name", [*tables.TABLES, "input"])
-def test_results_tell_where_they_come_from(name):
-  written = json.loads((tables.RESULTS / f"{name}.json").read_text())
-  for key in ("what", "hardware", "versions", "seed", "command", "commit"):
-    assert key in written
-  assert written["result"]
 
 
 def test_a_table_is_arithmetic_on_its_rows():

@@ -1,0 +1,83 @@
+"""Writes the generated tables and figures of README.md, docs/ and experiments/.
+
+  python -m docs.generate
+
+Everything comes from experiments/results and from the source: the tables
+between `<!-- table: NAME -->` and `<!-- end -->`, experiments/README.md, the
+pictures of the rooms and of the towers, the figure of the comparison with
+PyTorch. A test compares the files with what this writes.
+"""
+
+import json
+import pathlib
+import re
+from collections.abc import Callable
+from typing import Any
+
+from alexnet_jax.runtime.files import write_whole
+from benchmarks import compare, tables
+from docs import rooms
+from experiments import readme
+from tests.faults import __main__ as faults
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+DOCS = ROOT / "docs"
+RESULTS = ROOT / "experiments" / "results"
+PAGES = (ROOT / "README.md", *sorted(DOCS.glob("*.md")))
+
+# By the name of the file in RESULTS: from its `result` to Markdown.
+FROM_RESULTS: dict[str, Callable[[Any], str]] = {
+  **tables.TABLES,
+  "faults": lambda result: faults.table(result["faults"]),
+}
+FROM_SOURCE: dict[str, Callable[[], str]] = {"rooms": rooms.tables}
+# What a reader needs to know about a table beside where it was measured.
+NOTES = {"prepare": " All of ILSVRC-2012 is calculated from this sample."}
+
+
+def table(name: str) -> str:
+  """The content of a table; one of results says where it was measured.
+
+  Raises:
+    KeyError: nothing makes a table of this name.
+  """
+  if name in FROM_SOURCE:
+    return FROM_SOURCE[name]() + "\n"
+  record = json.loads((RESULTS / f"{name}.json").read_text())
+  source = (
+    f"(`{record['command']}` on {record['hardware']}."
+    f" `experiments/results/{name}.json`.){NOTES.get(name, '')}"
+  )
+  return f"{FROM_RESULTS[name](record['result'])}\n\n{source}\n"
+
+
+def fill(page: str) -> str:
+  """The text of a page with the content of every table replaced."""
+  return re.sub(
+    r"<!-- table: ([\w.]+) -->\n.*?<!-- end -->",
+    lambda found: f"<!-- table: {found[1]} -->\n{table(found[1])}<!-- end -->",
+    page,
+    flags=re.DOTALL,
+  )
+
+
+def generated() -> dict[pathlib.Path, str]:
+  """Every generated text file, with what it should contain."""
+  return {
+    **{page: fill(page.read_text()) for page in PAGES},
+    ROOT / "experiments" / "README.md": readme.text(),
+    DOCS / "rooms.svg": rooms.picture(),
+  }
+
+
+def main() -> None:
+  for path, text in generated().items():
+    if not path.exists() or path.read_text() != text:
+      write_whole(path, text)
+      print(f"wrote {path.relative_to(ROOT)}")
+  rows = json.loads((RESULTS / "compare.json").read_text())["result"]["rows"]
+  compare.plot(rows, RESULTS / "compare.png")
+
+
+if __name__ == "__main__":
+  main()
