@@ -31,9 +31,9 @@ _JSON = flags.DEFINE_string("json", "", "file to write the figures into")
 
 
 def main(what: str) -> None:
-  from alexnet_jax.runtime import startup
+  from alexnet_jax.runtime import processes
 
-  startup.start()
+  processes.configure()
   details = {}
   if what == "input":
     rows = _input_rows()
@@ -48,7 +48,7 @@ def main(what: str) -> None:
       " ".join(["python -m alexnet_jax.benchmark", *argv]),
       {"rows": rows} | details,
     )
-    files.write_whole(_JSON.value, json.dumps(record, indent=1))
+    files.write_atomic(_JSON.value, json.dumps(record, indent=1))
 
 
 def _step_rows(what):

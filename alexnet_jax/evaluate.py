@@ -27,7 +27,7 @@ from alexnet_jax.data.augment import VIEWS, ImageStatistics
 from alexnet_jax.model import network as networks
 from alexnet_jax.model import sharding
 from alexnet_jax.model.alexnet import AlexNet
-from alexnet_jax.runtime import command, startup
+from alexnet_jax.runtime import command, processes
 from alexnet_jax.runtime import config as configs
 from alexnet_jax.runtime.command import UserError
 from alexnet_jax.training import step
@@ -231,7 +231,7 @@ def evaluate_workdirs(
 
 
 def main() -> None:
-  startup.start()
+  processes.configure()
   flag = flags.FLAGS
   if flag.views not in VIEWS:
     raise UserError(f"--views={flag.views}: say 1 (centre) or 10.")

@@ -33,7 +33,7 @@ from alexnet_jax.data import datasets, originals, shards
 from alexnet_jax.data.images import UndecodableImage
 from alexnet_jax.runtime import command, files
 from alexnet_jax.runtime.command import UserError
-from alexnet_jax.runtime.lock import WorkdirLock
+from alexnet_jax.runtime.files import WorkdirLock
 
 VERSION = "1.0.0"
 
@@ -274,7 +274,7 @@ def _begin(folder: pathlib.Path, plan: dict[str, Any]) -> None:
       _compare(json.loads(kept.read_text()), plan, folder, "was begun")
     for part in ("data", "facts"):
       (folder / part).mkdir(exist_ok=True)
-    files.write_whole(kept, json.dumps(plan))
+    files.write_atomic(kept, json.dumps(plan))
   except OSError as error:
     raise UserError(f"{folder} cannot be written: {error.strerror}.") from error
 

@@ -27,7 +27,7 @@ from alexnet_jax.model.alexnet import AlexNet
 from alexnet_jax.runtime import command
 from alexnet_jax.runtime import config as configs
 from alexnet_jax.runtime.command import UserError
-from alexnet_jax.runtime.files import write_whole
+from alexnet_jax.runtime.files import write_atomic
 from alexnet_jax.training import metrics, recipe
 from alexnet_jax.training.checkpoint import latest_step
 
@@ -303,7 +303,7 @@ def main() -> None:
   flag = flags.FLAGS
   text = make(flag.workdir, flag.search, flag.data_dir)
   try:
-    write_whole(flag.output, text)
+    write_atomic(flag.output, text)
   except OSError as error:
     raise UserError(
       f"the report cannot be written to {flag.output}: {error.strerror}. Name"

@@ -33,8 +33,7 @@ from alexnet_jax.model.alexnet import AlexNet
 from alexnet_jax.model.network import Network
 from alexnet_jax.runtime import command
 from alexnet_jax.runtime.command import UserError
-from alexnet_jax.runtime.files import write_whole
-from alexnet_jax.runtime.lock import WorkdirLock
+from alexnet_jax.runtime.files import WorkdirLock, write_atomic
 from alexnet_jax.training import step
 from alexnet_jax.training.checkpoint import Checkpoints
 
@@ -191,7 +190,7 @@ def export_weights(workdir: str, output: str, channels: str = "rgb") -> None:
   )
   checkpoints.close()
   net = step.from_dict(values, abstract).net
-  write_whole(output, save(to_grouped(net, network, channels)))
+  write_atomic(output, save(to_grouped(net, network, channels)))
   print(f"wrote {output}: the weights after step {int(values['step'])}")
 
 

@@ -37,20 +37,20 @@ def make(name, work, batch_size, dtype, device):
     from benchmarks import pytorch
 
     if name.endswith("kept_memory"):
-      from alexnet_jax.runtime import startup
+      from alexnet_jax.runtime import processes
 
-      startup.keep_memory()
+      processes.keep_freed_memory()
     return pytorch.make(work, batch_size, "compile" in name, dtype, device)
   import jax
 
   from alexnet_jax.analysis import benchmark_step
   from alexnet_jax.model import sharding
   from alexnet_jax.model.network import Network
-  from alexnet_jax.runtime import startup
+  from alexnet_jax.runtime import processes
   from alexnet_jax.training.recipe import Recipe
 
   jax.config.update("jax_platforms", device)
-  startup.start()
+  processes.configure()
   mesh = sharding.make_mesh(1, 2 if name == "jax_two_devices" else 1)
   train, inference, _ = benchmark_step.make_programs(
     Recipe(Network(compute_dtype=dtype), batch_size), mesh
@@ -323,7 +323,7 @@ def main() -> None:
       {"rows": rows, "ratios": ratios(rows), "precision": precisions},
       libraries={"torch": _torch_version()},
     )
-    files.write_whole(_OUTPUT.value, json.dumps(record, indent=1) + "\n")
+    files.write_atomic(_OUTPUT.value, json.dumps(record, indent=1) + "\n")
     plot(rows, _OUTPUT.value.removesuffix(".json") + ".png")
 
 

@@ -22,7 +22,7 @@ from jax import lax
 from alexnet_jax.model import kernels, layers
 from alexnet_jax.model import network as networks
 from alexnet_jax.model.network import Network
-from alexnet_jax.runtime import command, files, provenance, startup
+from alexnet_jax.runtime import command, files, processes, provenance
 
 
 def pairs(network, batch_size):
@@ -196,7 +196,7 @@ def table(rows):
 
 
 def main() -> None:
-  startup.keep_memory()
+  processes.keep_freed_memory()
   found = []
   for row in rows(Network(), _BATCH_SIZE.value, _ROUNDS.value):
     found.append(row)
@@ -209,7 +209,7 @@ def main() -> None:
       " ".join(["python -m benchmarks.kernels", *sys.argv[1:]]),
       found,
     )
-    files.write_whole(_OUTPUT.value, json.dumps(record, indent=1) + "\n")
+    files.write_atomic(_OUTPUT.value, json.dumps(record, indent=1) + "\n")
 
 
 if __name__ == "__main__":

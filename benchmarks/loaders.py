@@ -164,7 +164,7 @@ def main() -> None:
       {"rows": rows},
       libraries=library_versions(),
     )
-    files.write_whole(_JSON.value, json.dumps(record, indent=1))
+    files.write_atomic(_JSON.value, json.dumps(record, indent=1))
 
 
 def time_stream(stream, steps: int, batch_size: int) -> float:

@@ -192,7 +192,7 @@ def main() -> None:
         "same_bytes_after_kills": same,
       },
     )
-    files.write_whole(_JSON.value, json.dumps(record, indent=1))
+    files.write_atomic(_JSON.value, json.dumps(record, indent=1))
 
 
 if __name__ == "__main__":

@@ -147,7 +147,7 @@ def main() -> None:
       " ".join(["python -m benchmarks.starting", *sys.argv[1:]]),
       rows,
     )
-    files.write_whole(_OUTPUT.value, json.dumps(record, indent=1) + "\n")
+    files.write_atomic(_OUTPUT.value, json.dumps(record, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
 from alexnet_jax.model import network as networks
-from alexnet_jax.runtime import command, files, provenance, startup
+from alexnet_jax.runtime import command, files, processes, provenance
 from alexnet_jax.runtime import config as configs
 from alexnet_jax.runtime.command import UserError
 from alexnet_jax.training import metrics
@@ -326,8 +326,8 @@ def _write(experiment, outcomes, record, output) -> None:
     for line in one.lines
   ]
   text = "".join(json.dumps(row) + "\n" for row in rows)
-  files.write_whole(f"{output}/runs.jsonl", text)
-  files.write_whole(
+  files.write_atomic(f"{output}/runs.jsonl", text)
+  files.write_atomic(
     f"{output}/result.json", json.dumps(record, indent=1) + "\n"
   )
   figure = Figure(figsize=(7, 4.5), layout="constrained")
@@ -339,7 +339,7 @@ def _keep(output: str, record: str) -> None:
   """Result and figure as evidence, in the file named and beside it."""
   for name, suffix in (("result.json", ".json"), ("figure.svg", ".svg")):
     text = pathlib.Path(output, name).read_text()
-    files.write_whole(str(pathlib.Path(record).with_suffix(suffix)), text)
+    files.write_atomic(str(pathlib.Path(record).with_suffix(suffix)), text)
 
 
 def main(experiment: Experiment) -> None:
@@ -359,7 +359,7 @@ def main(experiment: Experiment) -> None:
 
 def _main(experiment: Experiment) -> None:
   flag = flags.FLAGS
-  startup.start()
+  processes.configure()
   extra = {}
   for text in flag.set:
     key, equals, value = text.partition("=")

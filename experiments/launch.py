@@ -187,12 +187,12 @@ def launch(
   )
   for name, outcome in outcomes.items():
     if outcome == "finished":
-      files.write_whole(str(_mark(root, name)), json.dumps(commands[name]))
+      files.write_atomic(str(_mark(root, name)), json.dumps(commands[name]))
   table = [
     {"override": override, "outcome": outcomes[name]} | collect(root / name)
     for name, override in zip(names, sweep, strict=True)
   ]
-  files.write_whole(str(root / "table.json"), json.dumps(table, indent=1))
+  files.write_atomic(str(root / "table.json"), json.dumps(table, indent=1))
   return table
 
 

@@ -33,7 +33,7 @@ from rich.table import Table
 from alexnet_jax import audit
 from alexnet_jax.analysis import chips
 from alexnet_jax.model import sharding
-from alexnet_jax.runtime import command, files, provenance, startup
+from alexnet_jax.runtime import command, files, processes, provenance
 from alexnet_jax.runtime import config as configs
 from alexnet_jax.runtime.command import UserError
 from alexnet_jax.training import recipe as recipes
@@ -118,7 +118,7 @@ def run_point(point: Point, config: ConfigDict, repeats: int) -> dict[str, Any]:
     devices=None if here else chips.slice_devices(point.place),
   )
   if here:
-    startup.start()
+    processes.configure()
   result = audit.audit(recipe, mesh, ["train"])
   row = dataclasses.asdict(point) | {
     "seconds_to_audit": time.monotonic() - began,
@@ -384,7 +384,7 @@ def main() -> None:
     for point in missing:
       print(f"{point.name} ...", file=sys.stderr, flush=True)
       row = run_point(point, config, flag.repeats)
-      files.write_whole(str(done[point]), json.dumps(row, indent=1))
+      files.write_atomic(str(done[point]), json.dumps(row, indent=1))
   else:
     launch.run_all(
       {_file_name(point): _command(point) for point in missing},
@@ -408,7 +408,7 @@ def main() -> None:
     ("json", json.dumps(record, indent=1) + "\n"),
     ("csv", to_csv(rows)),
   ):
-    files.write_whole(str(output / f"mesh_sweep.{suffix}"), text)
+    files.write_atomic(str(output / f"mesh_sweep.{suffix}"), text)
   plot(rows, output / "mesh_sweep.png")
   print(f"wrote mesh_sweep.json, .csv and .png into {output}")
 

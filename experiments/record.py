@@ -73,7 +73,7 @@ def record(workdir: str, command_line: str) -> dict[str, Any]:
 def main() -> None:
   flag = flags.FLAGS
   text = json.dumps(record(flag.workdir, flag.command), indent=2) + "\n"
-  files.write_whole(pathlib.Path(flag.output), text)
+  files.write_atomic(pathlib.Path(flag.output), text)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from alexnet_jax.data import datasets, images, originals, shards
+from alexnet_jax.runtime import files
 from experiments import frame
 from experiments.frame import Experiment, Run
 from experiments.outcome import Outcomes, learned, parameters
@@ -27,7 +28,7 @@ def prepare_quick(output: str) -> None:
   from alexnet_jax import prepare
 
   datasets.open_split("patterns/10", "train")  # draws them where missing
-  place = datasets.cache_directory()
+  place = files.cache_directory()
   found = originals.open_originals("tfds:patterns/10", place, holdout=0)
   for how in ("crop", "warp"):
     encoding = shards.Encoding(QUICK_SIDE, rescale=how)

@@ -30,7 +30,7 @@ from alexnet_jax.evaluate import image_statistics
 from alexnet_jax.model import network as networks
 from alexnet_jax.model import sharding
 from alexnet_jax.model.alexnet import AlexNet, forward, param_specs
-from alexnet_jax.runtime import command, files, provenance, startup
+from alexnet_jax.runtime import command, files, processes, provenance
 from alexnet_jax.training import step
 from alexnet_jax.training.optimizer import make_schedule, momentum_sgd
 from configs import original2012, paper
@@ -172,7 +172,7 @@ class Recipe:
 
 
 def main() -> None:
-  startup.start()
+  processes.configure()
   flag = flags.FLAGS
   if flag.quick:
     flag.width, flag.steps, flag.seeds = 1 / 32, 3, 1
@@ -216,7 +216,7 @@ def main() -> None:
         },
         seed=list(range(seed + 1)),
       )
-      files.write_whole(path, json.dumps(record, indent=1) + "\n")
+      files.write_atomic(path, json.dumps(record, indent=1) + "\n")
   print(f"wrote {path}")
 
 

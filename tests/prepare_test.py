@@ -214,7 +214,7 @@ def test_nothing_is_written_over(tmp_path):
 def test_two_at_once_are_told_apart(tmp_path):
   source = f"folder:{write_folder(tmp_path / 'in')}"
   script = (
-    "import sys, time; from alexnet_jax.runtime.lock import WorkdirLock\n"
+    "import sys, time; from alexnet_jax.runtime.files import WorkdirLock\n"
     "lock = WorkdirLock(sys.argv[1]); print('held', flush=True); time.sleep(60)"
   )
   holder = subprocess.Popen(

@@ -113,12 +113,6 @@ class _Selection:
     return self._source[int(self._indices[index])]
 
 
-def cache_directory() -> str:
-  """The user's own folder for what can be made again."""
-  base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-  return os.path.join(base, "alexnet_jax")
-
-
 def open_split(name: str, split: str, data_dir: str = "") -> Source:
   """Opens one split of a tfds image classification dataset.
 
@@ -313,7 +307,7 @@ def _generated(name: str, data_dir: str) -> tuple[str, str]:
   """The full name of a drawn dataset, and the folder where it now is."""
   name = "patterns/10" if name == "patterns" else name
   if not data_dir or not os.path.isdir(os.path.join(data_dir, name)):
-    data_dir = _own_directory(data_dir) or cache_directory()
+    data_dir = _own_directory(data_dir) or files.cache_directory()
     patterns.generate(name, data_dir)
   return name, data_dir
 
@@ -365,7 +359,7 @@ def statistics(source: Source, size: int, cache_dir: str = "") -> Statistics:
     cache_dir: "" is the user's cache directory.
   """
   cached = os.path.join(
-    cache_dir or cache_directory(),
+    cache_dir or files.cache_directory(),
     f"statistics-{_digest(source.fingerprint.encode())}-{size}.npz",
   )
   for path in (os.path.join(source.directory, "statistics.npz"), cached):
@@ -420,7 +414,7 @@ def save_statistics(
   content = io.BytesIO()
   arrays = dataclasses.asdict(result) | more
   np.savez(content, fingerprint=fingerprint, **arrays)
-  files.write_whole(path, content.getvalue())
+  files.write_atomic(path, content.getvalue())
 
 
 def load_statistics(path: str, fingerprint: str, size: int):

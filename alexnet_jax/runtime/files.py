@@ -1,28 +1,132 @@
-"""Files that are there as a whole or not at all."""
+"""Files that other processes may read or write: atomic writes, the workdir
+lock and the cache directory."""
 
+import contextlib
+import fcntl
+import json
 import os
 import pathlib
+import socket
+import time
+
+from alexnet_jax.runtime.command import UserError
 
 
-def write_whole(path: str | os.PathLike, content: str | bytes) -> None:
-  """Replaces a file: a reader or a kill meets the old one or the new one.
+def write_atomic(path: str | os.PathLike, content: str | bytes) -> None:
+  """Replaces a file in one step.
+
+  A reader, or a process that is killed, finds either the old file or the new
+  one, never a part.
 
   Args:
-    path: of the file; its folder is created when needed.
-    content: all of it.
+    path: of the file; its folder is created if needed.
+    content: of the whole file; text is written as UTF-8.
 
   Raises:
-    OSError: it cannot be written; the old file is as it was.
+    OSError: the file cannot be written; the old one is unchanged.
   """
   path = pathlib.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
-  beside = path.with_name(f"{path.name}.{os.getpid()}.new")
+  temporary = path.with_name(f"{path.name}.{os.getpid()}.new")
   data = content.encode() if isinstance(content, str) else content
   try:
-    with open(beside, "wb") as file:
+    with open(temporary, "wb") as file:
       file.write(data)
       file.flush()
       os.fsync(file.fileno())
-    os.replace(beside, path)
+    os.replace(temporary, path)
   finally:
-    beside.unlink(missing_ok=True)
+    temporary.unlink(missing_ok=True)
+
+
+def cache_directory() -> str:
+  """The user's folder for files that can be generated again."""
+  base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+  return os.path.join(base, "alexnet_jax")
+
+
+class WorkdirLock:
+  """Reserves a workdir for one process; use it as a context manager.
+
+  The lock is the operating system's, on `WORKDIR/lock`. It works over NFS and
+  ends with its process, however that ends, so a file left by a killed run
+  blocks nobody. The file's content only names the holder in error messages.
+
+  It is a record lock (`lockf`) because child processes would inherit one of
+  `flock` and keep it after the run is killed.
+  """
+
+  def __init__(self, workdir: str):
+    """Takes the lock.
+
+    Args:
+      workdir: folder of the run, created if needed.
+
+    Raises:
+      UserError: another run holds the lock (the message names its host and
+        process), or the folder cannot be written, or its file system does not
+        support locks.
+    """
+    self._path = pathlib.Path(workdir) / "lock"
+    try:
+      self._path.parent.mkdir(parents=True, exist_ok=True)
+      self._file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError as error:
+      raise UserError(
+        f"the workdir {workdir} cannot be written ({error.strerror})."
+        " Make it writable, or choose another one with --workdir=DIR."
+      ) from None
+    try:
+      fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+      holder = _read_holder(self._file)
+      os.close(self._file)
+      raise UserError(
+        f"another run is using {workdir}: {holder}. Wait for it, stop it, or"
+        " choose another --workdir=DIR."
+      ) from None
+    except OSError as error:
+      os.close(self._file)
+      raise UserError(
+        f"the file system of {workdir} does not support file locks"
+        f" ({error.strerror}), so a second run could corrupt this one. Choose a"
+        " --workdir=DIR on a local disk."
+      ) from None
+    self._write_holder(
+      {
+        "host": socket.gethostname(),
+        "process": os.getpid(),
+        "since": time.strftime("%Y-%m-%d %H:%M:%S %Z"),
+      }
+    )
+
+  def release(self) -> None:
+    """Releases the lock; the file stays, empty."""
+    if self._file >= 0:
+      self._write_holder(None)
+      os.close(self._file)
+      self._file = -1
+
+  def __enter__(self) -> "WorkdirLock":
+    return self
+
+  def __exit__(self, *exception) -> None:
+    self.release()
+
+  def _write_holder(self, holder: dict | None) -> None:
+    # On a full disk the lock still holds, without the name of its holder.
+    with contextlib.suppress(OSError):
+      os.ftruncate(self._file, 0)
+      if holder is not None:
+        os.pwrite(self._file, json.dumps(holder).encode(), 0)
+
+
+def _read_holder(file: int) -> str:
+  try:
+    holder = json.loads(os.pread(file, 1000, 0))
+    return (
+      f"process {holder['process']} on host {holder['host']},"
+      f" since {holder['since']}"
+    )
+  except (ValueError, KeyError, TypeError):
+    return "an unknown process"

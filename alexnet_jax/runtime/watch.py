@@ -1,8 +1,8 @@
-"""Watches over a run: signals to stop it, and steps that do not come.
+"""Signals that stop a run, and warnings about a run that makes no progress.
 
-SIGTERM and SIGINT ask the run to save and leave; a second one leaves at once.
-A thread listens too, because Python's own handlers wait while the main thread
-is in C++: compiling, say, which can take minutes.
+On SIGTERM or SIGINT the run saves and exits; on a second signal it exits at
+once. A thread receives the signals as well, because Python's own handlers wait
+while the main thread is in C++, for example for minutes in a compilation.
 """
 
 import faulthandler
@@ -20,38 +20,38 @@ T = TypeVar("T")
 
 
 class Stopped(BaseException):
-  """A signal asked to stop; raised only where the run's state is whole.
+  """A signal asked the run to stop; raised between steps only.
 
-  Not an Exception, so that no library takes it for an error of its own.
+  Not an Exception, so that no library handles it as an error.
   """
 
 
 class Watch:
-  """Context manager around a run; to be used in the main thread.
+  """Context manager around a run, for the main thread.
 
-  Until the first step is done there is nothing to save, and a signal ends the
-  process at once with status 0. After it, `Stopped` comes out of the iterators
-  that `guard` made: at the next batch, or while waiting for one.
+  Before the first step there is nothing to save, and a signal ends the process
+  at once with status 0. Afterwards the iterators that `guard` returns raise
+  `Stopped`, at the next batch or while they wait for one.
   """
 
   def __init__(
     self,
     stall_minutes: float,
-    anyone: Callable[[bool], bool] | None = None,
+    any_process: Callable[[bool], bool] | None = None,
   ):
-    """Nothing is watched before the context is entered.
+    """Watching begins when the context is entered.
 
     Args:
-      stall_minutes: after so long without a step or another sign of life, the
-        stacks of all threads are printed, again and again; 0: never.
-      anyone: for several processes, which must stop at the same batch: tells
-        each, when all have called it, whether any had a signal. None: this
-        process stops alone.
+      stall_minutes: minutes without progress after which the stacks of all
+        threads are printed, repeatedly; 0: never.
+      any_process: for several processes, which must stop at the same batch:
+        a collective call that returns whether its argument is true in any
+        process. None: there is one process.
     """
     self._stall_seconds = 60 * stall_minutes or float("inf")
-    self._anyone = anyone
+    self._any_process = any_process
     self._phase = "starting"
-    self._sign_of_life = time.monotonic()
+    self._last_progress = time.monotonic()
     self._something_to_save = False
     self._interruptible = False
     self._signals = 0
@@ -76,29 +76,29 @@ class Watch:
     self._thread.join()
     os.close(self._read)
 
-  def phase(self, what: str) -> None:
-    """A sign of life; says what the run does now.
+  def phase(self, name: str) -> None:
+    """Records progress and what the run does now.
 
     Args:
-      what: completes "it was ...", such as `compiling`.
+      name: completes "the run is ...", such as `compiling`.
     """
-    self._phase = what
-    self._sign_of_life = time.monotonic()
+    self._phase = name
+    self._last_progress = time.monotonic()
 
-  def stepped(self) -> None:
-    """A step is done: from now on a signal means to save first."""
+  def step_finished(self) -> None:
+    """Records a finished step: from now on a signal means to save first."""
     self._something_to_save = True
     self.phase("training")
 
-  def guard(self, batches: Iterable[T], what: str) -> Iterator[T]:
-    """Hands on `batches`; a signal can stop the run before each of them.
+  def guard(self, batches: Iterable[T], name: str) -> Iterator[T]:
+    """Yields `batches`; a signal can stop the run before each of them.
 
-    Several processes stop before the same one, so they must be handed equally
-    many.
+    With several processes each must ask for the same number of batches,
+    because they agree on the batch before which they stop.
 
     Args:
-      batches: the iterable to hand on.
-      what: what waiting for a batch is called.
+      batches: to yield.
+      name: of the phase while a batch is awaited.
 
     Raises:
       Stopped: after a signal.
@@ -106,11 +106,13 @@ class Watch:
     iterator = iter(batches)
     while True:
       before = self._phase
-      self.phase(what)
+      self.phase(name)
       try:
-        self._interruptible = self._anyone is None
-        asked = self._signals > 0
-        if self._anyone(asked) if self._anyone else asked:
+        self._interruptible = self._any_process is None
+        stop = self._signals > 0
+        if self._any_process:
+          stop = self._any_process(stop)
+        if stop:
           raise Stopped
         batch = next(iterator)
       except StopIteration:
@@ -121,7 +123,7 @@ class Watch:
       yield batch
 
   def _handle(self, number: int, frame: object) -> None:
-    """Runs in the main thread, once that is out of C++."""
+    """The signal handler; runs in the main thread when that is not in C++."""
     del number, frame
     self._signals += 1
     if self._interruptible:
@@ -130,11 +132,11 @@ class Watch:
   def _listen(self) -> None:
     received = 0
     while True:
-      silence = time.monotonic() - self._sign_of_life
+      silence = time.monotonic() - self._last_progress
       if silence >= self._stall_seconds:
-        self._tell_stall(silence)
-        self._sign_of_life, silence = time.monotonic(), 0.0
-      # Not longer than a second: a sign of life may have come meanwhile.
+        self._warn_of_stall(silence)
+        self._last_progress, silence = time.monotonic(), 0.0
+      # At most a second, because there may be progress meanwhile.
       ready, _, _ = select.select([self._read], [], [], 1.0)
       if not ready:
         continue
@@ -143,47 +145,47 @@ class Watch:
         return
       received += len(numbers)
       if received > 1:
-        _leave("left at once, on a second signal", 128 + numbers[-1])
+        _exit("stopped at once on a second signal", 128 + numbers[-1])
       if not self._something_to_save:
-        _leave(
-          f"stopped while {self._phase}: no step is done since the start, so"
-          " nothing is to be saved",
+        _exit(
+          f"stopped while {self._phase}; no step has finished yet, so there is"
+          " nothing to save",
           0,
         )
-      # One write, for the training thread may print at the same time.
+      # One write, because the training thread may print at the same time.
       print(
-        f"stopping (it was {self._phase}): saving first; a second signal"
-        " leaves at once\n",
+        f"stopping (was {self._phase}): saving first; send a second signal to"
+        " exit at once\n",
         end="",
         flush=True,
       )
 
-  def _tell_stall(self, silence: float) -> None:
+  def _warn_of_stall(self, silence: float) -> None:
     print(
-      f"warning: no step for {silence / 60:.1f} minutes; the run is still"
-      f" {self._phase}. What every thread does:",
+      f"warning: no progress for {silence / 60:.1f} minutes while"
+      f" {self._phase}. Stacks of all threads:",
       file=sys.stderr,
       flush=True,
     )
     faulthandler.dump_traceback(file=sys.__stderr__, all_threads=True)
 
 
-def how_to_go_on() -> str:
-  """A sentence with the command line of this process."""
-  return f"To go on, run the same command again: {shlex.join(sys.orig_argv)}"
+def resume_hint() -> str:
+  """A sentence with the command line that resumes this process's run."""
+  return f"To resume, run the same command again: {shlex.join(sys.orig_argv)}"
 
 
-def leave(status: int) -> NoReturn:
-  """Ends the process at once, with this exit status.
+def exit_now(status: int) -> NoReturn:
+  """Ends the process at once with this exit status.
 
-  `sys.exit` would wait for the threads that read images, for ever if it is
-  they that hang.
+  `sys.exit` would wait for the threads that read images, for ever if they
+  hang.
   """
   sys.stdout.flush()
   sys.stderr.flush()
   os._exit(status)
 
 
-def _leave(why: str, status: int) -> NoReturn:
-  print(f"{why}. {how_to_go_on()}")
-  leave(status)
+def _exit(reason: str, status: int) -> NoReturn:
+  print(f"{reason}. {resume_hint()}")
+  exit_now(status)

@@ -23,7 +23,7 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.summary import scalar
 
-from alexnet_jax.runtime.files import write_whole
+from alexnet_jax.runtime.files import write_atomic
 
 FILE_NAME = "metrics.jsonl"
 
@@ -72,7 +72,7 @@ class MetricsWriter:
       lines = [line for line in _parse(before) if stays(line)]
       after = "".join(map(_line, lines)).encode()
       if after != before:
-        write_whole(path, after)
+        write_atomic(path, after)
       self._purge_step = step + 1
       if lines:
         self._seconds_before = lines[-1].get("seconds", 0.0)

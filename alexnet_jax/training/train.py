@@ -14,12 +14,11 @@ from ml_collections import ConfigDict
 from alexnet_jax.data import input_pipeline
 from alexnet_jax.evaluate import evaluate, image_statistics
 from alexnet_jax.model import sharding
-from alexnet_jax.runtime import cluster
 from alexnet_jax.runtime import config as configs
+from alexnet_jax.runtime import processes
 from alexnet_jax.runtime.command import UserError
-from alexnet_jax.runtime.files import write_whole
-from alexnet_jax.runtime.lock import WorkdirLock
-from alexnet_jax.runtime.watch import Stopped, Watch, how_to_go_on
+from alexnet_jax.runtime.files import WorkdirLock, write_atomic
+from alexnet_jax.runtime.watch import Stopped, Watch, resume_hint
 from alexnet_jax.training import metrics, step
 from alexnet_jax.training.checkpoint import Checkpoints, latest_step
 from alexnet_jax.training.diagnostics import Diagnostics, Verdict, num_images
@@ -60,9 +59,10 @@ def train_and_evaluate(
   """
   with (
     Watch(
-      config.stall_minutes, None if cluster.alone() else cluster.anyone
+      config.stall_minutes,
+      None if processes.is_single_process() else processes.any_process,
     ) as watch,
-    cluster.own_folder(workdir) as notes,
+    processes.main_process_folder(workdir) as notes,
   ):
     _check_workdir(workdir, config)
     watch.phase("opening the data")
@@ -205,7 +205,7 @@ def _train(
       results = {name: float(x) for name, x in results.items()}
       verdict.saw(results["loss"])
       undecodable += config.batch_size - int(results.pop("num_examples"))
-      watch.stepped()
+      watch.step_finished()
       stopwatch.step_ends()
       progress.advance(number)
     return results
@@ -270,7 +270,7 @@ def _train(
     settle(left=0)
     save()
     checkpoints.wait()
-    print(f"stopped after step {done}; it is saved. {how_to_go_on()}")
+    print(f"stopped after step {done}; it is saved. {resume_hint()}")
     return False
   finally:
     checkpoints.close()
@@ -298,7 +298,7 @@ def _write_config(workdir: str, config: ConfigDict) -> None:
   text = json.dumps(configs.to_json(config), indent=2) + "\n"
   if not path.exists() or path.read_text() != text:
     try:
-      write_whole(path, text)
+      write_atomic(path, text)
     except OSError as error:
       raise UserError(
         f"{path} cannot be written ({error.strerror}). Make room there, or"

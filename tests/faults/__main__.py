@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 from alexnet_jax.runtime import provenance
-from alexnet_jax.runtime.files import write_whole
+from alexnet_jax.runtime.files import write_atomic
 
 from . import interruptions, mutations, soak, storage
 from .trial import EQUAL, EXPECTED, Row, Suite, Trial
@@ -71,7 +71,7 @@ def run(options: argparse.Namespace, folder: pathlib.Path) -> list[Row]:
     with lock:
       print(row, flush=True)
       rows[name] = row
-      write_whole(remembered, json.dumps(rows, indent=1))
+      write_atomic(remembered, json.dumps(rows, indent=1))
       if options.json:
         write_report(options.json, done(), len(cases))
 
@@ -107,7 +107,7 @@ def write_report(path: str, rows: list[Row], num_cases: int) -> None:
       "faults": rows,
     },
   }
-  write_whole(path, json.dumps(report, indent=1) + "\n")
+  write_atomic(path, json.dumps(report, indent=1) + "\n")
 
 
 def _chosen(arguments: list[str]) -> list[str]:

@@ -59,7 +59,7 @@ def _waiting(trial: Trial, workdir: str) -> tuple[Life, float]:
   then no step is ever done, which the run itself says.
   """
   life = trial.world.start(workdir, fault="block=112")
-  life.until(r"^step \d+/|^warning: no step for")
+  life.until(r"^step \d+/|^warning: no progress for")
   life.until_silent(2)
   return life, 0.5
 
@@ -203,7 +203,7 @@ def _stall(trial: Trial) -> Row:
   life = trial.world.start(
     workdir, "--config.stall_minutes=0.03", fault="block=112"
   )
-  told = life.until("no step for .* still waiting for images")
+  told = life.until("no progress for .* while waiting for images")
   shown = life.until("MainThread|most recent call first")
   life.end(signal.SIGTERM)
   row = trial.row("stall", "no images come", life, workdir)

@@ -1,4 +1,4 @@
-"""Signals in every phase, and what a stalled run says."""
+"""Signals in every phase, and the warning of a stalled run."""
 
 import os
 import pathlib
@@ -16,7 +16,7 @@ ROOT = str(pathlib.Path(__file__).resolve().parents[2])
 
 
 class Run:
-  """A process under watch; `reach` waits for a line that it prints."""
+  """A process with a Watch; `reach` waits for a line that it prints."""
 
   def __init__(self, body):
     script = STUCK + "import sys, time, threading\n"
@@ -31,8 +31,8 @@ class Run:
     )
 
   def reach(self, line):
-    for said in self.process.stdout:
-      if said.strip() == line:
+    for printed in self.process.stdout:
+      if printed.strip() == line:
         return
     raise AssertionError(self.process.stderr.read())
 
@@ -44,7 +44,7 @@ class Run:
     return time.monotonic() - start, self.process.returncode, out, err
 
 
-# In C, without the interpreter and deaf to signals: as a compilation is.
+# Blocks in C, where Python handles no signals, as a compilation does.
 STUCK = """import ctypes
 lock_twice = ctypes.CDLL(None).pthread_mutex_lock
 mutex = ctypes.create_string_buffer(64)
@@ -53,7 +53,7 @@ def stuck(): lock_twice(mutex); lock_twice(mutex)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_before_the_first_step_it_leaves_at_once(number):
+def test_before_the_first_step_a_signal_exits_at_once(number):
   run = Run(
     """
     with Watch(0) as watch:
@@ -66,20 +66,22 @@ def test_before_the_first_step_it_leaves_at_once(number):
   seconds, status, out, err = run.end(number)
   assert (status, err) == (0, "")
   assert seconds < 5
-  assert "stopped while compiling" in out and "nothing is to be saved" in out
+  assert "stopped while compiling" in out and "there is nothing to save" in out
   assert "run the same command again" in out and "ctypes" in out
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("waiting", [True, False])
-def test_after_it_stopped_comes_with_the_next_batch(number, waiting):
+def test_after_the_first_step_stopped_is_raised_at_the_next_batch(
+  number, waiting
+):
   run = Run(
     f"""
     def batches():
       yield 1
       if {waiting}:
         say("ready")
-        threading.Event().wait(60)  # the input does not come
+        threading.Event().wait(60)  # the input hangs
       for n in range(2, 100):
         yield n
     with Watch(0) as watch:
@@ -88,9 +90,9 @@ def test_after_it_stopped_comes_with_the_next_batch(number, waiting):
         for batch in watch.guard(batches(), "waiting for images"):
           if not {waiting} and batch == 2:
             say("ready")
-            time.sleep(1)  # a step is never broken off
+            time.sleep(1)  # a step is never interrupted
           done = batch
-          watch.stepped()
+          watch.step_finished()
       except Stopped:
         say(f"saved {{done}}")
     """
@@ -101,14 +103,14 @@ def test_after_it_stopped_comes_with_the_next_batch(number, waiting):
   assert seconds < 5
   assert ("saved 1" if waiting else "saved 2") in out
   phase = "waiting for images" if waiting else "training"
-  assert f"stopping (it was {phase})" in out
+  assert f"stopping (was {phase})" in out
 
 
-def test_a_second_signal_leaves_at_once():
+def test_a_second_signal_exits_at_once():
   run = Run(
     """
     with Watch(0) as watch:
-      watch.stepped()
+      watch.step_finished()
       say("ready")
       stuck()
     """
@@ -122,7 +124,7 @@ def test_a_second_signal_leaves_at_once():
   assert "second signal" in out
 
 
-def test_a_stall_says_what_it_waits_for_and_shows_every_thread():
+def test_a_stall_is_reported_with_its_phase_and_all_threads():
   run = Run(
     """
     def reader_thread_function():
@@ -130,23 +132,23 @@ def test_a_stall_says_what_it_waits_for_and_shows_every_thread():
     with Watch(2 / 60) as watch:
       threading.Thread(target=reader_thread_function, daemon=True).start()
       for _ in range(12):
-        watch.stepped()
-        time.sleep(0.2)  # signs of life: no stall
+        watch.step_finished()
+        time.sleep(0.2)  # progress: no stall
       say("ready")
       watch.phase("waiting for images")
       time.sleep(4.5)
-    say("went on")
+    say("finished")
     """
   )
   out, err = run.process.communicate(timeout=30)
   assert run.process.returncode == 0
-  assert out == "ready\nwent on\n"
-  assert "the run is still waiting for images" in err
-  assert "still training" not in err
+  assert out == "ready\nfinished\n"
+  assert "minutes while waiting for images" in err
+  assert "while training" not in err
   assert "reader_thread_function" in err  # another thread's stack
 
 
-def test_handlers_and_descriptors_are_put_back():
+def test_handlers_and_descriptors_are_restored():
   before = signal.getsignal(signal.SIGTERM), os.listdir("/proc/self/fd")
   with Watch(1) as watch:
     assert list(watch.guard([1, 2], "waiting")) == [1, 2]
@@ -155,5 +157,5 @@ def test_handlers_and_descriptors_are_put_back():
   assert after == before
 
 
-def test_stopped_is_no_exception_that_a_library_could_take_for_its_own():
+def test_stopped_is_not_an_exception_that_a_library_would_catch():
   assert not issubclass(Stopped, Exception)
