@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from alexnet_jax.runtime.files import write_whole
+from alexnet_jax.runtime.files import write_atomic
 from benchmarks import compare, tables
 from docs import rooms
 from experiments import readme
@@ -73,7 +73,7 @@ def generated() -> dict[pathlib.Path, str]:
 def main() -> None:
   for path, text in generated().items():
     if not path.exists() or path.read_text() != text:
-      write_whole(path, text)
+      write_atomic(path, text)
       print(f"wrote {path.relative_to(ROOT)}")
   rows = json.loads((RESULTS / "compare.json").read_text())["result"]["rows"]
   compare.plot(rows, RESULTS / "compare.png")
