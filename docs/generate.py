@@ -14,6 +14,11 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from jax.sharding import AbstractMesh
+
+from alexnet_jax.analysis import collectives, tower_diagram
+from alexnet_jax.model.network import Network
+from alexnet_jax.model.sharding import DATA, MODEL
 from alexnet_jax.runtime.files import write_atomic
 from benchmarks import compare, tables
 from docs import rooms
@@ -24,6 +29,9 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 RESULTS = ROOT / "experiments" / "results"
 PAGES = (ROOT / "README.md", *sorted(DOCS.glob("*.md")))
+
+BATCH_SIZE = 128  # the paper's, section 5
+FLOAT32 = 4  # bytes
 
 # By the name of the file in RESULTS: from its `result` to Markdown.
 FROM_RESULTS: dict[str, Callable[[Any], str]] = {
@@ -61,12 +69,27 @@ def fill(page: str) -> str:
   )
 
 
+def towers() -> str:
+  """The paper's two towers with the exchanges that its network declares."""
+  network = Network()
+  mesh = AbstractMesh((1, network.towers), (DATA, MODEL))
+  drawing = tower_diagram.draw(
+    network,
+    (
+      tower_diagram.Exchange(item.layer, item.phase, FLOAT32 * item.numbers)
+      for item in collectives.expected(network, mesh, BATCH_SIZE, "train")
+    ),
+  )
+  return drawing.replace("><", ">\n<") + "\n"
+
+
 def generated() -> dict[pathlib.Path, str]:
   """Every generated text file, with what it should contain."""
   return {
     **{page: fill(page.read_text()) for page in PAGES},
     ROOT / "experiments" / "README.md": readme.text(),
     DOCS / "rooms.svg": rooms.picture(),
+    DOCS / "towers.svg": towers(),
   }
 
 

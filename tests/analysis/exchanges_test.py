@@ -48,7 +48,7 @@ def test_the_figure_has_the_papers_crossings_and_bytes():
   # Four places, from each tower to the other.
   assert figure.count('class="crossing"') == 2 * 4
   assert figure.count('class="box"') == 2 * 8
-  assert "undeclared" not in figure
+  assert 'class="undeclared"' not in figure
   # conv3: 128 images x 43,264 numbers x 4 bytes = 22.2 MB, and half back.
   for size in ("22.2", "11.1", "4.72", "2.36", "2.1", "1.05", "0.512"):
     assert f">{size}</text>" in figure
