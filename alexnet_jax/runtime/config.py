@@ -10,10 +10,10 @@ import copy
 import difflib
 import fnmatch
 import inspect
-import itertools
 import json
 import os
 import pathlib
+import re
 import runpy
 import sys
 from collections.abc import Callable, Iterator
@@ -54,14 +54,6 @@ ADDED = {
 # A saved configuration with another value is rejected.
 REMOVED: dict[str, Any] = {}
 
-_TYPE_NAMES = {
-  bool: "true or false",
-  int: "a whole number",
-  float: "a number",
-  str: "a text",
-  tuple: "a tuple such as '(1, 2)'",
-}
-
 flags.disclaim_key_flags()  # --config belongs to the command that defines it
 
 
@@ -79,7 +71,7 @@ def DEFINE_config(required: bool = True) -> flags.FlagHolder[ConfigDict]:
   holder = config_flags.DEFINE_config_file(
     "config", help_string="configuration, such as configs/quickstart.py"
   )
-  flags.FLAGS["config"].parser = _Parser(name="config")
+  flags.FLAGS["config"].parser = _FileParser(name="config")
   if required:
     flags.register_validator("config", _required)
   # Validators run when all overrides are in.
@@ -329,23 +321,57 @@ def check_resume(saved: dict[str, Any], new: dict[str, Any]) -> None:
     )
 
 
-class _Parser(config_flags.ConfigFileFlagParser):
-  """Loads the file and explains mistakes in overrides of it.
+class _FileParser(config_flags.ConfigFileFlagParser):
+  """Loads the configuration file and rejects overrides of unknown keys.
 
-  ml_collections itself would load a file that does not exist without a word,
-  and answer an unknown key with a traceback.
+  ml_collections would accept a file that does not exist, and its own errors
+  for unknown keys do not search other groups for the nearest one.
   """
 
   def parse(self, path: str) -> ConfigDict:
     config = load(path)
-    for key, value in _overrides(sys.argv[1:]):
-      _check_override(config, path, key, value)
+    known = [key for key, _ in flatten(config.to_dict())]
+    for word in sys.argv[1:]:
+      if match := re.match(r"--?(?:no)?config\.([^=]*)", word):
+        _check_exists(match[1], known, path)
     return config
 
 
+class _ValueParser(flags.ArgumentParser):
+  """Converts the value of an override; errors name the expected type."""
+
+  def __init__(self, expected: str, convert: Callable[[Any], Any]):
+    self._expected, self._convert = expected, convert
+
+  def parse(self, argument: Any) -> Any:
+    try:
+      return self._convert(argument)
+    except (ValueError, TypeError, SyntaxError):
+      raise ValueError(f"expects {self._expected}") from None
+
+
+def _to_tuple(argument: Any) -> tuple:
+  value = ast.literal_eval(argument) if isinstance(argument, str) else argument
+  if not isinstance(value, tuple):
+    raise TypeError(argument)
+  return value
+
+
+for _type, _expected, _convert in (
+  (bool, "true or false", flags.BooleanParser().parse),
+  (int, "an integer", flags.IntegerParser().parse),
+  (float, "a number", flags.FloatParser().parse),
+  (tuple, "a tuple such as '(1, 2)'", _to_tuple),
+):
+  config_flags.register_flag_parser_for_type(
+    _type, _ValueParser(_expected, _convert)
+  )
+
+
 def _check_overrides_are_read(config: ConfigDict | None) -> bool:
-  for key, _ in _overrides(sys.argv[1:]):
-    check_read(config, key)
+  if config is not None:
+    for key in flags.FLAGS["config"].override_values:
+      check_read(config, key)
   return True
 
 
@@ -362,55 +388,19 @@ def _configs() -> list[str]:
   return sorted(map(str, pathlib.Path("configs").glob("[a-z]*.py")))
 
 
-def _overrides(arguments: list[str]) -> Iterator[tuple[str, str | None]]:
-  """Pairs (key, value) of `--config.KEY=VALUE` and `--config.KEY VALUE`.
-
-  The value is None for `--config.KEY` alone and `--noconfig.KEY`.
-  """
-  for argument, following in itertools.pairwise([*arguments, "--"]):
-    name, equals, value = argument.partition("=")
-    name = name.lstrip("-") if name.startswith("-") else ""
-    for prefix in ("config.", "noconfig."):
-      if name.startswith(prefix):
-        spaced = None if following.startswith("--") else following
-        yield name.removeprefix(prefix), value if equals else spaced
-
-
-def _check_override(
-  config: ConfigDict, config_path: str, key: str, value: str | None
-) -> None:
-  """Raises UserError unless `key` exists and can take `value`."""
-  present = dict(flatten(config.to_dict()))
-  group = [name for name in present if name.startswith(f"{key}.")]
-  if group:
+def _check_exists(key: str, known: list[str], config_path: str) -> None:
+  """Raises UserError unless `key` is one of the `known` keys."""
+  members = [name for name in known if name.startswith(f"{key}.")]
+  if members:
     raise UserError(
       f"--config.{key} is a group of keys; set one of them:"
-      f" --config.{' --config.'.join(group)}"
+      f" --config.{' --config.'.join(members)}"
     )
-  if key not in present:
+  if key not in known:
     raise UserError(
-      f"{config_path} has no key {key!r}." + _nearest(key, list(present))
+      f"unknown configuration key {key!r}; {config_path} defines the valid"
+      " keys." + _nearest(key, known)
     )
-  kind = type(present[key])
-  if value is not None and not _takes(kind, value):
-    raise UserError(
-      f"--config.{key}={value}: {key} takes {_TYPE_NAMES.get(kind, kind)}"
-      f" (it is {present[key]!r} in {config_path})"
-    )
-
-
-def _takes(kind: type, value: str) -> bool:
-  """Whether the command line's `value` can become a `kind`."""
-  try:
-    if kind in (int, float):
-      kind(value)
-    elif kind is bool:
-      return value.lower() in ("true", "false", "t", "f", "1", "0")
-    elif kind is tuple:
-      return isinstance(ast.literal_eval(value), tuple)
-  except (ValueError, SyntaxError):
-    return False
-  return kind in _TYPE_NAMES
 
 
 def _nearest(name: str, known: list[str]) -> str:

@@ -126,7 +126,7 @@ MISTAKES = {
     "'seed.x'",
     "seed",
   ),
-  "empty key": (["--config=good.py", "--config.=3"], "no key ''", "good.py"),
+  "empty key": (["--config=good.py", "--config.=3"], "key ''", "good.py"),
   "group": (
     ["--config=good.py", "--config.mesh=3"],
     "group",
@@ -134,23 +134,28 @@ MISTAKES = {
   ),
   "wrong integer": (
     ["--config=good.py", "--config.batch_size=1.5"],
-    "whole number",
-    "128",
+    "an integer",
+    "1.5",
   ),
   "wrong number": (
     ["--config=good.py", "--config.rate", "fast"],
     "a number",
-    "0.01",
+    "fast",
   ),
   "wrong flag": (
     ["--config=good.py", "--config.flip=maybe"],
     "true or false",
-    "True",
+    "maybe",
   ),
   "wrong tuple": (
     ["--config=good.py", "--config.stops=(1"],
-    "a tuple",
-    "(1, 2)",
+    "a tuple such as '(1, 2)'",
+    "(1",
+  ),
+  "not a tuple": (
+    ["--config=good.py", "--config.stops=1"],
+    "a tuple such as '(1, 2)'",
+    "config.stops=1",
   ),
   "order": (["--config.seed=1", "--config=good.py"], "before", "seed"),
   "missing file": (["--config=god.py"], "'god.py'", "good.py"),

@@ -249,11 +249,3 @@ def test_mean_pooling_reads_the_pools_size_too():
   for name in ("conv1", "conv2", "conv5"):
     config.network[name].then = ("relu", "avg_pool")
   config_lib.check_read(config, "network.pool_size")
-
-
-def test_overrides_are_found_in_any_command_line():
-  words = ["--x=1", "--config.a=2", "--config.b", "3", "--config.c", "--y"]
-  found = [("a", "2"), ("b", "3"), ("c", None)]
-  assert list(config_lib._overrides(words)) == found
-  assert list(config_lib._overrides(words[:2])) == found[:1]
-  assert list(config_lib._overrides([])) == []  # a command without arguments
