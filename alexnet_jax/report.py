@@ -18,7 +18,6 @@ import jax
 from absl import flags
 from jax.sharding import Mesh
 
-from alexnet_jax import evaluate
 from alexnet_jax.analysis import comparison, exchanges, gallery, page
 from alexnet_jax.analysis.comparison import Ours
 from alexnet_jax.analysis.page import Html, element
@@ -29,6 +28,7 @@ from alexnet_jax.runtime import config as configs
 from alexnet_jax.runtime.command import UserError
 from alexnet_jax.runtime.files import write_atomic
 from alexnet_jax.training import metrics, recipe
+from alexnet_jax.training import runs as stored_runs
 from alexnet_jax.training.checkpoint import latest_step
 
 PAPER = "configs/paper.py"
@@ -60,11 +60,11 @@ def load(workdir: str) -> Run:
   Raises:
     UserError: `workdir` holds none.
   """
-  config = evaluate.load_config(workdir)
+  config = stored_runs.load_config(workdir)
   mesh = sharding.make_mesh(towers=config["network"]["towers"])
   net, metadata = None, {}
   if latest_step(f"{workdir}/checkpoints") >= 0:
-    net, metadata = evaluate.load_net(workdir, mesh)
+    net, metadata = stored_runs.load_net(workdir, mesh)
   return Run(workdir, config, metrics.read(workdir), net, metadata, mesh)
 
 

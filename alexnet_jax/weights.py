@@ -26,7 +26,6 @@ from absl import flags
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
-from alexnet_jax.evaluate import load_config
 from alexnet_jax.model import network as networks
 from alexnet_jax.model import sharding
 from alexnet_jax.model.alexnet import AlexNet
@@ -36,6 +35,7 @@ from alexnet_jax.runtime.command import UserError
 from alexnet_jax.runtime.files import WorkdirLock, write_atomic
 from alexnet_jax.training import step
 from alexnet_jax.training.checkpoint import Checkpoints
+from alexnet_jax.training.runs import load_config
 
 Arrays = dict[str, np.ndarray]
 

@@ -15,7 +15,7 @@ when all units of fc7 are dead, zero for every image.
 import statistics
 from collections.abc import Sequence
 
-from alexnet_jax.evaluate import evaluate_workdirs
+from alexnet_jax.training.runs import evaluate_runs
 from experiments import frame
 from experiments.frame import Experiment, Run
 from experiments.outcome import Outcome, Outcomes, learned, parameters, summary
@@ -36,7 +36,7 @@ def errors(outcomes: Outcomes) -> dict:
   return {
     name: {
       split: [
-        evaluate_workdirs([one.workdir], views=1, split=split)["top1_error"]
+        evaluate_runs([one.workdir], views=1, split=split)["top1_error"]
         for one in each
       ]
       for split in SPLITS

@@ -15,9 +15,9 @@ import statistics
 
 import numpy as np
 
-from alexnet_jax import evaluate
 from alexnet_jax.analysis import figures, gallery
 from alexnet_jax.model import sharding
+from alexnet_jax.training import runs
 from experiments import frame
 from experiments.frame import Experiment, Run
 from experiments.outcome import Outcome, Outcomes, learned
@@ -29,9 +29,9 @@ IMAGES = 50
 def _look(workdir: str, step: int) -> gallery.Figure4:
   """Once for each state of a run: over ImageNet it takes a while."""
   del step
-  config = evaluate.load_config(workdir)
+  config = runs.load_config(workdir)
   mesh = sharding.make_mesh(towers=config["network"]["towers"])
-  net, _ = evaluate.load_net(workdir, mesh)
+  net, _ = runs.load_net(workdir, mesh)
   return gallery.look(net, config, mesh, count=IMAGES)
 
 
@@ -123,7 +123,7 @@ def check(outcomes: Outcomes, result: dict) -> None:
   (one,) = outcomes["paper"]
   seen = look(one)
   mesh = sharding.make_mesh(towers=one.config["network"]["towers"])
-  net, _ = evaluate.load_net(one.workdir, mesh)
+  net, _ = runs.load_net(one.workdir, mesh)
   splits = one.config["splits"]
   few = one.config | {"splits": splits | {"validation": splits["train"]}}
   total = int(seen.counts.sum())

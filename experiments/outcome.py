@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from alexnet_jax import evaluate
 from alexnet_jax.model import network as networks
 from alexnet_jax.model.alexnet import AlexNet
 from alexnet_jax.model.sharding import make_mesh
+from alexnet_jax.training import runs as stored_runs
 
 
 class Outcome(NamedTuple):
@@ -110,4 +110,4 @@ def parameters(outcome: Outcome) -> int:
 def load_net(outcome: Outcome) -> AlexNet:
   """The trained network of a run, on one device."""
   mesh = make_mesh(1, 1, towers=outcome.config["network"]["towers"])
-  return evaluate.load_net(outcome.workdir, mesh)[0]
+  return stored_runs.load_net(outcome.workdir, mesh)[0]

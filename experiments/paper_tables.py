@@ -22,7 +22,6 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from alexnet_jax import evaluate as evaluation
 from alexnet_jax.analysis import claims, comparison
 from alexnet_jax.analysis.comparison import Ours
 from alexnet_jax.data import datasets, input_pipeline
@@ -30,6 +29,7 @@ from alexnet_jax.model import network as networks
 from alexnet_jax.model import sharding
 from alexnet_jax.runtime import command
 from alexnet_jax.runtime import config as configs
+from alexnet_jax.training import runs as stored_runs
 
 GRID = np.arange(21) / 20  # the weights that the authors' search tried
 
@@ -48,7 +48,7 @@ def probabilities(
   Returns:
     The probabilities f32[N,num_classes], and the labels i32[N].
   """
-  config = evaluation.load_config(workdir)
+  config = stored_runs.load_config(workdir)
   network = networks.from_dict(config["network"], config["num_classes"])
   mesh = sharding.make_mesh(towers=network.towers)
   data = mesh.shape[sharding.DATA]
@@ -60,7 +60,7 @@ def probabilities(
     name or config["splits"][split],
     data_dir or config["data_dir"],
   )
-  predict = evaluation.load_predictor(workdir, mesh, views, data_dir)
+  predict = stored_runs.load_predictor(workdir, mesh, views, data_dir)
   batches = input_pipeline.evaluation_batches(
     source,
     batch_size=batch_size,
@@ -131,7 +131,7 @@ def of_runs(
     `weights`, `top1_error` and `top5_error`.
   """
   known = sorted(map(str, pathlib.Path("configs").glob("[!_]*.py")))
-  runs = {path: evaluation.load_config(path) for path in workdirs}
+  runs = {path: stored_runs.load_config(path) for path in workdirs}
   names = {
     path: comparison.name_of(config, known) for path, config in runs.items()
   }

@@ -26,12 +26,12 @@ from ml_collections import ConfigDict
 
 from alexnet_jax.data import datasets, input_pipeline
 from alexnet_jax.data.augment import Augmentation, view_images
-from alexnet_jax.evaluate import image_statistics
 from alexnet_jax.model import network as networks
 from alexnet_jax.model import sharding
 from alexnet_jax.model.alexnet import AlexNet, forward, param_specs
 from alexnet_jax.runtime import command, files, processes, provenance
 from alexnet_jax.training import step
+from alexnet_jax.training.evaluation import image_statistics
 from alexnet_jax.training.optimizer import make_schedule, momentum_sgd
 from configs import original2012, paper
 

@@ -6,7 +6,7 @@ The paper: 39.0% and 18.3% on ILSVRC-2010's test images with the centre alone,
 37.5% and 17.0% averaged over corners, centre and reflections.
 """
 
-from alexnet_jax.evaluate import evaluate_workdirs
+from alexnet_jax.training.runs import evaluate_runs
 from experiments import frame
 from experiments.frame import Experiment, Run
 from experiments.outcome import Outcomes
@@ -16,7 +16,7 @@ def measure(outcomes: Outcomes) -> dict:
   """The errors with one view and with ten, of every seed."""
   return {
     str(views): [
-      evaluate_workdirs([one.workdir], views=views, split="validation")
+      evaluate_runs([one.workdir], views=views, split="validation")
       for one in outcomes["paper"]
     ]
     for views in (1, 10)

@@ -297,7 +297,7 @@ def test_a_folder_without_a_run_is_a_sentence(tmp_path):
     capture_output=True,
     text=True,
   )
-  assert done.returncode == 2 and "holds no run" in done.stderr
+  assert done.returncode == 2 and "has no config.json" in done.stderr
   assert "Traceback" not in done.stderr
 
 

@@ -10,7 +10,6 @@ import numpy as np
 from jax.sharding import Mesh
 from rich.progress import track
 
-from alexnet_jax import evaluate
 from alexnet_jax.analysis import figures, page
 from alexnet_jax.analysis.page import Html, element
 from alexnet_jax.data import datasets
@@ -19,7 +18,7 @@ from alexnet_jax.data.input_pipeline import evaluation_batches
 from alexnet_jax.model import sharding
 from alexnet_jax.model.alexnet import AlexNet
 from alexnet_jax.runtime.command import UserError
-from alexnet_jax.training import step
+from alexnet_jax.training import runs, step
 
 PREDICTIONS = 8  # images on the left of Figure 4
 QUERIES = 5  # and on its right
@@ -121,7 +120,7 @@ def look(
     datasets.open_run(config, split, data_dir)
     for split in ("train", "validation")
   )
-  seen = evaluate.run_statistics(config, train, mesh)
+  seen = runs.load_statistics(config, train, mesh)
   chosen = np.linspace(0, len(test) - 1, count).astype(int)
   images, labels = _images(test, chosen, config["image_size"])
   on_device = place(images, mesh)

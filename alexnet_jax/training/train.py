@@ -2,9 +2,7 @@
 
 import collections
 import itertools
-import json
 import math
-import pathlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,16 +10,16 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from alexnet_jax.data import input_pipeline
-from alexnet_jax.evaluate import evaluate, image_statistics
 from alexnet_jax.model import sharding
 from alexnet_jax.runtime import config as configs
 from alexnet_jax.runtime import processes
 from alexnet_jax.runtime.command import UserError
-from alexnet_jax.runtime.files import WorkdirLock, write_atomic
+from alexnet_jax.runtime.files import WorkdirLock
 from alexnet_jax.runtime.watch import Stopped, Watch, resume_hint
-from alexnet_jax.training import metrics, step
-from alexnet_jax.training.checkpoint import Checkpoints, latest_step
+from alexnet_jax.training import metrics, runs, step
+from alexnet_jax.training.checkpoint import Checkpoints
 from alexnet_jax.training.diagnostics import Diagnostics, Verdict, num_images
+from alexnet_jax.training.evaluation import evaluate, image_statistics
 from alexnet_jax.training.job import (
   Job,
   check_data,
@@ -30,7 +28,6 @@ from alexnet_jax.training.job import (
   metadata,
 )
 from alexnet_jax.training.timetable import Stopwatch
-from alexnet_jax.training.transfer import begin_with
 
 
 def train_and_evaluate(
@@ -64,11 +61,11 @@ def train_and_evaluate(
     ) as watch,
     processes.main_process_folder(workdir) as notes,
   ):
-    _check_workdir(workdir, config)
+    runs.check_config(workdir, configs.to_json(config))
     watch.phase("opening the data")
     job = make_job(config)
     through = True
-    if _is_finished(workdir, job.timetable.total):
+    if runs.is_finished(workdir, job.timetable.total):
       print(f"{workdir}: finished after {job.timetable.total} steps")
     else:
       with WorkdirLock(notes):
@@ -111,10 +108,12 @@ def _train(
   else:
     state = step.init_state(network, job.optimizer, config.seed, mesh)
     if config.start_from:
-      begin_with(state.net, config.start_from, config.start_layers, mesh)
+      runs.init_from_run(
+        state.net, config.start_from, config.start_layers, mesh
+      )
   done = int(state.step)
 
-  _write_config(notes, config)
+  runs.write_config(notes, configs.to_json(config))
   writer = metrics.MetricsWriter(notes)
   writer.resume(done, evaluation_due)
   progress = metrics.Progress(timetable.total, config.batch_size)
@@ -275,35 +274,6 @@ def _train(
   finally:
     checkpoints.close()
     writer.close()
-
-
-def _is_finished(workdir: str, total: int) -> bool:
-  """Whether the last checkpoint and the last evaluation are there."""
-  return latest_step(f"{workdir}/checkpoints") >= total and any(
-    line["split"] == "validation" and line["step"] >= total
-    for line in metrics.read(workdir)
-  )
-
-
-def _check_workdir(workdir: str, config: ConfigDict) -> None:
-  """Refuses a workdir of another configuration."""
-  path = pathlib.Path(workdir, "config.json")
-  if path.exists():
-    saved = configs.load_saved(path)
-    configs.check_resume(saved, configs.to_json(config))
-
-
-def _write_config(workdir: str, config: ConfigDict) -> None:
-  path = pathlib.Path(workdir, "config.json")
-  text = json.dumps(configs.to_json(config), indent=2) + "\n"
-  if not path.exists() or path.read_text() != text:
-    try:
-      write_atomic(path, text)
-    except OSError as error:
-      raise UserError(
-        f"{path} cannot be written ({error.strerror}). Make room there, or"
-        " choose another --workdir."
-      ) from None
 
 
 def _check_finite(

@@ -55,7 +55,7 @@ def test_ilsvrc_2010_is_evaluated_on_its_test_images(monkeypatch):
   config = configs.to_json(configs.load("configs/paper.py"))
   monkeypatch.setattr(paper_tables.datasets, "open_split", open_split)
   monkeypatch.setattr(
-    paper_tables.evaluation, "load_config", lambda path: config
+    paper_tables.stored_runs, "load_config", lambda path: config
   )
   for config["dataset"] in ("imagenet2010_256", "imagenet2012"):
     with pytest.raises(UserError, match="stop"):
@@ -87,7 +87,7 @@ def test_equally_good_weights_stay_equal():
 def test_runs_answer_the_claims_about_them(tmp_path, monkeypatch):
   """Errors that stand for trained networks reach the rows they belong to."""
   monkeypatch.setattr(
-    paper_tables.evaluation, "load_config", lambda path: runs[path]
+    paper_tables.stored_runs, "load_config", lambda path: runs[path]
   )
   plain = configs.to_json(configs.load("configs/paper.py"))
   runs = {name: plain for name in "abcde"}

@@ -47,5 +47,5 @@ def test_losses_are_means_since_the_evaluation_before():
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path):
-  with pytest.raises(UserError, match="holds no run"):
+  with pytest.raises(UserError, match="has no config"):
     record.record(str(tmp_path), "none")

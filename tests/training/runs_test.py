@@ -8,7 +8,7 @@ from alexnet_jax.model import sharding
 from alexnet_jax.model.alexnet import AlexNet
 from alexnet_jax.model.network import Layer, Network
 from alexnet_jax.runtime.command import UserError
-from alexnet_jax.training import transfer
+from alexnet_jax.training import runs
 
 PLAIN = Network(num_classes=5, width=1 / 16)
 SIXTH = Network(
@@ -22,7 +22,7 @@ SIXTH = Network(
 @pytest.fixture
 def other(monkeypatch):
   net = AlexNet(PLAIN, jax.random.key(1))
-  monkeypatch.setattr(transfer, "load_net", lambda workdir, mesh: (net, {}))
+  monkeypatch.setattr(runs, "load_net", lambda workdir, mesh: (net, {}))
   return net
 
 
@@ -41,7 +41,7 @@ def test_named_layers_come_along_and_no_others(other):
   before = kernels(AlexNet(SIXTH, jax.random.key(2)))
   names = [f"conv{i}" for i in range(1, 7)]
   net = AlexNet(SIXTH, jax.random.key(2))
-  transfer.begin_with(net, "x", names, mesh)
+  runs.init_from_run(net, "x", names, mesh)
   after = kernels(net)
   theirs = kernels(other)
   for name in names[:5]:
@@ -55,7 +55,7 @@ def test_stride_and_padding_stay_those_of_the_network(other):
   net = AlexNet(SIXTH, jax.random.key(2))
   other.towers.conv1.padding = (7, 7)
   before = net.towers.conv1.padding
-  transfer.begin_with(net, "x", ["conv1"], sharding.make_mesh(1, 1))
+  runs.init_from_run(net, "x", ["conv1"], sharding.make_mesh(1, 1))
   assert net.towers.conv1.padding == before != (7, 7)
 
 
@@ -64,5 +64,5 @@ def test_what_does_not_fit_is_a_sentence(other, name, word):
   mesh = sharding.make_mesh(1, 1)
   net = AlexNet(SIXTH, jax.random.key(2))
   with pytest.raises(UserError) as error:
-    transfer.begin_with(net, "x", [name], mesh)
+    runs.init_from_run(net, "x", [name], mesh)
   assert name in str(error.value)

@@ -1,0 +1,94 @@
+"""Top-1 and top-5 error over every example of a split (sections 4.1 and 6)."""
+
+from collections.abc import Callable, Iterable, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from alexnet_jax.data import datasets
+from alexnet_jax.data.augment import ImageStatistics
+from alexnet_jax.model import sharding
+from alexnet_jax.runtime.command import UserError
+from alexnet_jax.training import step
+
+# Maps images uint8[B,S,S,3] to log-probabilities f32[B,classes].
+Predict = Callable[[jax.Array], jax.Array]
+
+
+def evaluate(
+  predictors: Sequence[Predict],
+  batches: Iterable[step.Batch],
+  mesh: Mesh,
+  num_examples: int,
+  max_undecodable: int = 0,
+) -> dict[str, float]:
+  """Evaluates one network, or several as an ensemble; counts an example once.
+
+  Args:
+    predictors: one per network; their class probabilities are averaged.
+    batches: on the devices; examples of weight 0 only fill up a batch.
+    mesh: the mesh that the batches lie on.
+    num_examples: number of examples that `batches` must hold.
+    max_undecodable: how many of these may be missing.
+
+  Returns:
+    `num_examples`, the number of examples counted, and the means `loss`,
+    `top1_error` and `top5_error`.
+
+  Raises:
+    UserError: the batches held fewer examples.
+  """
+  score = step.make_score(mesh)
+  totals: dict[str, float] = {}
+  for batch in batches:
+    predictions = [predict(batch["image"]) for predict in predictors]
+    sums = score(_average(predictions), batch["label"], batch["weight"])
+    for name, value in jax.device_get(sums).items():
+      totals[name] = totals.get(name, 0.0) + float(value)
+  counted = round(totals.pop("weight", 0))
+  if not num_examples - max_undecodable <= counted <= num_examples:
+    raise UserError(
+      f"the evaluation counted {counted} of {num_examples} examples; the others"
+      " could not be decoded. `python -m alexnet_jax.prepare --check` lists"
+      " them."
+    )
+  means = {name: total / counted for name, total in totals.items()}
+  return {"num_examples": counted, **means}
+
+
+def _average(log_probabilities: Sequence[jax.Array]) -> jax.Array:
+  """The logarithm of the mean probability of several networks."""
+  if len(log_probabilities) == 1:
+    return log_probabilities[0]
+  count = np.log(len(log_probabilities)).astype(np.float32)
+  return jax.nn.logsumexp(jnp.stack(log_probabilities), axis=0) - count
+
+
+def image_statistics(
+  source: datasets.Source, image_size: int, mesh: Mesh, mean_size: int = 0
+) -> ImageStatistics:
+  """The training split's mean image and RGB components, on every device.
+
+  Computed from the images on the first call and cached by the data room.
+
+  Args:
+    source: the training images.
+    image_size: side of the stored images, in pixels.
+    mesh: the mesh that the result is placed on.
+    mean_size: side, in pixels, of the centre of the mean image that is
+      subtracted from every crop, wherever the crop lies; 0: the part of the
+      mean image under the crop is subtracted.
+  """
+  found = datasets.statistics(source, image_size)
+  components = found.eigenvectors * np.sqrt(found.eigenvalues)
+  mean = found.mean_image.astype(np.float32)
+  if mean_size:
+    start = (image_size - mean_size) // 2
+    mean = mean[start : start + mean_size, start : start + mean_size]
+  return sharding.place(
+    ImageStatistics(mean, components.astype(np.float32)),
+    sharding.REPLICATED,
+    mesh,
+  )

@@ -1,0 +1,245 @@
+"""A run on disk: its configuration, its newest checkpoint, its errors."""
+
+import json
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+from jax.sharding import Mesh
+from rich.progress import track
+
+from alexnet_jax.data import datasets, input_pipeline
+from alexnet_jax.data.augment import ImageStatistics
+from alexnet_jax.model import network as networks
+from alexnet_jax.model import sharding
+from alexnet_jax.model.alexnet import AlexNet
+from alexnet_jax.runtime import config as configs
+from alexnet_jax.runtime.command import UserError
+from alexnet_jax.runtime.files import write_atomic
+from alexnet_jax.training import metrics, step
+from alexnet_jax.training.checkpoint import Checkpoints, latest_step
+from alexnet_jax.training.evaluation import Predict, evaluate, image_statistics
+
+
+def load_config(workdir: str) -> dict[str, Any]:
+  """The configuration of a run, from its config.json.
+
+  Raises:
+    UserError: `workdir` holds no run, or one that this version of the program
+      cannot read.
+  """
+  path = pathlib.Path(workdir, "config.json")
+  if not path.is_file():
+    raise UserError(
+      f"{workdir} is not the directory of a run: it has no config.json. Give"
+      " the --workdir of a training (default runs/NAME for configs/NAME.py)."
+    )
+  return configs.load_saved(path)
+
+
+def check_config(workdir: str, config: dict[str, Any]) -> None:
+  """Checks that a run in `workdir` can be continued with `config`.
+
+  Args:
+    workdir: directory of the run; it may not exist yet.
+    config: the present configuration, as in config.json.
+
+  Raises:
+    UserError: the run was started with another configuration.
+  """
+  path = pathlib.Path(workdir, "config.json")
+  if path.exists():
+    configs.check_resume(configs.load_saved(path), config)
+
+
+def write_config(workdir: str, config: dict[str, Any]) -> None:
+  """Writes config.json, unless it says the same already.
+
+  Raises:
+    UserError: the file cannot be written.
+  """
+  path = pathlib.Path(workdir, "config.json")
+  text = json.dumps(config, indent=2) + "\n"
+  if path.exists() and path.read_text() == text:
+    return
+  try:
+    write_atomic(path, text)
+  except OSError as error:
+    raise UserError(
+      f"{path} cannot be written ({error.strerror}). Free disk space there, or"
+      " choose another --workdir."
+    ) from None
+
+
+def is_finished(workdir: str, total_steps: int) -> bool:
+  """Whether the run's last checkpoint and last evaluation are on disk."""
+  return latest_step(f"{workdir}/checkpoints") >= total_steps and any(
+    line["split"] == "validation" and line["step"] >= total_steps
+    for line in metrics.read(workdir)
+  )
+
+
+def load_net(workdir: str, mesh: Mesh) -> tuple[AlexNet, dict[str, Any]]:
+  """The network of a run's newest checkpoint, and the metadata beside it.
+
+  Args:
+    workdir: directory of the run.
+    mesh: the mesh to place the parameters on; not necessarily the one of the
+      training.
+
+  Raises:
+    UserError: `workdir` holds no run, or no checkpoint yet, or the mesh does
+      not fit its network.
+  """
+  config = load_config(workdir)
+  network = networks.from_dict(config["network"], config["num_classes"])
+  model_devices = mesh.shape[sharding.MODEL]
+  if network.towers % model_devices:
+    raise UserError(
+      f"the network of {workdir} has {network.towers} tower(s), which cannot be"
+      f" divided over the {model_devices} devices of the mesh axis 'model': set"
+      " mesh.model=1."
+    )
+  abstract = step.abstract_state(network, mesh)
+  checkpoints = Checkpoints(f"{workdir}/checkpoints", read_only=True)
+  restored = checkpoints.restore(step.to_dict(abstract))
+  checkpoints.close()
+  if restored is None:
+    raise UserError(
+      f"{workdir} has no checkpoint yet. A training writes its first one after"
+      " its first evaluation."
+    )
+  arrays, metadata = restored
+  return step.from_dict(arrays, abstract).net, metadata
+
+
+def init_from_run(
+  net: AlexNet, workdir: str, names: Sequence[str], mesh: Mesh
+) -> None:
+  """Replaces the weights and biases of some layers by those of another run.
+
+  The authors did so for their pre-trained networks (Table 2, "CNN*", and
+  `initw.py` of the 2012 source): the convolutional layers were copied, the
+  others began from random weights.
+
+  Args:
+    net: initial parameters; changed in place.
+    workdir: directory of the other run; its newest checkpoint is read.
+    names: names of layers, such as "conv1"; a layer that the other run does
+      not have keeps its initial weights.
+    mesh: the mesh that `net` lies on.
+
+  Raises:
+    UserError: no such run or layer, or a layer of another shape.
+  """
+  other, _ = load_net(workdir, mesh)
+  for name in names:
+    if not hasattr(net.towers, name):
+      raise UserError(
+        f"start_layers names {name!r}, but this network has no such layer."
+      )
+    if not hasattr(other.towers, name):
+      continue
+    mine, theirs = getattr(net.towers, name), getattr(other.towers, name)
+    if mine.kernel[...].shape != theirs.kernel[...].shape:
+      raise UserError(
+        f"{name} has shape {theirs.kernel[...].shape} in {workdir} and"
+        f" {mine.kernel[...].shape} here. Remove it from start_layers, or set"
+        " start_from to another run."
+      )
+    # Not the layer itself: its stride and padding are the other network's.
+    mine.kernel, mine.bias = theirs.kernel, theirs.bias
+
+
+def load_statistics(
+  config: dict[str, Any], train: datasets.Source, mesh: Mesh
+) -> ImageStatistics:
+  """The statistics of the training images that a run subtracts and adds.
+
+  Args:
+    config: the run's configuration.
+    train: its training images.
+    mesh: the mesh to place the result on.
+  """
+  mean_size = config["network"]["crop_size"] if config["centre_mean"] else 0
+  return image_statistics(
+    train, config["image_size"], mesh, mean_size=mean_size
+  )
+
+
+def load_predictor(
+  workdir: str, mesh: Mesh, views: int, data_dir: str
+) -> Predict:
+  """The network of a run's newest checkpoint, ready to predict.
+
+  Args:
+    workdir: directory of the run.
+    mesh: the mesh to predict on.
+    views: 1 (centre) or 10 (section 4.1).
+    data_dir: where the dataset lies now; "": where it lay in training.
+
+  Raises:
+    UserError: `workdir` holds no run, or no checkpoint yet.
+  """
+  config = load_config(workdir)
+  net, _ = load_net(workdir, mesh)
+  train = datasets.open_run(config, "train", data_dir)
+  statistics = load_statistics(config, train, mesh)
+  predict = step.make_predict(net.towers.network, views, mesh)
+  return lambda images: predict(net, images, statistics)
+
+
+def evaluate_runs(
+  workdirs: Sequence[str], *, views: int, split: str, data_dir: str = ""
+) -> dict[str, Any]:
+  """Evaluates one run, or several as an ensemble.
+
+  Args:
+    workdirs: directories of the runs, all of the same dataset.
+    views: 1 (centre) or 10 (section 4.1).
+    split: "train" (without the images that the run holds out), "validation"
+      or "test", as the configuration names them.
+    data_dir: where the dataset lies now; "": where it lay in training.
+
+  Returns:
+    What `evaluation.evaluate` returns, and `views`.
+
+  Raises:
+    UserError: the runs do not fit together, or one cannot be read.
+  """
+  run_configs = [load_config(workdir) for workdir in workdirs]
+  for key in ("dataset", "num_classes", "image_size"):
+    if len({str(config[key]) for config in run_configs}) > 1:
+      raise UserError(
+        f"these runs cannot be averaged: {key} differs"
+        f" ({', '.join(str(config[key]) for config in run_configs)})."
+      )
+  config = run_configs[0]
+  if split not in config["splits"]:
+    raise UserError(
+      f"--split={split} is not a split of this run; choose one of"
+      f" {', '.join(config['splits'])}."
+    )
+  towers = min(config["network"]["towers"] for config in run_configs)
+  mesh = sharding.make_mesh(towers=towers)
+  data = mesh.shape[sharding.DATA]
+  batch_size = -(-config["batch_size"] // data) * data
+  source = datasets.open_run(config, split, data_dir)
+  predictors = [
+    load_predictor(workdir, mesh, views, data_dir) for workdir in workdirs
+  ]
+  batches = input_pipeline.to_device(
+    input_pipeline.evaluation_batches(
+      source,
+      batch_size=batch_size,
+      size=config["image_size"],
+      max_undecodable=config["max_undecodable"],
+    ),
+    sharding.batch_sharding(mesh),
+  )
+  total = -(-len(source) // batch_size)
+  shown = track(batches, f"{config['dataset']} {split}", total, transient=True)
+  found = evaluate(
+    predictors, shown, mesh, len(source), config["max_undecodable"]
+  )
+  return found | {"views": views}
