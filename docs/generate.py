@@ -37,10 +37,19 @@ FLOAT32 = 4  # bytes
 FROM_RESULTS: dict[str, Callable[[Any], str]] = {
   **tables.TABLES,
   "faults": lambda result: faults.table(result["faults"]),
+  "quickstart": lambda epochs: quickstart(epochs[-1]),
 }
 FROM_SOURCE: dict[str, Callable[[], str]] = {"rooms": rooms.tables}
 # What a reader needs to know about a table beside where it was measured.
 NOTES = {"prepare": " All of ILSVRC-2012 is calculated from this sample."}
+
+
+def quickstart(last: dict[str, float]) -> str:
+  """How the quickstart ends, from the last epoch of its record."""
+  return (
+    f"It ends after {last['minutes']:.1f} minutes at a validation error of"
+    f" {last['top1_error']:.1%} (top-1; chance is 90%)."
+  )
 
 
 def table(name: str) -> str:

@@ -109,7 +109,7 @@ def test_local_layers_have_no_such_layout():
     weights.to_grouped(net, network)
 
 
-def test_the_readme_s_pytorch_module_gives_the_same_scores():
+def test_the_documented_pytorch_module_gives_the_same_scores():
   torch = pytest.importorskip(
     "torch", reason="torch is absent (pip install torch==2.13.0)"
   )
@@ -125,7 +125,7 @@ def test_the_readme_s_pytorch_module_gives_the_same_scores():
       (net, jnp.asarray(images, jnp.float32)), (specs, sharding.BATCH), mesh
     )
   )
-  text = (ROOT / "README.md").read_text()
+  text = (ROOT / "docs" / "weights.md").read_text()
   (snippet,) = re.findall(r"```python\n(import torch\n.*?)```", text, re.S)
   names = {}
   exec(snippet, names)
