@@ -55,7 +55,7 @@ def _step_rows(what):
   """Rows and details of "step" or "end_to_end"."""
   from alexnet_jax import audit
   from alexnet_jax.analysis import benchmark_step
-  from alexnet_jax.data import datasets, input_pipeline
+  from alexnet_jax.data import pipeline, sources
   from alexnet_jax.model import sharding
   from alexnet_jax.training import recipe as recipes
 
@@ -83,7 +83,7 @@ def _step_rows(what):
       f" {memory['temporaries'] / 1e9:.2f} GB for temporaries"
     )
   else:
-    source = datasets.open_split(_DATASET.value, _SPLIT.value, _DATA_DIR.value)
+    source = sources.open_split(_DATASET.value, _SPLIT.value, _DATA_DIR.value)
     if source.num_classes > recipe.network.num_classes:
       raise command.UserError(
         f"{_DATASET.value} has {source.num_classes} classes and the network"
@@ -91,14 +91,14 @@ def _step_rows(what):
       )
 
     def batches():
-      host = input_pipeline.train_batches(
+      host = pipeline.train_batches(
         source,
         batch_size=recipe.batch_size,
         seed=0,
         start_step=0,
         size=recipe.image_size,
       )
-      return input_pipeline.to_device(host, sharding.batch_sharding(mesh))
+      return pipeline.to_device(host, sharding.batch_sharding(mesh))
 
     rows, details = benchmark_step.benchmark_end_to_end(recipe, mesh, batches)
     print(
@@ -110,14 +110,14 @@ def _step_rows(what):
 
 def _input_rows():
   from alexnet_jax.analysis import benchmark_input
-  from alexnet_jax.data import datasets
+  from alexnet_jax.data import parallel, sources
 
-  source = datasets.open_split(_DATASET.value, _SPLIT.value, _DATA_DIR.value)
+  source = sources.open_split(_DATASET.value, _SPLIT.value, _DATA_DIR.value)
   rows = benchmark_input.benchmark_input(
     source, batch_size=_BATCH_SIZE.value, size=_SIZE.value
   )
   rates = {row["name"]: row["images_per_second"] for row in rows}
-  cores = datasets.num_cores()
+  cores = parallel.num_cores()
   print(
     f"{source.name}: the pipeline gives"
     f" {rates['pipeline'] / rates['decode_all_cores']:.0%} of bare decoding on"

@@ -29,7 +29,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from absl import flags
 
-from alexnet_jax.data import datasets, originals, shards
+from alexnet_jax.data import originals, pixel_statistics, shards, sources
 from alexnet_jax.data.images import UndecodableImage
 from alexnet_jax.runtime import command, files
 from alexnet_jax.runtime.command import UserError
@@ -153,7 +153,7 @@ def _deal(chosen: np.ndarray, shard_size: int):
   then dealt in turn.
   """
   runs = shards.runs(chosen)
-  order = datasets.permutation(len(runs), len(chosen))
+  order = sources.permutation(len(runs), len(chosen))
   shuffled = np.concatenate([runs[place] for place in order])
   count = -(-len(shuffled) // shard_size)
   for number, indices in enumerate(np.array_split(shuffled, count)):
@@ -217,12 +217,12 @@ def _write_metadata(
     f" rescale={encoding.rescale}.",
     supervised_keys=("image", "label"),
   )
-  train = datasets.Moments(side)
+  train = pixel_statistics.PixelSums(side)
   for shard in parts:
     if shard.split == "train":
       train.merge(shard.moments())
-  source = datasets.open_directory(str(folder), "train")
-  datasets.save_statistics(
+  source = sources.open_directory(str(folder), "train")
+  pixel_statistics.save(
     str(folder / "statistics.npz"),
     train.statistics(),
     source.fingerprint,
@@ -322,7 +322,7 @@ def main() -> int | None:
   found = originals.open_originals(
     _SOURCE.value, _SOURCE_DIR.value, _HOLDOUT.value
   )
-  name = _NAME.value or datasets.prepared_name(found.name, _SIZE.value)
+  name = _NAME.value or sources.prepared_name(found.name, _SIZE.value)
   start = time.monotonic()
   folder = prepare(
     found,

@@ -22,7 +22,7 @@ import numpy as np
 from rich.console import Console
 
 from alexnet_jax import audit
-from alexnet_jax.data import datasets, input_pipeline
+from alexnet_jax.data import pipeline, sources
 from alexnet_jax.model import network, sharding
 from alexnet_jax.runtime import command, config
 from alexnet_jax.training import recipe as recipes
@@ -115,8 +115,8 @@ def check_exchanges() -> str:
 
 def check_input() -> str:
   """Reads and decodes the embedded data."""
-  source = datasets.open_split("patterns/10", "train")
-  batches = input_pipeline.train_batches(
+  source = sources.open_split("patterns/10", "train")
+  batches = pipeline.train_batches(
     source, batch_size=128, seed=0, start_step=0, size=256
   )
   next(batches)

@@ -26,7 +26,7 @@ from absl import flags
 from PIL import Image
 
 from alexnet_jax.analysis import benchmark_input, throughput
-from alexnet_jax.data import datasets, input_pipeline
+from alexnet_jax.data import parallel, pipeline, sources
 from alexnet_jax.runtime import command, files, provenance
 
 _DATASET = flags.DEFINE_string("dataset", None, "a prepared one", required=True)
@@ -46,7 +46,7 @@ class PillowDataset:
 
   def _open(self):
     # Opened anew in each worker process.
-    return datasets.open_split(self._name, "train", self._data_dir)
+    return sources.open_split(self._name, "train", self._data_dir)
 
   def __len__(self):
     return self._count
@@ -67,7 +67,7 @@ def torch_batches(name: str, data_dir: str, batch_size: int):
     batch_size=batch_size,
     shuffle=True,
     drop_last=True,
-    num_workers=datasets.num_cores(),
+    num_workers=parallel.num_cores(),
     persistent_workers=True,
   )
   while True:
@@ -118,7 +118,7 @@ def tf_batches(path: str, batch_size: int):
 
 
 def our_batches(source, batch_size: int):
-  stream = input_pipeline.train_batches(
+  stream = pipeline.train_batches(
     source, batch_size=batch_size, seed=0, start_step=0, size=256
   )
   for batch in stream:
@@ -128,7 +128,7 @@ def our_batches(source, batch_size: int):
 def main() -> None:
   name, data_dir = _DATASET.value, _DATA_DIR.value
   batch_size, steps = _BATCH_SIZE.value, _STEPS.value
-  source = datasets.open_split(name, "train", data_dir)
+  source = sources.open_split(name, "train", data_dir)
   makers = {"alexnet_jax": lambda: our_batches(source, batch_size)}
   with tempfile.TemporaryDirectory() as scratch:
     if importlib.util.find_spec("torch"):

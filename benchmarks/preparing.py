@@ -24,7 +24,7 @@ import time
 
 from absl import flags
 
-from alexnet_jax.data import datasets
+from alexnet_jax.data import parallel, sources
 from alexnet_jax.runtime import command, files, provenance
 
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "see above", required=True)
@@ -43,7 +43,7 @@ def write_tars(data_dir: str, folder: pathlib.Path, copies: int) -> None:
     member.size = len(content)
     tar.addfile(member, io.BytesIO(content))
 
-  train = datasets.open_split("imagenet2012", "train", data_dir)
+  train = sources.open_split("imagenet2012", "train", data_dir)
   classes = {}
   for encoded, label in (train[i] for i in range(len(train))):
     classes.setdefault(train.class_names[label], []).append(encoded)
@@ -54,7 +54,7 @@ def write_tars(data_dir: str, folder: pathlib.Path, copies: int) -> None:
         for number, content in enumerate(contents * copies):
           add(tar, f"{wnid}_{number}.JPEG", content)
       add(outer, f"{wnid}.tar", inner.getvalue())
-  validation = datasets.open_split("imagenet2012", "validation", data_dir)
+  validation = sources.open_split("imagenet2012", "validation", data_dir)
   with tarfile.open(folder / "ILSVRC2012_img_val.tar", "w") as tar:
     for i in range(len(validation)):
       add(tar, f"ILSVRC2012_val_{i + 1:08}.JPEG", validation[i][0])
@@ -140,7 +140,7 @@ def digests(folder: pathlib.Path) -> dict[str, str]:
 
 def main() -> None:
   rows = []
-  all_cores = datasets.num_cores()
+  all_cores = parallel.num_cores()
   with tempfile.TemporaryDirectory() as scratch:
     scratch = pathlib.Path(scratch)
     tars = scratch / "tars"

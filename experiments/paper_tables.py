@@ -24,7 +24,7 @@ from rich.table import Table
 
 from alexnet_jax.analysis import claims, comparison
 from alexnet_jax.analysis.comparison import Ours
-from alexnet_jax.data import datasets, input_pipeline
+from alexnet_jax.data import pipeline, sources
 from alexnet_jax.model import network as networks
 from alexnet_jax.model import sharding
 from alexnet_jax.runtime import command
@@ -55,13 +55,13 @@ def probabilities(
   batch_size = -(-config["batch_size"] // data) * data
   # The configurations' "test" is ILSVRC-2012's validation split; 2010 has one.
   name = "test" if _has_test(config) and split == "test" else ""
-  source = datasets.open_split(
+  source = sources.open_split(
     config["dataset"],
     name or config["splits"][split],
     data_dir or config["data_dir"],
   )
   predict = stored_runs.load_predictor(workdir, mesh, views, data_dir)
-  batches = input_pipeline.evaluation_batches(
+  batches = pipeline.evaluation_batches(
     source,
     batch_size=batch_size,
     size=config["image_size"],

@@ -14,7 +14,7 @@ log has such a pair. Other images: --set=data_dir=DATA,dataset=NAME_{run}.
 import numpy as np
 import tensorflow_datasets as tfds
 
-from alexnet_jax.data import datasets, images, originals, shards
+from alexnet_jax.data import images, originals, shards, sources
 from alexnet_jax.runtime import files
 from experiments import frame
 from experiments.frame import Experiment, Run
@@ -27,7 +27,7 @@ def prepare_quick(output: str) -> None:
   """The embedded images, 32 of a class and split, as crops and warped."""
   from alexnet_jax import prepare
 
-  datasets.open_split("patterns/10", "train")  # draws them where missing
+  sources.open_split("patterns/10", "train")  # draws them where missing
   place = files.cache_directory()
   found = originals.open_originals("tfds:patterns/10", place, holdout=0)
   for how in ("crop", "warp"):
@@ -46,7 +46,7 @@ def check(outcomes: Outcomes, result: dict) -> None:
     tfds.data_source(name, split="train", data_dir=crop.config["data_dir"])
     for name in (crop.config["dataset"], warp.config["dataset"])
   ]
-  originally = datasets.open_split("patterns/10", "train")
+  originally = sources.open_split("patterns/10", "train")
   missed = []  # by how much the mean colour is another than the original's
   for cropped, warped in zip(*sets, strict=True):
     for key in ("label", "file_name"):

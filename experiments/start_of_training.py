@@ -24,7 +24,7 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
-from alexnet_jax.data import datasets, input_pipeline
+from alexnet_jax.data import pipeline, sources
 from alexnet_jax.data.augment import Augmentation, view_images
 from alexnet_jax.model import network as networks
 from alexnet_jax.model import sharding
@@ -125,8 +125,8 @@ class Recipe:
     config = self.config
     state = step.init_state(self.network, self.optimizer, seed, self.mesh)
     key = sharding.place(jax.random.key(seed), sharding.REPLICATED, self.mesh)
-    batches = input_pipeline.to_device(
-      input_pipeline.train_batches(
+    batches = pipeline.to_device(
+      pipeline.train_batches(
         self.train,
         batch_size=config.batch_size,
         seed=seed,
@@ -178,14 +178,14 @@ def main() -> None:
     flag.width, flag.steps, flag.seeds = 1 / 32, 3, 1
   places = ("--data_dir", "--output")
   argv = [a for a in sys.argv[1:] if not a.startswith(places)]
-  train = datasets.open_split(flag.dataset, "train", flag.data_dir)
-  validation = datasets.open_split(flag.dataset, "validation", flag.data_dir)
+  train = sources.open_split(flag.dataset, "train", flag.data_dir)
+  validation = sources.open_split(flag.dataset, "validation", flag.data_dir)
   recipes = {}
   for name in flag.recipes:
     config = narrowed(RECIPES[name].get_config(), flag.width)
     config.num_classes = train.num_classes
     config.batch_size = flag.batch_size
-    probe = input_pipeline.evaluation_batches(
+    probe = pipeline.evaluation_batches(
       validation, batch_size=64, size=config.image_size
     )
     recipes[name] = Recipe(config, train, next(iter(probe))["image"])

@@ -17,7 +17,7 @@ import pytest
 import simplejpeg
 import tensorflow_datasets as tfds
 from PIL import Image
-from sources import (
+from sample_data import (
   ENCODING,
   ROOT,
   command,
@@ -31,7 +31,7 @@ from sources import (
 )
 
 from alexnet_jax import prepare
-from alexnet_jax.data import datasets, shards
+from alexnet_jax.data import images, pixel_statistics, shards, sources
 from alexnet_jax.runtime.command import UserError
 
 
@@ -48,9 +48,7 @@ def test_tars_become_an_ordinary_tfds_dataset(tmp_path):
   example = source[0]
   assert example["image"].shape == (256, 256, 3)
   # And so do we, with ImageNet's own numbering.
-  train = datasets.open_split(
-    "imagenet2012_256", "train", str(tmp_path / "out")
-  )
+  train = sources.open_split("imagenet2012_256", "train", str(tmp_path / "out"))
   assert train.num_classes == 1000
   assert train.class_names[1] == "n01443537"
   counts = np.bincount([train[i][1] for i in range(12)], minlength=1000)
@@ -86,7 +84,7 @@ def test_warped_images_have_both_edges_of_the_original(tmp_path):
   for how in ("crop", "warp"):
     encoding = shards.Encoding(rescale=how)
     folder = make(f"folder:{tmp_path / 'in'}", tmp_path, how, encoding=encoding)
-    encoded, _ = datasets.open_directory(folder, "train")[0]
+    encoded, _ = sources.open_directory(folder, "train")[0]
     found[how] = np.asarray(Image.open(io.BytesIO(encoded))).mean((0, 2))
     assert manifest(folder)["plan"]["rescale"] == how
   columns = {"crop": [0] * 128 + [100] * 128}
@@ -104,7 +102,7 @@ def test_quality_and_subsampling_are_flags_that_count(tmp_path):
     ("coarse", shards.Encoding(quality=50, subsampling="420")),
   ):
     folder = make(source, tmp_path, name, encoding=encoding)
-    encoded, _ = datasets.open_directory(folder, "train")[0]
+    encoded, _ = sources.open_directory(folder, "train")[0]
     header = simplejpeg.decode_jpeg_header(encoded)
     assert header[:2] == (256, 256)
     assert header[3] == encoding.subsampling
@@ -116,7 +114,7 @@ def test_statistics_equal_float64_numpy(tmp_path):
   folder = make(
     f"folder:{write_folder(tmp_path / 'in')}", tmp_path, shard_size=5
   )
-  source = datasets.open_directory(folder, "train")
+  source = sources.open_directory(folder, "train")
   pixels = np.array(
     [
       np.asarray(Image.open(io.BytesIO(source[i][0])))
@@ -137,9 +135,9 @@ def test_statistics_equal_float64_numpy(tmp_path):
     vectors * values @ vectors.T, stored["covariance"], rtol=1e-9, atol=1e-9
   )
   # What is stored is what the training would compute.
-  moments = datasets.Moments(256)
+  moments = pixel_statistics.PixelSums(256)
   for i in range(len(source)):
-    moments.add(datasets.decode(source[i][0]))
+    moments.add(images.decode(source[i][0]))
   np.testing.assert_array_equal(
     moments.statistics().mean_image, stored["mean_image"]
   )
@@ -148,9 +146,11 @@ def test_statistics_equal_float64_numpy(tmp_path):
 
 def test_training_takes_the_stored_statistics(tmp_path, monkeypatch):
   folder = make(f"folder:{write_folder(tmp_path / 'in')}", tmp_path)
-  monkeypatch.setattr(datasets, "_sum_over", None)  # computing would fail
-  source = datasets.open_directory(folder, "train")
-  assert datasets.statistics(source, 256).num_images == 18
+  monkeypatch.setattr(
+    pixel_statistics, "_compute", None
+  )  # computing would fail
+  source = sources.open_directory(folder, "train")
+  assert pixel_statistics.load_or_compute(source, 256).num_images == 18
 
 
 def test_manifest_tells_counts_sources_and_versions(tmp_path):
@@ -321,14 +321,14 @@ def test_real_images_and_memory(shared_data, tmp_path):
     f"--data_dir={tmp_path}",
   )
   assert result.returncode == 0, result.stderr
-  train = datasets.open_split("imagenet2012_256", "train", str(tmp_path))
-  whole = datasets.open_split("imagenet2012", "train", shared_data)
+  train = sources.open_split("imagenet2012_256", "train", str(tmp_path))
+  whole = sources.open_split("imagenet2012", "train", shared_data)
   assert sorted(train[i][1] for i in range(240)) == sorted(
     whole[i][1] for i in range(240)
   )
   # Statistics of the prepared are near those of the originals.
-  near = datasets.statistics(whole, 256, str(tmp_path / "cache"))
-  stored = datasets.statistics(train, 256)
+  near = pixel_statistics.load_or_compute(whole, 256, str(tmp_path / "cache"))
+  stored = pixel_statistics.load_or_compute(train, 256)
   assert np.abs(near.mean_image - stored.mean_image).max() < 2
   np.testing.assert_allclose(
     near.eigenvalues**0.5, stored.eigenvalues**0.5, rtol=0.01

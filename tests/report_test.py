@@ -9,11 +9,11 @@ import subprocess
 import sys
 
 import pytest
-from datasets_test import Tiny
+from sample_data import write_tiny
 
 from alexnet_jax import report
 from alexnet_jax.analysis import page
-from alexnet_jax.data import datasets
+from alexnet_jax.data import sources
 from alexnet_jax.runtime import config as configs
 from alexnet_jax.training import train
 
@@ -114,7 +114,7 @@ def place(tmp_path_factory):
 @pytest.fixture(scope="module")
 def written(place):
   """The report of a small run whose classes and folder have evil names."""
-  Tiny(data_dir=str(place), file_format="array_record").download_and_prepare()
+  write_tiny(place)
   config = configs.load("configs/quickstart.py")
   config.dataset, config.data_dir, config.num_classes = "tiny", str(place), 3
   config.batch_size, config.total_steps, config.log_every_steps = 8, 6, 1
@@ -124,14 +124,14 @@ def written(place):
   with pytest.MonkeyPatch.context() as patch:
     patch.setenv("XDG_CACHE_HOME", str(place / "cache"))
     train.train_and_evaluate(config, workdir)
-    real = datasets.open_split
+    real = sources.open_split
 
     def evil(*arguments):
       source = real(*arguments)
       source.class_names = HOSTILE
       return source
 
-    patch.setattr(datasets, "open_split", evil)
+    patch.setattr(sources, "open_split", evil)
     text = report.make([workdir])
   file = place / "report.html"
   file.write_text(text)

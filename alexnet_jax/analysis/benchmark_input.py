@@ -17,8 +17,9 @@ import numpy as np
 import simplejpeg
 
 from alexnet_jax.analysis import throughput
-from alexnet_jax.data import images, input_pipeline, memory
-from alexnet_jax.data.datasets import Source, num_cores
+from alexnet_jax.data import images, pipeline
+from alexnet_jax.data.parallel import num_cores
+from alexnet_jax.data.sources import Source
 
 
 def benchmark_input(
@@ -54,7 +55,7 @@ def benchmark_input(
   def read(i):
     source[i * 7919 % len(source)]  # a prime: random enough for a disk
 
-  batch_memory = memory.Pool((batch_size, size, size, 3))
+  batch_memory = pipeline.BatchMemory((batch_size, size, size, 3))
 
   def batch(step):
     out = batch_memory.take()
@@ -62,7 +63,7 @@ def benchmark_input(
       images.decode_into(out[i], records[step * batch_size + i])
 
   def stream():
-    return input_pipeline.train_batches(
+    return pipeline.train_batches(
       source, batch_size=batch_size, seed=0, start_step=0, size=size
     )
 
@@ -80,7 +81,7 @@ def benchmark_input(
       "pipeline": lambda: time_stream(stream(), steps),
       "transfer": lambda: _time(lambda: list(map(transfer, range(steps)))),
       "pipeline_to_device": lambda: time_stream(
-        map(jax.block_until_ready, input_pipeline.to_device(stream(), device)),
+        map(jax.block_until_ready, pipeline.to_device(stream(), device)),
         steps,
       ),
     }

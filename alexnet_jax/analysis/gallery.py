@@ -12,9 +12,9 @@ from rich.progress import track
 
 from alexnet_jax.analysis import figures, page
 from alexnet_jax.analysis.page import Html, element
-from alexnet_jax.data import datasets
+from alexnet_jax.data import sources
 from alexnet_jax.data.images import UndecodableImage, decode, rescale
-from alexnet_jax.data.input_pipeline import evaluation_batches
+from alexnet_jax.data.pipeline import evaluation_batches
 from alexnet_jax.model import sharding
 from alexnet_jax.model.alexnet import AlexNet
 from alexnet_jax.runtime.command import UserError
@@ -117,7 +117,7 @@ def look(
     UserError: the data set is not here.
   """
   train, test = (
-    datasets.open_run(config, split, data_dir)
+    sources.open_run(config, split, data_dir)
     for split in ("train", "validation")
   )
   seen = runs.load_statistics(config, train, mesh)
@@ -253,7 +253,7 @@ def _small(images: np.ndarray) -> np.ndarray:
   return np.stack(each)
 
 
-def _images(source: datasets.Source, indices: Sequence[int], size: int):
+def _images(source: sources.Source, indices: Sequence[int], size: int):
   """uint8[N,S,S,3], black where damaged, and i64[N] labels of some examples."""
   found = np.zeros((len(indices), size, size, 3), np.uint8)
   labels = np.zeros(len(indices), np.int64)

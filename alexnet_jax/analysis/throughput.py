@@ -6,7 +6,7 @@ import numpy as np
 import rich.console
 import rich.table
 
-from alexnet_jax.data.datasets import num_cores
+from alexnet_jax.data.parallel import num_cores
 
 
 def row(

@@ -20,8 +20,15 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from alexnet_jax.data import datasets, images, input_pipeline, shards
-from alexnet_jax.data.datasets import Source
+from alexnet_jax.data import (
+  images,
+  parallel,
+  pipeline,
+  pixel_statistics,
+  shards,
+  sources,
+)
+from alexnet_jax.data.sources import Source
 from alexnet_jax.runtime.command import UserError
 
 
@@ -51,7 +58,7 @@ class Findings:
   range: tuple[int, int]
   flat: int
   channel_error: np.ndarray
-  moments: datasets.Moments
+  moments: pixel_statistics.PixelSums
 
 
 def inspect(data_dir: str, name: str, need: float) -> int:
@@ -69,7 +76,7 @@ def inspect(data_dir: str, name: str, need: float) -> int:
     UserError: there is none.
   """
   if name:
-    folders = [datasets.find_dataset(name, data_dir)]
+    folders = [sources.find_dataset(name, data_dir)]
   else:
     found = pathlib.Path(data_dir).glob("*/*/manifest.json")
     folders = sorted(str(path.parent) for path in found)
@@ -89,15 +96,15 @@ def _inspect_one(folder: str, need: float) -> list[str]:
   """Prints a verdict a line as they come; returns their first words."""
   manifest = _read_manifest(folder)
   size = manifest["plan"]["size"] if manifest else 256
-  sources = {
-    split: datasets.open_directory(folder, split) for split in _splits(folder)
+  opened = {
+    split: sources.open_directory(folder, split) for split in _splits(folder)
   }
   print(f"{folder}:")
-  found = {split: _look(sources[split], size) for split in sources}
+  found = {split: _look(opened[split], size) for split in opened}
   verdicts = []
   for what, (verdict, text) in itertools.chain(
-    *(_of_split(sources[s], found[s], manifest, s) for s in sources),
-    _of_training(sources, found, folder, size, need),
+    *(_of_split(opened[s], found[s], manifest, s) for s in opened),
+    _of_training(opened, found, folder, size, need),
   ):
     print(f"{verdict:4}  {what}: {text}")
     verdicts.append(verdict)
@@ -112,17 +119,17 @@ def _of_split(source: Source, found: Findings, manifest, split: str):
   yield f"{split} value range", _value_range(found)
 
 
-def _of_training(sources, found, folder: str, size: int, need: float):
+def _of_training(opened, found, folder: str, size: int, need: float):
   """Yields (what, (verdict, text)) on the dataset as a whole."""
   for one, other in itertools.combinations(found, 2):
     yield (
       f"duplicates in {one} and {other}",
-      _duplicates(sources[one], found[one], sources[other], found[other]),
+      _duplicates(opened[one], found[one], opened[other], found[other]),
     )
-  if "train" in sources:
+  if "train" in opened:
     yield "shuffling", _shuffling(found["train"].labels)
-    yield "statistics", _statistics(sources["train"], found["train"], folder)
-    yield "throughput", _throughput(sources["train"], size, need)
+    yield "statistics", _statistics(opened["train"], found["train"], folder)
+    yield "throughput", _throughput(opened["train"], size, need)
 
 
 def _look(source: Source, size: int) -> Findings:
@@ -137,12 +144,12 @@ def _look(source: Source, size: int) -> Findings:
     range=(255, 0),
     flat=0,
     channel_error=np.zeros(3),
-    moments=datasets.Moments(size),
+    moments=pixel_statistics.PixelSums(size),
   )
   lock = threading.Lock()
 
   def look(indices: np.ndarray) -> None:
-    moments = datasets.Moments(size)
+    moments = pixel_statistics.PixelSums(size)
     for index in indices.tolist():
       try:
         encoded, found.labels[index] = source[index]
@@ -167,7 +174,7 @@ def _look(source: Source, size: int) -> Findings:
 
   with (
     shards.progress_bar() as progress,
-    concurrent.futures.ThreadPoolExecutor(datasets.num_cores()) as pool,
+    concurrent.futures.ThreadPoolExecutor(parallel.num_cores()) as pool,
   ):
     bar = progress.add_task(f"Looking at {source.name}", total=count, rate="")
     runs = shards.runs(np.arange(count))
@@ -314,7 +321,7 @@ def _shuffling(labels: np.ndarray):
 
   frequencies = np.bincount(labels[labels >= 0]) / len(labels)
   chance = float((frequencies**2).sum())
-  trained = share(labels[datasets.permutation(len(labels), 0, 0)])
+  trained = share(labels[sources.permutation(len(labels), 0, 0)])
   spread = (chance * (1 - chance) / len(labels)) ** 0.5
   text = (
     f"neighbours share a class in {trained:.1%} of cases in training's order,"
@@ -333,7 +340,7 @@ def _statistics(source: Source, found: Findings, folder: str):
     return "note", "not stored beside the dataset: training computes them first"
   if not found.moments.num_images:
     return "FAIL", "there is no image to compare them with"
-  stored = datasets.load_statistics(str(path), source.fingerprint, side)
+  stored = pixel_statistics.load(str(path), source.fingerprint, side)
   if stored is None:
     return "FAIL", f"{path} is damaged, or of another dataset"
   computed = found.moments.statistics()
@@ -350,7 +357,7 @@ def _statistics(source: Source, found: Findings, folder: str):
 
 
 def _throughput(source: Source, size: int, need: float):
-  batches = input_pipeline.train_batches(
+  batches = pipeline.train_batches(
     source,
     batch_size=128,
     seed=0,
@@ -358,14 +365,14 @@ def _throughput(source: Source, size: int, need: float):
     size=size,
     max_undecodable=len(source),
   )
-  for _ in range(2 * datasets.num_cores() + 4):  # what was made ahead
+  for _ in range(2 * parallel.num_cores() + 4):  # what was made ahead
     next(batches)
   start, count = time.monotonic(), 0
   while time.monotonic() - start < 4:
     count += len(next(batches)["label"])
   rate = count / (time.monotonic() - start)
   text = (
-    f"{rate:,.0f} images/s on {datasets.num_cores()} cores:"
+    f"{rate:,.0f} images/s on {parallel.num_cores()} cores:"
     f" {90 * len(source) / rate / 3600:,.2f} hours for 90 epochs"
   )
   if not need:

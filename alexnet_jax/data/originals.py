@@ -18,7 +18,7 @@ from collections.abc import Iterator
 import numpy as np
 import tensorflow_datasets as tfds
 
-from alexnet_jax.data import datasets
+from alexnet_jax.data import sources
 from alexnet_jax.runtime.command import UserError
 
 
@@ -69,7 +69,7 @@ class Files:
 class Examples:
   """Images that are examples of a tfds split."""
 
-  def __init__(self, records: "datasets.Source | TFRecords", split: str):
+  def __init__(self, records: "sources.Source | TFRecords", split: str):
     self._records, self._split = records, split
 
   def __len__(self) -> int:
@@ -325,7 +325,7 @@ def _open_folder(directory: pathlib.Path, holdout: float) -> Originals:
     images["validation"] = {}
     for number, name in enumerate(class_names):
       paths = images["train"][name]
-      order = datasets.permutation(len(paths), number)
+      order = sources.permutation(len(paths), number)
       count = round(len(paths) * holdout)
       held = sorted(order[:count].tolist())
       images["validation"][name] = [paths[i] for i in held]
@@ -375,9 +375,9 @@ def _images_in(
 def _open_tfds(name: str, source_dir: str) -> Originals:
   """Every split of a tfds dataset, stored as ArrayRecord or TFRecord."""
   try:
-    directory = datasets.find_dataset(name, source_dir)
+    directory = sources.find_dataset(name, source_dir)
   except UserError as error:
-    base = datasets.base_directory(source_dir)
+    base = sources.base_directory(source_dir)
     raise UserError(
       f"tfds dataset {name} is not in {base} (--source_dir). tfds itself"
       f" fetches and builds it: pip install tensorflow, then tfds build {name}"
@@ -385,11 +385,11 @@ def _open_tfds(name: str, source_dir: str) -> Originals:
       " Images in folders need neither: --source=folder:DIR."
     ) from error
   info = tfds.builder_from_directory(directory).info
-  image_key, label_key = datasets.supervised_keys(info)
+  image_key, label_key = sources.supervised_keys(info)
   splits = {}
   for split in info.splits:
     if info.file_format == tfds.core.FileFormat.ARRAY_RECORD:
-      records = datasets.open_directory(directory, split)
+      records = sources.open_directory(directory, split)
     elif info.file_format == tfds.core.FileFormat.TFRECORD:
       records = TFRecords(info.splits[split], image_key, label_key)
     else:
@@ -458,4 +458,4 @@ class TFRecords:
     with open(self._paths[number], "rb", buffering=0) as file:
       file.seek(place)
       record = file.read(length)
-    return datasets.parse_example(record, *self._keys)
+    return sources.parse_example(record, *self._keys)

@@ -7,18 +7,16 @@ whether the warm half is above. The colours' strengths, the ground, scale,
 position, tilt, light and noise are drawn anew for each image.
 """
 
-import concurrent.futures
 import io
 import os
 import pathlib
 import shutil
 
 import numpy as np
-import rich.console
-import rich.progress
 import simplejpeg
 import tensorflow_datasets as tfds
 
+from alexnet_jax.data import parallel
 from alexnet_jax.runtime.command import UserError
 
 SIDES = (130, 280)  # pixels, so that every image is rescaled
@@ -32,8 +30,8 @@ class Patterns(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
   VERSION = tfds.core.Version("1.1.0")
 
-  def __init__(self, *, data_dir: str, num_classes: int, progress=None):
-    self._num_classes, self._progress = num_classes, progress
+  def __init__(self, *, data_dir: str, num_classes: int):
+    self._num_classes = num_classes
     super().__init__(
       data_dir=data_dir,
       config=tfds.core.BuilderConfig(name=str(num_classes)),
@@ -73,13 +71,13 @@ class Patterns(tfds.core.GeneratorBasedBuilder, skip_registration=True):
       encoded = simplejpeg.encode_jpeg(image, 85, colorsubsampling="420")
       return index, {"image": io.BytesIO(encoded), "label": label}
 
-    with concurrent.futures.ThreadPoolExecutor() as pool:
-      # A block at a time: what is drawn ahead stays bounded.
-      for start in range(0, count, 256):
-        for item in pool.map(example, range(start, min(start + 256, count))):
-          if self._progress:
-            self._progress()
-          yield item
+    def examples(indices):
+      return list(map(example, indices.tolist()))
+
+    title = f"Drawing patterns/{self._num_classes} {split}"
+    tasks = parallel.chunks(np.arange(count))
+    for chunk in parallel.map_images(examples, tasks, title):
+      yield from chunk
 
 
 def split_sizes(num_classes: int) -> dict[str, int]:
@@ -178,6 +176,11 @@ def _color(hue: float, random) -> np.ndarray:
   return color.astype(np.float32)
 
 
+def full_name(name: str) -> str:
+  """The name with its number of classes, which is ten for "patterns"."""
+  return "patterns/10" if name == "patterns" else name
+
+
 def generate(name: str, data_dir: str) -> None:
   """Makes `patterns` or `patterns/N` in `data_dir`, unless it is there.
 
@@ -197,19 +200,10 @@ def generate(name: str, data_dir: str) -> None:
   if (target / "dataset_info.json").is_file():
     return
   unfinished = pathlib.Path(data_dir, f".patterns-{config}-{os.getpid()}")
-  sizes = split_sizes(int(config))
   tfds.disable_progress_bar()
   try:
-    with rich.progress.Progress(
-      console=rich.console.Console(stderr=True), transient=True
-    ) as progress:
-      bar = progress.add_task(f"Drawing {base}", total=sum(sizes.values()))
-      builder = Patterns(
-        data_dir=str(unfinished),
-        num_classes=int(config),
-        progress=lambda: progress.advance(bar),
-      )
-      builder.download_and_prepare()
+    builder = Patterns(data_dir=str(unfinished), num_classes=int(config))
+    builder.download_and_prepare()
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
       os.rename(builder.data_dir, target)

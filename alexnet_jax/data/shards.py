@@ -19,7 +19,7 @@ import simplejpeg
 from array_record.python import array_record_module
 from tensorflow_datasets.proto import tf_example_pb2
 
-from alexnet_jax.data import datasets, images
+from alexnet_jax.data import images, parallel, pixel_statistics, sources
 from alexnet_jax.runtime.command import UserError
 
 RUN = 16  # neighbours read together, so that a disk seeks once for them
@@ -69,13 +69,13 @@ class Converted:
 
   records: list[bytes]
   labels: list[int]
-  moments: datasets.Moments
+  moments: pixel_statistics.PixelSums
   skipped: list[tuple[str, str]]
   digest: bytes
 
   @classmethod
   def nothing(cls, encoding: Encoding) -> "Converted":
-    return cls([], [], datasets.Moments(encoding.size), [], b"")
+    return cls([], [], pixel_statistics.PixelSums(encoding.size), [], b"")
 
   def add(self, other: "Converted") -> None:
     self.records += other.records
@@ -128,7 +128,7 @@ class Shard:
     writer = array_record_module.ArrayRecordWriter(
       str(self._unfinished), options
     )
-    for place in datasets.permutation(len(records), self.number, len(records)):
+    for place in sources.permutation(len(records), self.number, len(records)):
       writer.write(records[place])
     writer.close()
     with open(self._unfinished, "rb+") as file:
@@ -152,10 +152,10 @@ class Shard:
       names = ("count", "num_bytes", "labels", "skipped", "digest")
       return {name: stored[name] for name in names}
 
-  def moments(self) -> datasets.Moments:
+  def moments(self) -> pixel_statistics.PixelSums:
     """Of its pixels; megabytes, so not to be kept for each shard."""
     with np.load(self._facts, allow_pickle=False) as stored:
-      moments = datasets.Moments(len(stored["total"]))
+      moments = pixel_statistics.PixelSums(len(stored["total"]))
       moments.num_images = int(stored["count"])
       moments.total[:] = stored["total"]
       moments.products[:] = stored["products"]
@@ -188,7 +188,7 @@ def write_shards(
   done = total - sum(len(run) for _, run in tasks)
   with (
     progress_bar() as progress,
-    concurrent.futures.ThreadPoolExecutor(datasets.num_cores()) as pool,
+    concurrent.futures.ThreadPoolExecutor(parallel.num_cores()) as pool,
   ):
     bar = progress.add_task("Preparing", total=total, completed=done, rate="")
     start = time.monotonic()

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from alexnet_jax.data import datasets
+from alexnet_jax.data import pixel_statistics, sources
 from alexnet_jax.data.augment import ImageStatistics
 from alexnet_jax.model import sharding
 from alexnet_jax.runtime.command import UserError
@@ -67,7 +67,7 @@ def _average(log_probabilities: Sequence[jax.Array]) -> jax.Array:
 
 
 def image_statistics(
-  source: datasets.Source, image_size: int, mesh: Mesh, mean_size: int = 0
+  source: sources.Source, image_size: int, mesh: Mesh, mean_size: int = 0
 ) -> ImageStatistics:
   """The training split's mean image and RGB components, on every device.
 
@@ -81,7 +81,7 @@ def image_statistics(
       subtracted from every crop, wherever the crop lies; 0: the part of the
       mean image under the crop is subtracted.
   """
-  found = datasets.statistics(source, image_size)
+  found = pixel_statistics.load_or_compute(source, image_size)
   components = found.eigenvectors * np.sqrt(found.eigenvalues)
   mean = found.mean_image.astype(np.float32)
   if mean_size:

@@ -8,9 +8,9 @@ import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from alexnet_jax.data import datasets
+from alexnet_jax.data import sources
 from alexnet_jax.data.augment import Augmentation
-from alexnet_jax.data.datasets import Source
+from alexnet_jax.data.sources import Source
 from alexnet_jax.model import network as networks
 from alexnet_jax.model import sharding
 from alexnet_jax.model.network import Network
@@ -98,7 +98,7 @@ def _open_splits(config: ConfigDict) -> tuple[Source, Source]:
   With `holdout` these are training images kept apart, and the official
   validation split is left to `alexnet_jax.evaluate`.
   """
-  train = datasets.open_split(
+  train = sources.open_split(
     config.dataset, config.splits.train, config.data_dir
   )
   if train.num_classes != config.num_classes:
@@ -108,8 +108,8 @@ def _open_splits(config: ConfigDict) -> tuple[Source, Source]:
       f" --config.num_classes={train.num_classes}."
     )
   if config.holdout:
-    return datasets.hold_out(train, config.holdout, config.seed)
-  return train, datasets.open_split(
+    return sources.hold_out(train, config.holdout, config.seed)
+  return train, sources.open_split(
     config.dataset, config.splits.validation, config.data_dir
   )
 
@@ -164,7 +164,7 @@ def _data(job: Job) -> dict[str, str]:
 
 def metadata(job: Job, schedule: Piecewise | Plateau) -> dict[str, Any]:
   """What a checkpoint says beside its arrays; the position in the data is its
-  step, see input_pipeline."""
+  step, see pipeline."""
   return {
     "config": configs.to_json(job.config),
     "data": _data(job),

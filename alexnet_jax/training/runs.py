@@ -8,7 +8,7 @@ from typing import Any
 from jax.sharding import Mesh
 from rich.progress import track
 
-from alexnet_jax.data import datasets, input_pipeline
+from alexnet_jax.data import pipeline, sources
 from alexnet_jax.data.augment import ImageStatistics
 from alexnet_jax.model import network as networks
 from alexnet_jax.model import sharding
@@ -152,7 +152,7 @@ def init_from_run(
 
 
 def load_statistics(
-  config: dict[str, Any], train: datasets.Source, mesh: Mesh
+  config: dict[str, Any], train: sources.Source, mesh: Mesh
 ) -> ImageStatistics:
   """The statistics of the training images that a run subtracts and adds.
 
@@ -183,7 +183,7 @@ def load_predictor(
   """
   config = load_config(workdir)
   net, _ = load_net(workdir, mesh)
-  train = datasets.open_run(config, "train", data_dir)
+  train = sources.open_run(config, "train", data_dir)
   statistics = load_statistics(config, train, mesh)
   predict = step.make_predict(net.towers.network, views, mesh)
   return lambda images: predict(net, images, statistics)
@@ -224,12 +224,12 @@ def evaluate_runs(
   mesh = sharding.make_mesh(towers=towers)
   data = mesh.shape[sharding.DATA]
   batch_size = -(-config["batch_size"] // data) * data
-  source = datasets.open_run(config, split, data_dir)
+  source = sources.open_run(config, split, data_dir)
   predictors = [
     load_predictor(workdir, mesh, views, data_dir) for workdir in workdirs
   ]
-  batches = input_pipeline.to_device(
-    input_pipeline.evaluation_batches(
+  batches = pipeline.to_device(
+    pipeline.evaluation_batches(
       source,
       batch_size=batch_size,
       size=config["image_size"],

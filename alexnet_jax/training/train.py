@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from alexnet_jax.data import input_pipeline
+from alexnet_jax.data import pipeline
 from alexnet_jax.model import sharding
 from alexnet_jax.runtime import config as configs
 from alexnet_jax.runtime import processes
@@ -140,9 +140,7 @@ def _train(
   )
 
   def on_device(host_batches) -> Iterator[step.Batch]:
-    batches = input_pipeline.to_device(
-      host_batches, sharding.batch_sharding(mesh)
-    )
+    batches = pipeline.to_device(host_batches, sharding.batch_sharding(mesh))
     return watch.guard(batches, "waiting for images")
 
   def validate() -> float:
@@ -152,7 +150,7 @@ def _train(
     epoch = timetable.epoch(done)
     errors = evaluate(
       [lambda images: predict(state.net, images, statistics)],
-      on_device(input_pipeline.evaluation_batches(job.validation, **options)),
+      on_device(pipeline.evaluation_batches(job.validation, **options)),
       mesh,
       len(job.validation),
       config.max_undecodable,
@@ -175,14 +173,14 @@ def _train(
     }
     checkpoints.save(done, step.to_dict(state), beside, validation_error)
 
-  first = input_pipeline.evaluation_batches(
+  first = pipeline.evaluation_batches(
     job.train, **options | {"batch_size": num_images(mesh)}
   )
   (looked_at,) = on_device(itertools.islice(first, 1))
   diagnose = Diagnostics(network, mesh, looked_at, statistics)
   verdict = Verdict(config.num_classes)
   batches = on_device(
-    input_pipeline.train_batches(
+    pipeline.train_batches(
       job.train,
       seed=config.seed,
       start_step=done,

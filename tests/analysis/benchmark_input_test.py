@@ -10,10 +10,10 @@ import pytest
 import simplejpeg
 
 from alexnet_jax.analysis import benchmark_input
-from alexnet_jax.data import datasets
+from alexnet_jax.data import parallel, sources
 
 
-class Slow(datasets.Source):
+class Slow(sources.Source):
   """Every read takes `delay` seconds."""
 
   delay = 0.0
@@ -54,7 +54,7 @@ def test_rows_and_their_arithmetic(source):
 
 def test_reading_slowly_slows_reading_and_the_pipeline_alone(source):
   source.delay = 0.025
-  cores = datasets.num_cores()
+  cores = parallel.num_cores()
   rows = measure(source)
   # One thread a core, 25 milliseconds each: 40 images/s a core.
   assert 16 < rows["pipeline"]["images_per_second"] / cores < 40.4
@@ -68,7 +68,7 @@ def test_decoding_slowly_slows_the_yardstick_alone(source, monkeypatch):
   monkeypatch.setattr(
     benchmark_input, "_bare_decoder", lambda _: lambda _: time.sleep(0.025)
   )
-  cores = datasets.num_cores()
+  cores = parallel.num_cores()
   rows = measure(source)
   assert 16 < rows["decode_all_cores"]["images_per_second"] / cores < 40.4
   assert rows["pipeline"]["images_per_second"] / cores > 80

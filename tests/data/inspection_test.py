@@ -12,7 +12,15 @@ import pytest
 import simplejpeg
 
 from alexnet_jax import prepare
-from alexnet_jax.data import datasets, inspection, originals, shards
+from alexnet_jax.data import (
+  images,
+  inspection,
+  originals,
+  parallel,
+  pixel_statistics,
+  shards,
+  sources,
+)
 from alexnet_jax.runtime.command import UserError
 
 
@@ -107,7 +115,7 @@ def test_a_decoder_that_exchanges_channels_is_caught(
   tmp_path, capsys, monkeypatch
 ):
   build(tmp_path)
-  decode = datasets.decode
+  decode = images.decode
   monkeypatch.setattr(
     inspection.images,
     "decode",
@@ -135,16 +143,16 @@ def test_dark_images_are_noted(tmp_path, capsys):
 
 def test_other_statistics_are_caught(tmp_path, capsys):
   folder = build(tmp_path)
-  source = datasets.open_directory(str(folder), "train")
+  source = sources.open_directory(str(folder), "train")
   file = folder / "statistics.npz"
-  stored = datasets.load_statistics(str(file), source.fingerprint, 64)
-  wrong = datasets.Statistics(
+  stored = pixel_statistics.load(str(file), source.fingerprint, 64)
+  wrong = pixel_statistics.Statistics(
     stored.mean_image + np.float32(1),
     stored.eigenvalues,
     stored.eigenvectors,
     stored.num_images,
   )
-  datasets.save_statistics(str(file), wrong, source.fingerprint)
+  pixel_statistics.save(str(file), wrong, source.fingerprint)
   status, verdicts = inspect(tmp_path, capsys)
   assert status == 1
   assert verdicts["statistics"][0] == "FAIL"
@@ -171,7 +179,7 @@ def test_a_damaged_record_is_named(tmp_path, capsys):
   folder = build(tmp_path)
   path = next(folder.glob("*train*00001-of-00003"))
   content = bytearray(path.read_bytes())
-  source = datasets.open_directory(str(folder), "train")
+  source = sources.open_directory(str(folder), "train")
   place = content.index(source[20][0][400:440])  # inside an image's pixels
   content[place : place + 40] = bytes(40)
   path.write_bytes(content)
@@ -186,10 +194,10 @@ def test_an_order_that_is_not_shuffled_is_caught(tmp_path, capsys, monkeypatch):
   build(tmp_path)
   status, verdicts = inspect(tmp_path, capsys)
   assert verdicts["shuffling"][0] == "ok"
-  source = datasets.open_split("tiny", "train", str(tmp_path))
+  source = sources.open_split("tiny", "train", str(tmp_path))
   labels = np.array([source[i][1] for i in range(len(source))])
   monkeypatch.setattr(
-    datasets, "permutation", lambda n, *seed: np.argsort(labels, kind="stable")
+    sources, "permutation", lambda n, *seed: np.argsort(labels, kind="stable")
   )
   status, verdicts = inspect(tmp_path, capsys)
   assert status == 1
@@ -199,7 +207,7 @@ def test_an_order_that_is_not_shuffled_is_caught(tmp_path, capsys, monkeypatch):
 def test_nothing_prepared(tmp_path):
   with pytest.raises(UserError, match="holds no prepared dataset"):
     inspection.inspect(str(tmp_path), "", 0)
-  with pytest.raises(UserError, match="not prepared"):
+  with pytest.raises(UserError, match="is missing"):
     inspection.inspect(str(tmp_path), "cifar10", 0)
 
 
@@ -228,7 +236,7 @@ def test_throughput_is_measured_against_the_need(monkeypatch):
   monkeypatch.undo()
   record = simplejpeg.encode_jpeg(photograph(0))
 
-  class Slow(datasets.Source):
+  class Slow(sources.Source):
     delay = 0.005
 
     def __getitem__(self, index):
@@ -241,6 +249,6 @@ def test_throughput_is_measured_against_the_need(monkeypatch):
   assert "1 are needed" in text
   rate = float(text.partition(" images/s")[0].replace(",", ""))
   # One thread a core, five milliseconds each; one batch may be there already.
-  assert 20 < rate / datasets.num_cores() < 260
+  assert 20 < rate / parallel.num_cores() < 260
   source.delay = 0
   assert inspection._throughput(source, 64, 1e9)[0] == "FAIL"

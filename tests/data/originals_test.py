@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
-from sources import (
+from sample_data import (
   add,
   jpeg,
   make,
@@ -21,7 +21,7 @@ from sources import (
   write_tars,
 )
 
-from alexnet_jax.data import datasets, originals
+from alexnet_jax.data import images, originals, sources
 from alexnet_jax.runtime.command import UserError
 
 
@@ -105,7 +105,7 @@ def test_folder_without_validation_wants_a_share(tmp_path):
   )
   assert told["splits"]["validation"]["num_examples"] == 6
   hashes = [
-    hashlib.sha256(datasets.open_split("tiny_256", s, str(tmp_path))[i][0])
+    hashlib.sha256(sources.open_split("tiny_256", s, str(tmp_path))[i][0])
     for s, count in (("train", 24), ("validation", 6))
     for i in range(count)
   ]
@@ -115,11 +115,11 @@ def test_folder_without_validation_wants_a_share(tmp_path):
 def test_val_is_validation_and_order_on_disk_is_shuffled(tmp_path):
   write_folder(tmp_path / "in", per_class=40, splits=("train", "val"))
   folder = make(f"folder:{tmp_path / 'in'}", tmp_path, shard_size=30)
-  source = datasets.open_directory(folder, "train")
+  source = sources.open_directory(folder, "train")
   labels = np.array([source[i][1] for i in range(len(source))])
   assert sorted(labels) == [0] * 40 + [1] * 40 + [2] * 40
   assert (labels[1:] != labels[:-1]).sum() > 30  # 2 if sorted, 80 if random
-  assert len(datasets.open_directory(folder, "validation")) == 120
+  assert len(sources.open_directory(folder, "validation")) == 120
 
 
 def write_odd(folder):
@@ -278,7 +278,7 @@ def test_shards_of_nothing_but_damage_are_harmless(tmp_path):
   for path in sorted((folder / "train").rglob("*.jpg"))[:16]:
     path.write_bytes(b"damaged")
   made = make(f"folder:{folder}", tmp_path, shard_size=2)
-  source = datasets.open_directory(made, "train")
+  source = sources.open_directory(made, "train")
   assert len(source) == 2
   assert sorted(source[i][1] for i in range(2)) == [2, 2]
 
@@ -333,17 +333,17 @@ def write_tfrecord(folder):
 def test_tfrecord_is_converted_by_the_command_the_error_names(tmp_path):
   write_tfrecord(tmp_path)
   with pytest.raises(UserError) as caught:
-    datasets.open_split("trees", "train", str(tmp_path))
+    sources.open_split("trees", "train", str(tmp_path))
   told = str(caught.value)
   arguments = told[told.index("--source=") : told.index(", then read")].split()
   arguments = [a.replace("=NEW", f"={tmp_path / 'new'}") for a in arguments]
   result = run(*arguments)
   assert result.returncode == 0, result.stderr
-  source = datasets.open_split("trees_256", "train", str(tmp_path / "new"))
+  source = sources.open_split("trees_256", "train", str(tmp_path / "new"))
   assert sorted(source[i][1] for i in range(5)) == [0, 0, 1, 1, 2]
   assert source.class_names == ("ash", "elm", "oak")
-  image = datasets.decode(source[0][0])
-  wanted = [datasets.rescale(picture(s)) for s in (0, 1, 2, 10, 11)]
+  image = images.decode(source[0][0])
+  wanted = [images.rescale(picture(s)) for s in (0, 1, 2, 10, 11)]
   errors = [np.abs(image.astype(float) - w).mean() for w in wanted]
   assert min(errors) < 3
 

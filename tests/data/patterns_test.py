@@ -7,7 +7,8 @@ import pathlib
 import numpy as np
 import pytest
 
-from alexnet_jax.data import datasets, patterns
+from alexnet_jax.data import patterns, sources
+from alexnet_jax.data.images import rescale
 from alexnet_jax.runtime.command import UserError
 
 
@@ -16,7 +17,7 @@ def drawn(split, count, num_classes=10, size=64):
   images, labels = [], []
   for i in range(count):
     image, label = patterns.draw(split, i, num_classes)
-    images.append(datasets.rescale(image, size))
+    images.append(rescale(image, size))
     labels.append(label)
   return np.array(images, np.float64), np.array(labels)
 
@@ -131,7 +132,7 @@ def few(monkeypatch):
 
 
 def test_generated_when_missing_and_only_then(few, tmp_path):
-  train = datasets.open_split("patterns/4", "train", str(tmp_path))
+  train = sources.open_split("patterns/4", "train", str(tmp_path))
   assert (len(train), train.num_classes) == (12, 4)
   assert (
     sorted(train[i][1] for i in range(12))
@@ -141,7 +142,7 @@ def test_generated_when_missing_and_only_then(few, tmp_path):
   assert train.directory == str(folder)
   assert os.listdir(tmp_path) == ["patterns"]  # nothing unfinished is left
   before = {file: file.stat().st_mtime_ns for file in folder.iterdir()}
-  validation = datasets.open_split("patterns/4", "validation", str(tmp_path))
+  validation = sources.open_split("patterns/4", "validation", str(tmp_path))
   assert len(validation) == 4
   assert before == {file: file.stat().st_mtime_ns for file in folder.iterdir()}
 
@@ -150,7 +151,7 @@ def test_generation_is_deterministic(few, tmp_path):
   contents = []
   for name in ("one", "other"):
     (tmp_path / name).mkdir()
-    source = datasets.open_split("patterns/3", "train", str(tmp_path / name))
+    source = sources.open_split("patterns/3", "train", str(tmp_path / name))
     contents.append([source[i] for i in range(len(source))])
   assert contents[0] == contents[1]
 
@@ -161,13 +162,13 @@ def test_foreign_folders_are_left_alone(few, tmp_path, monkeypatch):
   read_only = tmp_path / "read_only"
   read_only.mkdir(mode=0o555)
   for data_dir in ("", str(read_only), str(tmp_path / "absent")):
-    source = datasets.open_split("patterns/2", "train", data_dir)
+    source = sources.open_split("patterns/2", "train", data_dir)
     assert source.directory == own
   foreign = tmp_path / "foreign"
   foreign.mkdir()
   monkeypatch.setattr(os, "geteuid", lambda: foreign.stat().st_uid + 1)
   assert (
-    datasets.open_split("patterns/2", "train", str(foreign)).directory == own
+    sources.open_split("patterns/2", "train", str(foreign)).directory == own
   )
   assert not list(foreign.iterdir())
   assert not list(read_only.iterdir())
@@ -177,7 +178,7 @@ def test_foreign_folders_are_left_alone(few, tmp_path, monkeypatch):
 def test_a_set_that_is_there_is_read_wherever_it_is(few, tmp_path):
   patterns.generate("patterns/2", str(tmp_path))
   tmp_path.chmod(0o555)
-  source = datasets.open_split("patterns/2", "train", str(tmp_path))
+  source = sources.open_split("patterns/2", "train", str(tmp_path))
   tmp_path.chmod(0o755)
   assert source.directory.startswith(str(tmp_path))
 
@@ -203,4 +204,4 @@ def test_what_another_process_finished_first_is_kept(few, tmp_path):
 @pytest.mark.parametrize("name", ["patterns/x", "patterns/1", "patterns/99999"])
 def test_wrong_number_of_classes(name, tmp_path):
   with pytest.raises(UserError, match=r"write patterns/N.*2 to 2,000"):
-    datasets.open_split(name, "train", str(tmp_path))
+    sources.open_split(name, "train", str(tmp_path))

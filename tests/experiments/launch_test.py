@@ -7,7 +7,7 @@ import stat
 import types
 
 import pytest
-from datasets_test import Tiny
+from sample_data import write_tiny
 
 from alexnet_jax.runtime.command import UserError
 from experiments import launch
@@ -31,9 +31,7 @@ def test_a_sweep_runs_is_collected_and_not_run_twice(
 ):
   monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
   monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # for compiling
-  Tiny(
-    data_dir=str(tmp_path), file_format="array_record"
-  ).download_and_prepare()
+  write_tiny(tmp_path)
   config = tmp_path / "tiny.py"
   config.write_text(CONFIG.format(place=str(tmp_path)))
   sweep = [{"seed": 5}, {"seed": 6, "schedule.name": "sometimes"}]

@@ -53,7 +53,7 @@ def test_ilsvrc_2010_is_evaluated_on_its_test_images(monkeypatch):
     raise UserError("stop")
 
   config = configs.to_json(configs.load("configs/paper.py"))
-  monkeypatch.setattr(paper_tables.datasets, "open_split", open_split)
+  monkeypatch.setattr(paper_tables.sources, "open_split", open_split)
   monkeypatch.setattr(
     paper_tables.stored_runs, "load_config", lambda path: config
   )

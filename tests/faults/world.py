@@ -64,7 +64,7 @@ def arrange(slow=0.0, block=0.0, explode=0.0):
 
   import numpy as np
 
-  from alexnet_jax.data import datasets, input_pipeline
+  from alexnet_jax.data import pipeline, pixel_statistics
   from alexnet_jax.training import optimizer
 
   if explode:
@@ -73,12 +73,14 @@ def arrange(slow=0.0, block=0.0, explode=0.0):
 
   training = threading.Event()
 
-  def train_batches(*arguments, original=input_pipeline.train_batches, **more):
+  def train_batches(*arguments, original=pipeline.train_batches, **more):
     training.set()
     return original(*arguments, **more)
 
-  input_pipeline.train_batches = train_batches
-  for module, name in (datasets, "decode"), (input_pipeline, "decode_into"):
+  pipeline.train_batches = train_batches
+  for module, name in (
+    (pixel_statistics, "decode"), (pipeline, "decode_into")
+  ):
     def decode(*arguments, original=getattr(module, name), turns=count(1)):
       time.sleep(slow)
       # Its own turn: a reader that was held up may look after many others.

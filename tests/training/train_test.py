@@ -9,7 +9,7 @@ import sys
 import jax
 import numpy as np
 import pytest
-from datasets_test import Tiny
+from sample_data import write_tiny
 
 from alexnet_jax.model import network, sharding
 from alexnet_jax.runtime import config as configs
@@ -25,7 +25,7 @@ TIMES = ("seconds", "images_per_second", "data_wait_fraction")
 def place(tmp_path_factory):
   """A folder with a data set, a cache and the runs of these tests."""
   folder = tmp_path_factory.mktemp("train")
-  Tiny(data_dir=str(folder), file_format="array_record").download_and_prepare()
+  write_tiny(folder)
   return folder
 
 

@@ -1,5 +1,6 @@
 """The order of examples, its resumption, and that none is lost."""
 
+import gc
 import itertools
 import os
 import sys
@@ -13,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.sharding import NamedSharding, PartitionSpec
 
-from alexnet_jax.data import input_pipeline
-from alexnet_jax.data.datasets import Source, permutation
+from alexnet_jax.data import parallel, pipeline
+from alexnet_jax.data.sources import Source, permutation
 from alexnet_jax.runtime.command import UserError
 
 
@@ -30,7 +31,7 @@ def source_of(count, bad=()):
 
 
 def train(count, steps, start=0, batch_size=4, seed=0, bad=(), **options):
-  batches = input_pipeline.train_batches(
+  batches = pipeline.train_batches(
     source_of(count, bad),
     batch_size=batch_size,
     seed=seed,
@@ -100,7 +101,7 @@ def test_resuming_anywhere_continues_exactly():
 
 
 def test_the_order_does_not_depend_on_threads():
-  one = input_pipeline.train_batches(
+  one = pipeline.train_batches(
     source_of(9), batch_size=4, seed=0, start_step=0, size=8, num_threads=1
   )
   equal(itertools.islice(one, 6), train(9, 6))
@@ -121,11 +122,11 @@ def test_who_reads_gives_way_to_who_computes():
   records = Records(source[i] for i in range(20))
   watched = Source(records, "abcde", fingerprint="levels", name="levels train")
   before = os.getpriority(os.PRIO_PROCESS, 0)
-  batches = input_pipeline.train_batches(
+  batches = pipeline.train_batches(
     watched, batch_size=4, seed=0, start_step=0, size=8, num_threads=2
   )
   list(itertools.islice(batches, 9))
-  assert {nice for _, nice in seen} == {max(input_pipeline.NICE, before)}
+  assert {nice for _, nice in seen} == {max(parallel.NICENESS, before)}
   assert threading.get_native_id() not in {thread for thread, _ in seen}
   assert os.getpriority(os.PRIO_PROCESS, 0) == before
 
@@ -143,12 +144,14 @@ def test_processes_share_the_same_global_batches():
 
 
 def test_a_batch_must_divide_by_the_processes():
-  with pytest.raises(UserError, match="5 cannot be divided among 2"):
+  with pytest.raises(
+    UserError, match="batch_size=5 is not divisible"
+  ):
     train(7, 1, batch_size=5, process_count=2)
 
 
 def test_nothing_to_train_on():
-  with pytest.raises(UserError, match="no image to train on"):
+  with pytest.raises(UserError, match="no images to train on"):
     train(0, 1)
 
 
@@ -166,7 +169,7 @@ def test_what_an_earlier_life_left_out_counts_too():
   train(8, 1, bad=bad, max_undecodable=1, left_out=left_out)
   assert left_out == {order[0]}
   train(8, 1, start=1, bad=bad, max_undecodable=1)  # as if it were the first
-  with pytest.raises(UserError, match="2 such images"):
+  with pytest.raises(UserError, match="2 images cannot be decoded"):
     train(8, 1, start=1, bad=bad, max_undecodable=1, left_out=left_out)
 
 
@@ -176,7 +179,7 @@ def test_one_too_many_undecodable_names_the_example():
   text = str(caught.value)
   assert "levels train[3] cannot be decoded" in text
   assert "max_undecodable allows 0" in text
-  with pytest.raises(UserError, match="That is 3 such images"):
+  with pytest.raises(UserError, match="3 images cannot be decoded"):
     train(8, 2, bad=(3, 4, 6), max_undecodable=2)
 
 
@@ -186,7 +189,7 @@ def test_evaluation_sees_each_example_once(count, per_process, processes):
   seen, lengths = [], []
   for process in range(processes):
     batches = list(
-      input_pipeline.evaluation_batches(
+      pipeline.evaluation_batches(
         source_of(count),
         batch_size=per_process * processes,
         size=8,
@@ -205,7 +208,7 @@ def test_evaluation_sees_each_example_once(count, per_process, processes):
 
 
 def test_evaluation_keeps_the_order():
-  batches = input_pipeline.evaluation_batches(
+  batches = pipeline.evaluation_batches(
     source_of(10, bad=(2,)), batch_size=4, size=8, max_undecodable=1
   )
   batches = list(batches)
@@ -226,7 +229,7 @@ def test_to_device_shards_and_keeps_two_ahead():
       pulled.append(batch)
       yield batch
 
-  stream = input_pipeline.to_device(watched(), sharding)
+  stream = pipeline.to_device(watched(), sharding)
   first = next(stream)
   assert len(pulled) == 3  # the one in use and two ahead
   assert first["image"].sharding == sharding
@@ -234,3 +237,57 @@ def test_to_device_shards_and_keeps_two_ahead():
   assert first["image"].addressable_shards[0].data.shape == (2, 8, 8, 3)
   rest = [first, *stream]
   equal([jax.device_get(batch) for batch in rest], pulled)
+
+
+def address(array):
+  return array.__array_interface__["data"][0]
+
+
+def test_memory_comes_back():
+  pool = pipeline.BatchMemory((4, 5))
+  first = pool.take()
+  assert (first.shape, first.dtype) == ((4, 5), np.uint8)
+  assert first.flags.writeable
+  assert first.flags.c_contiguous
+  second = pool.take()
+  assert address(first) != address(second)
+  where = address(first)
+  del first
+  assert address(pool.take()) == where
+
+
+def test_a_view_keeps_it():
+  pool = pipeline.BatchMemory((4, 5))
+  whole = pool.take()
+  whole[:] = 7
+  where = address(whole)
+  view = whole[1:3].reshape(-1)[2:]
+  del whole
+  gc.collect()
+  other = pool.take()
+  assert address(other) != where
+  other[:] = 9
+  assert (view == 7).all()
+  del view
+  assert address(pool.take()) == where
+
+
+def test_a_jax_array_keeps_what_it_shares():
+  pool = pipeline.BatchMemory((512, 512))
+  for level in range(20):
+    array = pool.take()
+    array[:] = level
+    on_device = jax.device_put(array)
+    view = jax.numpy.asarray(array)
+    del array
+    for _ in range(3):
+      pool.take()[:] = 255
+    assert (np.asarray(on_device) == level).all()
+    assert (np.asarray(view) == level).all()
+
+
+def test_the_pool_may_go_first():
+  array = pipeline.BatchMemory((3,)).take()
+  array[:] = 1
+  gc.collect()
+  assert array.tolist() == [1, 1, 1]

@@ -1,0 +1,106 @@
+"""Work on many images at once: one thread per core, bounded memory.
+
+Decoding, rescaling and encoding release Python's global lock, so threads are
+enough.
+"""
+
+import collections
+import concurrent.futures
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+import numpy as np
+import rich.console
+import rich.progress
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
+CHUNK = 16  # consecutive images per task, so that a disk seeks once for them
+AHEAD = 64  # finished tasks that may wait for the consumer
+
+# Priority of decoding threads on Linux; the training step has 0, and lower
+# numbers run first.
+NICENESS = 10
+
+
+def num_cores() -> int:
+  """Cores this process may use, which may be fewer than the machine has."""
+  if hasattr(os, "sched_getaffinity"):
+    return len(os.sched_getaffinity(0))
+  return os.cpu_count() or 1
+
+
+def chunks(indices: np.ndarray) -> list[np.ndarray]:
+  """Cuts i64[N] indices into chunks of CHUNK, the last one shorter."""
+  return np.array_split(indices, range(CHUNK, len(indices), CHUNK))
+
+
+def map_images(
+  function: Callable[[Task], Result],
+  tasks: Sequence[Task],
+  title: str,
+  *,
+  size: Callable[[Task], int] = len,
+  num_done: int = 0,
+) -> Iterator[Result]:
+  """Yields `function(task)` for each task, in order, computed on all cores.
+
+  A progress bar on standard error counts images. At most AHEAD results wait
+  for the consumer, so memory does not grow with the number of tasks.
+
+  Args:
+    function: thread-safe.
+    tasks: e.g. `chunks` of the indices of a dataset.
+    title: of the progress bar.
+    size: number of images in a task.
+    num_done: images finished earlier, which the bar shows as done.
+  """
+  progress = rich.progress.Progress(
+    rich.progress.TextColumn("{task.description}"),
+    rich.progress.BarColumn(bar_width=None),
+    rich.progress.MofNCompleteColumn(),
+    _RateColumn(),
+    rich.progress.TimeRemainingColumn(),
+    console=rich.console.Console(stderr=True),
+    transient=True,
+  )
+  total = num_done + sum(map(size, tasks))
+  waiting = collections.deque()
+  with progress, concurrent.futures.ThreadPoolExecutor(num_cores()) as pool:
+    bar = progress.add_task(title, total=total, completed=num_done)
+
+    def finish_oldest() -> Result:
+      task, future = waiting.popleft()
+      result = future.result()
+      progress.advance(bar, size(task))
+      return result
+
+    for task in tasks:
+      waiting.append((task, pool.submit(function, task)))
+      if len(waiting) > AHEAD:
+        yield finish_oldest()
+    while waiting:
+      yield finish_oldest()
+
+
+class _RateColumn(rich.progress.ProgressColumn):
+  """Images per second, over the last updates."""
+
+  def render(self, task: rich.progress.Task) -> str:
+    return f"{task.speed:,.0f} images/s" if task.speed else ""
+
+
+def lower_thread_priority() -> None:
+  """Lets the arithmetic of the training step run before this thread.
+
+  A step waits for the slowest of its threads, whereas batches are decoded
+  ahead. Only Linux has a priority per thread; elsewhere this does nothing.
+  """
+  if sys.platform == "linux":
+    thread = threading.get_native_id()
+    niceness = max(NICENESS, os.getpriority(os.PRIO_PROCESS, thread))
+    os.setpriority(os.PRIO_PROCESS, thread, niceness)

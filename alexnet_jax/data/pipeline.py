@@ -1,0 +1,269 @@
+"""Input pipeline: the batches of a run, from (seed, step) alone.
+
+The position of a run in its data is its step. Example p = step * batch_size +
+i of a run is number p % n of permutation p // n of the n examples. So every
+example comes once per epoch, a batch may span two epochs, and the batches are
+the same on any number of processes. Worker threads of Grain read, decode and
+rescale each batch into one array.
+"""
+
+import collections
+import functools
+import sys
+from collections.abc import Iterable, Iterator
+
+import grain
+import jax
+import numpy as np
+from absl import logging
+
+from alexnet_jax.data import parallel
+from alexnet_jax.data.images import UndecodableImage, decode_into
+from alexnet_jax.data.sources import Source, permutation
+from alexnet_jax.runtime.command import UserError
+
+Batch = dict[str, np.ndarray]
+
+
+def train_batches(
+  source: Source,
+  *,
+  batch_size: int,
+  seed: int,
+  start_step: int,
+  size: int,
+  max_undecodable: int = 0,
+  left_out: set[int] | None = None,
+  num_threads: int = 0,
+  process_index: int = 0,
+  process_count: int = 1,
+) -> Iterator[Batch]:
+  """Yields the batches of all steps from `start_step` on, without end.
+
+  Args:
+    source: the training images.
+    batch_size: global, over all processes.
+    seed: of the permutations.
+    start_step: step of the first batch.
+    size: side S of the rescaled images.
+    max_undecodable: how many images may be left out of training.
+    left_out: indices of the images left out before the run was resumed; new
+      ones are added to it.
+    num_threads: decoding threads; 0 for one per core.
+    process_index: which contiguous part of each batch this process loads.
+    process_count: number of processes that share a batch.
+
+  Yields:
+    image uint8[B,S,S,3], label int32[B], index int32[B] (of the example in
+    the source), epoch int32[B] and weight float32[B]: 1, or 0 where the image
+    could not be decoded and is black. B is batch_size / process_count.
+
+  Raises:
+    UserError: more than `max_undecodable` images cannot be decoded, the
+      source is empty, or the batch size is not divisible by process_count.
+  """
+  if not len(source):
+    raise UserError(f"{source.name} has no images to train on.")
+  places = _batch_places(batch_size, process_index, process_count)
+  n = len(source)
+  # Two permutations, for the batches that span two epochs.
+  order = functools.lru_cache(2)(lambda epoch: permutation(n, seed, epoch))
+
+  def indices(step: int) -> tuple[np.ndarray, np.ndarray]:
+    epochs, ranks = np.divmod(step * batch_size + places, n)
+    found = [order(int(e))[r] for e, r in zip(epochs, ranks, strict=True)]
+    return np.array(found), epochs
+
+  load = _Loader(source, len(places), size)
+  steps = grain.MapDataset.range(start_step, sys.maxsize)
+  batches = steps.map(lambda step: load(*indices(step)))
+  left_out = set() if left_out is None else left_out
+  return _load_ahead(load, batches, num_threads, max_undecodable, left_out)
+
+
+def evaluation_batches(
+  source: Source,
+  *,
+  batch_size: int,
+  size: int,
+  max_undecodable: int = 0,
+  num_threads: int = 0,
+  process_index: int = 0,
+  process_count: int = 1,
+) -> Iterator[Batch]:
+  """Yields every example exactly once, in order; arguments as for training.
+
+  The last batch is padded with copies of example 0 with weight 0, so every
+  batch has the same shape and every process yields the same number of batches.
+
+  Yields:
+    as `train_batches`; epoch is 0.
+
+  Raises:
+    UserError: more than `max_undecodable` images cannot be decoded, or the
+      batch size is not divisible by process_count.
+  """
+  places = _batch_places(batch_size, process_index, process_count)
+  load = _Loader(source, len(places), size)
+
+  def batch(step: int) -> tuple[Batch, dict[int, UndecodableImage]]:
+    indices = step * batch_size + places
+    real = indices < len(source)
+    loaded, failures = load(np.where(real, indices, 0), np.zeros_like(indices))
+    loaded["weight"] *= real
+    return loaded, failures
+
+  steps = grain.MapDataset.range(-(-len(source) // batch_size))
+  batches = steps.map(batch)
+  return _load_ahead(load, batches, num_threads, max_undecodable, set())
+
+
+def to_device(
+  batches: Iterable[Batch], sharding: jax.sharding.Sharding, depth: int = 2
+) -> Iterator[dict[str, jax.Array]]:
+  """Yields batches as device arrays and keeps `depth` more on the device.
+
+  Pixels are transferred as bytes; the training step converts them to floats.
+
+  Args:
+    batches: host batches; with several processes, this process's part.
+    sharding: of every array.
+    depth: number of batches that wait on the device while one is used.
+  """
+  ahead = collections.deque()
+  for batch in batches:
+    ahead.append(_place(batch, sharding))
+    if len(ahead) > depth:
+      yield ahead.popleft()
+  yield from ahead
+
+
+def _place(batch: Batch, sharding) -> dict[str, jax.Array]:
+  if jax.process_count() == 1:
+    return jax.device_put(batch, sharding)
+  return {
+    key: jax.make_array_from_process_local_data(sharding, array)
+    for key, array in batch.items()
+  }
+
+
+def _batch_places(
+  batch_size: int, process_index: int, process_count: int
+) -> np.ndarray:
+  """i64[B], the places of this process's part in a global batch."""
+  if batch_size % process_count:
+    raise UserError(
+      f"batch_size={batch_size} is not divisible by the number of processes"
+      f" ({process_count}): choose a multiple of {process_count}."
+    )
+  count = batch_size // process_count
+  return np.arange(process_index * count, (process_index + 1) * count)
+
+
+def _load_ahead(
+  load: "_Loader",
+  batches: grain.MapDataset,
+  num_threads: int,
+  max_undecodable: int,
+  left_out: set[int],
+) -> Iterator[Batch]:
+  threads = num_threads or parallel.num_cores()
+  # One batch in progress per thread, and two that are ready.
+  options = grain.ReadOptions(
+    num_threads=threads, prefetch_buffer_size=threads + 2
+  )
+  # Failures are counted here, where batches are in order, so that a run stops
+  # at the same step every time, however far ahead each thread is.
+  for batch, failures in batches.to_iter_dataset(options):
+    for index, reason in failures.items():
+      if index not in left_out:
+        left_out.add(index)
+        _report_undecodable(
+          f"{load.source.example_name(index)} cannot be decoded: {reason}",
+          len(left_out),
+          max_undecodable,
+        )
+    yield batch
+
+
+def _report_undecodable(message: str, count: int, max_undecodable: int) -> None:
+  if count > max_undecodable:
+    raise UserError(
+      f"{message}. {count} image{'s' * (count > 1)} cannot be decoded so far,"
+      f" and max_undecodable allows {max_undecodable}: raise it to leave such"
+      " images out, or prepare the dataset again (python -m"
+      " alexnet_jax.prepare skips and counts them)."
+    )
+  logging.error("%s; the image is left out.", message)
+
+
+class _Loader:
+  """Loads a batch of indices, and reports which cannot be decoded."""
+
+  def __init__(self, source: Source, batch_size: int, size: int):
+    self.source = source
+    self._memory = BatchMemory((batch_size, size, size, 3))
+
+  def __call__(
+    self, indices: np.ndarray, epochs: np.ndarray
+  ) -> tuple[Batch, dict[int, UndecodableImage]]:
+    parallel.lower_thread_priority()
+    count = len(indices)
+    batch = {
+      "image": self._memory.take(),
+      "label": np.empty(count, np.int32),
+      "index": indices.astype(np.int32),
+      "epoch": epochs.astype(np.int32),
+      "weight": np.ones(count, np.float32),
+    }
+    failures = {}
+    for i, index in enumerate(indices.tolist()):
+      try:
+        encoded, batch["label"][i] = self.source[index]
+        decode_into(batch["image"][i], encoded)
+      except UndecodableImage as error:
+        failures[index] = error
+        batch["image"][i] = batch["label"][i] = batch["weight"][i] = 0
+    return batch, failures
+
+
+class BatchMemory:
+  """Arrays uint8 of one shape whose memory is reused; thread-safe.
+
+  Mapping 25 MB of fresh pages takes up to a quarter of the time that decoding
+  a batch of 128 prepared images into them takes.
+
+  Args:
+    shape: of the arrays.
+  """
+
+  def __init__(self, shape: tuple[int, ...]):
+    self._shape = shape
+    self._free = collections.deque()
+
+  def take(self) -> np.ndarray:
+    """Returns an uninitialised array that nothing else uses.
+
+    Its memory is reused once neither the array nor any view of it exists; a
+    JAX array that shares the memory counts as a view.
+    """
+    try:
+      memory = self._free.pop()
+    except IndexError:
+      memory = np.empty(self._shape, np.uint8)
+    return np.asarray(_Loan(memory, self._free))
+
+
+class _Loan:
+  """The owner of an array's memory as NumPy sees it, for views too.
+
+  The allocated array itself cannot be the owner: NumPy would make views of it
+  that outlive this object.
+  """
+
+  def __init__(self, memory: np.ndarray, free: collections.deque):
+    self._memory, self._free = memory, free
+    self.__array_interface__ = memory.__array_interface__
+
+  def __del__(self):
+    self._free.append(self._memory)
