@@ -144,9 +144,7 @@ def test_processes_share_the_same_global_batches():
 
 
 def test_a_batch_must_divide_by_the_processes():
-  with pytest.raises(
-    UserError, match="batch_size=5 is not divisible"
-  ):
+  with pytest.raises(UserError, match="batch_size=5 is not divisible"):
     train(7, 1, batch_size=5, process_count=2)
 
 
