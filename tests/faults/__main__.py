@@ -127,7 +127,7 @@ def table(rows: list[Row]) -> str:
     at = "any file" if fault.startswith("checkpoint") else at
     as_wanted = row["result"] in (EQUAL, EXPECTED)
     kinds.setdefault((fault, at), []).append(as_wanted)
-  lines = ["| fault | at | tried | as wanted |", "|---|---|---|---|"]
+  lines = ["| fault | at | tried | passed |", "|---|---|---|---|"]
   lines += [
     f"| {fault} | {at} | {len(each)} | {sum(each)} |"
     for (fault, at), each in kinds.items()
