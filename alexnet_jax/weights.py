@@ -35,6 +35,7 @@ from alexnet_jax.runtime.command import UserError
 from alexnet_jax.runtime.files import WorkdirLock, write_atomic
 from alexnet_jax.training import step
 from alexnet_jax.training.checkpoint import Checkpoints
+from alexnet_jax.training.optimizer import momentum_sgd
 from alexnet_jax.training.runs import load_config
 
 Arrays = dict[str, np.ndarray]
@@ -166,9 +167,9 @@ def _check(arrays, abstract: AlexNet, network: Network) -> None:
 
 def _restore(config, checkpoints: Checkpoints, workdir: str):
   network = networks.from_dict(config["network"], config["num_classes"])
-  abstract = step.abstract_state(
-    network, sharding.make_mesh(1, 1, towers=network.towers)
-  )
+  optimizer = momentum_sgd(**config["optimizer"])
+  mesh = sharding.make_mesh(1, 1, towers=network.towers)
+  abstract = step.abstract_state(network, optimizer, mesh)
   restored = checkpoints.restore(step.to_dict(abstract))
   if restored is None:
     raise UserError(
@@ -215,8 +216,11 @@ def import_weights(workdir: str, source: str, channels: str = "rgb") -> None:
     network, abstract, values, metadata = _restore(config, checkpoints, workdir)
     net = from_grouped(arrays, network, channels)
     now = int(values["step"]) + 1
-    velocity = jax.tree.map(jnp.zeros_like, net)
-    state = step.TrainState(jnp.asarray(now, jnp.int32), net, velocity)
+    state = step.TrainState(
+      jnp.asarray(now, jnp.int32),
+      net,
+      momentum_sgd(**config["optimizer"]).init(net),
+    )
     state = jax.device_put(
       state, jax.tree.map(lambda leaf: leaf.sharding, abstract)
     )

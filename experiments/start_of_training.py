@@ -32,7 +32,8 @@ from alexnet_jax.model.alexnet import AlexNet, forward, param_specs
 from alexnet_jax.runtime import command, files, processes, provenance
 from alexnet_jax.training import step
 from alexnet_jax.training.evaluation import image_statistics
-from alexnet_jax.training.optimizer import make_schedule, momentum_sgd
+from alexnet_jax.training.optimizer import momentum_sgd
+from alexnet_jax.training.schedule import make_schedule
 from configs import original2012, paper
 
 RECIPES = {"paper": paper, "original2012": original2012}

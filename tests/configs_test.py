@@ -11,7 +11,8 @@ from alexnet_jax.data.augment import Augmentation, ImageStatistics
 from alexnet_jax.model import network, sharding
 from alexnet_jax.runtime import config
 from alexnet_jax.training import step
-from alexnet_jax.training.optimizer import make_schedule, momentum_sgd
+from alexnet_jax.training.optimizer import momentum_sgd
+from alexnet_jax.training.schedule import make_schedule
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 NAMES = sorted(path.stem for path in (ROOT / "configs").glob("[a-z]*.py"))
@@ -73,7 +74,7 @@ def test_one_training_step(name):
   assert int(after.step) == 1
   stuck = [
     jax.tree_util.keystr(path)
-    for path, leaf in jax.tree.leaves_with_path(after.velocity)
+    for path, leaf in jax.tree.leaves_with_path(after.optimizer_state)
     if not np.any(leaf)
   ]
   assert not stuck

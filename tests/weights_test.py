@@ -145,7 +145,7 @@ def run(tmp_path):
   network = networks.from_dict(values.network.to_dict(), 5)
   mesh = sharding.make_mesh(1, 1)
   state = step.init_state(network, optimizer.momentum_sgd(), 0, mesh)
-  state = state._replace(step=jnp.int32(3), velocity=state.net)
+  state = state._replace(step=jnp.int32(3), optimizer_state=state.net)
   (tmp_path / "config.json").write_text(json.dumps(config.to_json(values)))
   checkpoints = Checkpoints(str(tmp_path / "checkpoints"))
   checkpoints.save(3, step.to_dict(state), {"of": "the run"})
@@ -167,7 +167,7 @@ def test_a_run_exports_and_imports(run, capsys):
     np.testing.assert_array_equal(array, changed[name])
   # What the run goes on from: a step further, at rest, its metadata kept.
   checkpoints = Checkpoints(str(workdir / "checkpoints"), read_only=True)
-  abstract = step.abstract_state(network, mesh)
+  abstract = step.abstract_state(network, optimizer.momentum_sgd(), mesh)
   values, metadata = checkpoints.restore(step.to_dict(abstract))
   checkpoints.close()
   assert int(values["step"]) == 4

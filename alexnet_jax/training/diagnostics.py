@@ -60,24 +60,27 @@ class Diagnostics:
     self._look = _make_look(network, mesh)
     self._norms = jax.jit(_squared_norms)
 
-  def __call__(self, net: AlexNet, velocity: AlexNet) -> dict[str, float]:
+  def __call__(self, net: AlexNet, optimizer_state: Any) -> dict[str, float]:
     """What metrics.jsonl says of the network after a step.
 
     Args:
       net: the parameters.
-      velocity: the step that led to them.
+      optimizer_state: of the training. If it has the structure of `net`, as
+        `momentum_sgd`'s velocity, it is the update that led to `net`.
 
     Returns:
       `score_spread`: standard deviation of a class's score between images,
       mean over classes, dropout off; `fc7_correlation`: of the last hidden
       layer between images, mean over pairs; `dead_LAYER`: share of the layer's
       maps or units that are zero on every image and place;
-      `update_ratio_LAYER`: length of the update over that of the weights.
+      `update_ratio_LAYER`: length of the update over that of the weights;
+      left out if the optimiser does not keep its last update.
     """
+    norms = {}
+    if isinstance(optimizer_state, AlexNet):
+      norms = self._norms(net, optimizer_state)
     seen = self._look(net, self._batch["image"], self._statistics)
-    seen, norms, weight = _to_host(
-      (seen, self._norms(net, velocity), self._batch["weight"])
-    )
+    seen, norms, weight = _to_host((seen, norms, self._batch["weight"]))
     real = weight > 0
     scores = seen.pop("scores").sum(axis=1)[real]
     hidden = seen.pop("hidden")[real]

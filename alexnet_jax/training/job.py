@@ -17,12 +17,8 @@ from alexnet_jax.model.network import Network
 from alexnet_jax.runtime import config as configs
 from alexnet_jax.runtime import provenance
 from alexnet_jax.runtime.command import UserError
-from alexnet_jax.training.optimizer import (
-  Piecewise,
-  Plateau,
-  make_schedule,
-  momentum_sgd,
-)
+from alexnet_jax.training.optimizer import momentum_sgd
+from alexnet_jax.training.schedule import Schedule, make_schedule
 from alexnet_jax.training.timetable import Timetable
 
 
@@ -40,7 +36,7 @@ class Job(NamedTuple):
   mesh: Mesh
   augmentation: Augmentation
   optimizer: optax.GradientTransformationExtraArgs
-  schedule: Piecewise | Plateau
+  schedule: Schedule
   train: Source
   validation: Source
   timetable: Timetable
@@ -162,7 +158,7 @@ def _data(job: Job) -> dict[str, str]:
   }
 
 
-def metadata(job: Job, schedule: Piecewise | Plateau) -> dict[str, Any]:
+def metadata(job: Job, schedule: Schedule) -> dict[str, Any]:
   """What a checkpoint says beside its arrays; the position in the data is its
   step, see pipeline."""
   return {

@@ -69,7 +69,7 @@ class Recipe(NamedTuple):
       array(side, jnp.float32), array((3, 3), jnp.float32)
     )
     key = array((), jax.eval_shape(lambda: jax.random.key(0)).dtype)
-    state = step.abstract_state(self.network, mesh)
+    state = step.abstract_state(self.network, self.optimizer, mesh)
     return state, batch, statistics, key, array((), jnp.float32)
 
   def noise(self, mesh: Mesh) -> tuple[Any, ...]:

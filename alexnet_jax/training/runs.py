@@ -19,6 +19,7 @@ from alexnet_jax.runtime.files import write_atomic
 from alexnet_jax.training import metrics, step
 from alexnet_jax.training.checkpoint import Checkpoints, latest_step
 from alexnet_jax.training.evaluation import Predict, evaluate, image_statistics
+from alexnet_jax.training.optimizer import momentum_sgd
 
 
 def load_config(workdir: str) -> dict[str, Any]:
@@ -100,7 +101,8 @@ def load_net(workdir: str, mesh: Mesh) -> tuple[AlexNet, dict[str, Any]]:
       f" divided over the {model_devices} devices of the mesh axis 'model': set"
       " mesh.model=1."
     )
-  abstract = step.abstract_state(network, mesh)
+  optimizer = momentum_sgd(**config["optimizer"])
+  abstract = step.abstract_state(network, optimizer, mesh)
   checkpoints = Checkpoints(f"{workdir}/checkpoints", read_only=True)
   restored = checkpoints.restore(step.to_dict(abstract))
   checkpoints.close()

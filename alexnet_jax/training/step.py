@@ -27,28 +27,38 @@ class TrainState(NamedTuple):
   Attributes:
     step: i32[], updates done; also the position in the data.
     net: the parameters.
-    velocity: of the same structure as `net`.
+    optimizer_state: what `optimizer.init` returns; for `momentum_sgd` the
+      velocity, of the same structure as `net`.
   """
 
   step: jax.Array
   net: AlexNet
-  velocity: AlexNet
+  optimizer_state: Any
 
 
-def abstract_state(network: Network, mesh: Mesh) -> TrainState:
-  """The state's shapes, dtypes and places on `mesh`, without its values."""
-  shapes = jax.eval_shape(lambda: AlexNet(network, jax.random.key(0)))
-  net = jax.tree.map(
-    lambda leaf, spec: jax.ShapeDtypeStruct(
-      leaf.shape, leaf.dtype, sharding=NamedSharding(mesh, spec)
-    ),
-    shapes,
-    param_specs(shapes),
-  )
-  step = jax.ShapeDtypeStruct(
-    (), jnp.int32, sharding=NamedSharding(mesh, REPLICATED)
-  )
-  return TrainState(step, net, net)
+def abstract_state(
+  network: Network,
+  optimizer: optax.GradientTransformation,
+  mesh: Mesh,
+) -> TrainState:
+  """The state's shapes, dtypes and shardings on `mesh`, without its values.
+
+  Whatever in the optimiser's state has the structure of the parameters is
+  sharded as they are; all else, such as a step count, is replicated.
+  """
+
+  def on_mesh(part):
+    specs = param_specs(part) if isinstance(part, AlexNet) else REPLICATED
+    return jax.tree.map(
+      lambda leaf, spec: jax.ShapeDtypeStruct(
+        leaf.shape, leaf.dtype, sharding=NamedSharding(mesh, spec)
+      ),
+      part,
+      specs,
+    )
+
+  shapes = jax.eval_shape(_init(network, optimizer), jax.random.key(0))
+  return _map_nets(on_mesh, shapes)
 
 
 def init_state(
@@ -57,16 +67,27 @@ def init_state(
   seed: int,
   mesh: Mesh,
 ) -> TrainState:
-  """Initial weights and a velocity of zero, the same on every mesh."""
+  """Initial weights and optimiser state, the same on every mesh."""
+  shardings = jax.tree.map(
+    lambda leaf: leaf.sharding, abstract_state(network, optimizer, mesh)
+  )
+  init = jax.jit(_init(network, optimizer), out_shardings=shardings)
+  return init(jax.random.key(seed))
 
+
+def _init(network, optimizer):
   def init(key):
     net = AlexNet(network, key)
     return TrainState(jnp.zeros((), jnp.int32), net, optimizer.init(net))
 
-  shardings = jax.tree.map(
-    lambda leaf: leaf.sharding, abstract_state(network, mesh)
+  return init
+
+
+def _map_nets(function, tree):
+  """Maps `function` over the trees of parameters and the other leaves."""
+  return jax.tree.map(
+    function, tree, is_leaf=lambda part: isinstance(part, AlexNet)
   )
-  return jax.jit(init, out_shardings=shardings)(jax.random.key(seed))
 
 
 def make_key(seed: int, mesh: Mesh) -> jax.Array:
@@ -76,11 +97,22 @@ def make_key(seed: int, mesh: Mesh) -> jax.Array:
 
 
 def to_dict(state: TrainState) -> dict[str, Any]:
-  """Plain nested dicts: {"step": ..., "net": {"towers": ...}, ...}."""
+  """What a checkpoint saves: {"step": ..., "net": {"towers": ...}, ...}.
+
+  The parameters, and what has their structure, become nested dicts. The
+  optimiser's state is called "velocity" in every checkpoint: the first ones
+  could hold nothing else, and they stay readable.
+  """
+
+  def plain(part):
+    if isinstance(part, AlexNet):
+      return nnx.to_pure_dict(nnx.state(part))
+    return part
+
   return {
     "step": state.step,
-    "net": nnx.to_pure_dict(nnx.state(state.net)),
-    "velocity": nnx.to_pure_dict(nnx.state(state.velocity)),
+    "net": plain(state.net),
+    "velocity": _map_nets(plain, state.optimizer_state),
   }
 
 
@@ -94,7 +126,7 @@ def from_dict(values: dict[str, Any], abstract: TrainState) -> TrainState:
   return TrainState(
     values["step"],
     like(abstract.net, values["net"]),
-    like(abstract.velocity, values["velocity"]),
+    like(abstract.optimizer_state, values["velocity"]),
   )
 
 
@@ -146,12 +178,12 @@ def make_train_step(
       state.net, batch, statistics, key
     )
     with jax.named_scope("update"):
-      updates, velocity = optimizer.update(
-        gradients, state.velocity, state.net, learning_rate=learning_rate
+      updates, optimizer_state = optimizer.update(
+        gradients, state.optimizer_state, state.net, learning_rate=learning_rate
       )
       net = optax.apply_updates(state.net, updates)
     metrics["finite"] = all_finite(net)
-    return TrainState(state.step + 1, net, velocity), metrics
+    return TrainState(state.step + 1, net, optimizer_state), metrics
 
   return jax.jit(train_step, donate_argnums=0)
 
@@ -160,7 +192,7 @@ def all_finite(net: AlexNet) -> dict[str, jax.Array]:
   """Says of each parameter of each tower whether it is finite.
 
   After an update this covers the gradients too: one that is not finite makes
-  the velocity and the parameter so. Each device looks at its own towers and
+  the parameter so. Each device looks at its own towers and
   the host puts the answers together, so nothing is exchanged for it.
 
   Returns:

@@ -91,7 +91,7 @@ def _train(
   schedule, timetable = job.schedule, job.timetable
 
   watch.phase("reading the checkpoint")
-  abstract = step.abstract_state(network, mesh)
+  abstract = step.abstract_state(network, job.optimizer, mesh)
   checkpoints = Checkpoints(
     f"{workdir}/checkpoints", config.checkpoints_to_keep
   )
@@ -230,7 +230,7 @@ def _train(
           speed = stopwatch.read()
           inside = {}
           if timetable.diagnoses(done):
-            inside = diagnose(state.net, state.velocity)
+            inside = diagnose(state.net, state.optimizer_state)
             verdict.measured(inside["score_spread"])
             stopwatch.pause()
           writer.write(

@@ -42,7 +42,7 @@ def test_every_key_exists():
 
 
 @pytest.mark.parametrize(
-  "name", sorted(set(re.findall(r"`(tests/[a-z0-9_]+\.py[a-z0-9_:]*)`", TEXT)))
+  "name", sorted(set(re.findall(r"`(tests/[a-z0-9_/]+\.py[a-z0-9_:]*)`", TEXT)))
 )
 def test_every_test_exists(name):
   path, _, function = name.partition("::")

@@ -65,11 +65,12 @@ def arrange(slow=0.0, block=0.0, explode=0.0):
   import numpy as np
 
   from alexnet_jax.data import pipeline, pixel_statistics
-  from alexnet_jax.training import optimizer
+  from alexnet_jax.training.optimizer import Rates
+  from alexnet_jax.training.schedule import Plateau
 
   if explode:
-    rates = optimizer.Rates(*[np.float32(explode)] * 4)
-    optimizer.Plateau.rates = lambda self, epoch: rates
+    rates = Rates(*[np.float32(explode)] * 4)
+    Plateau.rates = lambda self, epoch: rates
 
   training = threading.Event()
 

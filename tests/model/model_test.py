@@ -20,7 +20,8 @@ from alexnet_jax.model import layers, sharding
 from alexnet_jax.model.network import LAYERS, Network, from_dict
 from alexnet_jax.model.sharding import BATCH, REPLICATED
 from alexnet_jax.runtime import config
-from alexnet_jax.training.optimizer import make_schedule, momentum_sgd
+from alexnet_jax.training.optimizer import momentum_sgd
+from alexnet_jax.training.schedule import make_schedule
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SMALL = Network(num_classes=7, width=1 / 16)

@@ -14,6 +14,7 @@ from alexnet_jax.model import sharding
 from alexnet_jax.model.alexnet import AlexNet, param_specs
 from alexnet_jax.model.network import Network
 from alexnet_jax.training import diagnostics, step
+from alexnet_jax.training.optimizer import momentum_sgd
 
 NETWORK = Network(num_classes=7, width=1 / 16, crop_size=96)
 MEAN = np.full((100, 100, 3), 100, np.float32)
@@ -111,7 +112,7 @@ def test_update_ratios_are_lengths(net):
 def test_no_exchange_is_added(net):
   """Three gathers, as in any forward pass; not even fc8's sum."""
   mesh = sharding.make_mesh(2, 2)
-  state = step.abstract_state(NETWORK, mesh)
+  state = step.abstract_state(NETWORK, momentum_sgd(), mesh)
   seen = ImageStatistics(
     jax.ShapeDtypeStruct(MEAN.shape, jnp.float32),
     jax.ShapeDtypeStruct((3, 3), jnp.float32),
@@ -122,7 +123,7 @@ def test_no_exchange_is_added(net):
   look = diagnostics._make_look(NETWORK, mesh)
   programs = [look.lower(state.net, pixels, seen)]
   norms = jax.jit(diagnostics._squared_norms)
-  programs.append(norms.lower(state.net, state.velocity))
+  programs.append(norms.lower(state.net, state.optimizer_state))
   kinds = r"= \S+ (all-gather|all-reduce|reduce-scatter|all-to-all|"
   kinds += r"collective-permute)(?:-start)?\("
   found = [re.findall(kinds, p.compile().as_text()) for p in programs]

@@ -98,7 +98,7 @@ def initial_state():
 
 
 def init_state(mesh, dtype=np.float32):
-  abstract = step.abstract_state(NETWORK, mesh)
+  abstract = step.abstract_state(NETWORK, momentum_sgd(), mesh)
   return jax.tree.map(
     lambda x, like: jax.device_put(
       x if x.ndim == 0 else x.astype(dtype), like.sharding
@@ -121,7 +121,7 @@ def train(mesh, state, some_batches, dtype=np.float32):
     state, metrics = train_step(
       state, place(batch, BATCH), stats, key, dtype(0.01)
     )
-    velocity = jax.tree.leaves_with_path(jax.device_get(state.velocity))
+    velocity = jax.tree.leaves_with_path(jax.device_get(state.optimizer_state))
     record.append((float(metrics["loss"]), velocity))
   return state, record
 
@@ -276,7 +276,7 @@ def test_a_checkpoint_of_one_mesh_goes_on_on_another(tmp_path):
   checkpoints = Checkpoints(str(tmp_path))
   checkpoints.save(5, step.to_dict(state), {})
   checkpoints.wait()
-  abstract = step.abstract_state(NETWORK, one)
+  abstract = step.abstract_state(NETWORK, momentum_sgd(), one)
   arrays, _ = checkpoints.restore(step.to_dict(abstract))
   checkpoints.close()
   restored = step.from_dict(arrays, abstract)

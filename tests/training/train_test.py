@@ -15,6 +15,7 @@ from alexnet_jax.model import network, sharding
 from alexnet_jax.runtime import config as configs
 from alexnet_jax.training import step
 from alexnet_jax.training.checkpoint import Checkpoints
+from alexnet_jax.training.optimizer import momentum_sgd
 from alexnet_jax.training.train import train_and_evaluate
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -73,7 +74,8 @@ def arrays(place, workdir, mesh_shape=(1, 2)):
   """Everything the newest checkpoint holds, as NumPy."""
   config = json.loads((place / workdir / "config.json").read_text())
   net = network.from_dict(config["network"], config["num_classes"])
-  abstract = step.abstract_state(net, sharding.make_mesh(*mesh_shape))
+  mesh = sharding.make_mesh(*mesh_shape)
+  abstract = step.abstract_state(net, momentum_sgd(), mesh)
   checkpoints = Checkpoints(str(place / workdir / "checkpoints"))
   values, _ = checkpoints.restore(step.to_dict(abstract))
   checkpoints.close()
@@ -166,7 +168,7 @@ def test_a_finished_run_prints_its_table_and_writes_nothing(place, whole):
     (["--config.checkpoints_to_keep=0"], "keep 1 or more"),
     (["--config.num_classes=4"], "--config.num_classes=3"),
     (["--config.dataset=nothing"], "alexnet_jax.prepare"),
-    (["--config.schedule.name=cosine"], "plateau"),
+    (["--config.schedule.name=sine"], "plateau"),
     (["--config.network.conv1.then=('gelu',)"], "relu"),
     (["--config.network.crop_size=30"], "too small"),
     (["--config.network.exchanges=('conv5', 'fc8')"], "'conv5'"),
