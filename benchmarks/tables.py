@@ -129,7 +129,7 @@ def precision_table(result) -> str:
     for seed, curve in enumerate(curves):
       losses = " | ".join(f"{curve[place]:.3f}" for place in places)
       lines.append(f"| {name}, seed {seed} | {losses} |")
-  return "\n".join([*lines, "", f"{precision.words(result).capitalize()}."])
+  return "\n".join([*lines, "", f"{precision.describe(result).capitalize()}."])
 
 
 def plateau_table(result) -> str:
@@ -214,7 +214,7 @@ def overfitting_table(result) -> str:
     lines += [
       "",
       "To the training loss that the run without dropout has after a quarter of"
-      f" its steps: {dropout.cost(result['iterations_ratios'])}.",
+      f" its steps: {dropout.describe_cost(result['iterations_ratios'])}.",
     ]
   for name, steps in result.get("dead_by_step", {}).items():
     if any(steps):
@@ -246,7 +246,7 @@ def figure3_table(result) -> str:
     means = " | ".join(f"{mean:.3f}" for mean in seed["means"])
     lines.append(f"| {seed['seed']} | {means} | {seed['p_value']:.2g} |")
   return "\n".join(
-    [*lines, "", f"One tower is coloured {figure3.words(result)}."]
+    [*lines, "", f"One tower is coloured {figure3.describe(result)}."]
   )
 
 
@@ -279,7 +279,7 @@ TABLES = {
   "augmentation": overfitting_table,
   "starting": starting.table,
   "precision": precision_table,
-  "ten_views": lambda result: f"Ten views: {ten_views.words(result)}.",
+  "ten_views": lambda result: f"Ten views: {ten_views.describe(result)}.",
   "figure3": figure3_table,
-  "figure4": lambda result: f"Figure 4: {figure4.words(result)}.",
+  "figure4": lambda result: f"Figure 4: {figure4.describe(result)}.",
 }

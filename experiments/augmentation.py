@@ -1,31 +1,36 @@
-"""Section 4.1: without random crops and reflections, does it overfit?
+"""Section 4.1: does the network overfit without random crops and reflections?
 
   python -m experiments.augmentation [--quick]
 
 "Without this scheme, our network suffers from substantial overfitting, which
-would have forced us to use much smaller networks." Lighting, the second scheme
-of that section, is on in both; `experiments/lighting.py` switches it off alone.
+would have forced us to use much smaller networks." Compares the gap between
+the errors on training and validation images, both measured as in evaluation.
+Lighting noise, the other scheme of that section, is on in both runs;
+`experiments/lighting.py` turns it off alone. Trains two networks on ImageNet.
 """
 
-from experiments import dropout, frame
-from experiments.frame import Experiment, Run
-from experiments.outcome import Outcomes, learned, parameters, summary
+from experiments import dropout
+from experiments.common import frame
+from experiments.common.experiment import Analysis, Experiment, Quick, Run
+from experiments.common.outcome import (
+  Outcomes,
+  assert_learned,
+  assert_same_size,
+  first_losses,
+  summary,
+)
 
 
 def measure(outcomes: Outcomes) -> dict:
   """The runs, and their errors on training and on validation images."""
-  return {
-    "runs": summary(outcomes),
-    "errors": dropout.errors(outcomes),
-  }
+  return {"runs": summary(outcomes), "errors": dropout.errors(outcomes)}
 
 
 def check(outcomes: Outcomes, result: dict) -> None:
   """The same weights see other pixels from the first batch on."""
-  learned(outcomes)
-  first = {each[0].train("loss")[0] for each in outcomes.values()}
-  sizes = {parameters(each[0]) for each in outcomes.values()}
-  assert len(first) == 2 and len(sizes) == 1
+  assert_learned(outcomes)
+  assert_same_size(outcomes)
+  assert len(set(first_losses(outcomes).values())) == 2
 
 
 EXPERIMENT = Experiment(
@@ -33,15 +38,10 @@ EXPERIMENT = Experiment(
   question="Do random crops and reflections prevent overfitting?",
   runs=[
     Run("paper", "configs/paper.py"),
-    Run(
-      "centre",
-      "configs/no_augmentation.py",
-      {"augmentation.lighting": 0.1},
-    ),
+    Run("centre", "configs/no_augmentation.py", {"augmentation.lighting": 0.1}),
   ],
-  check=check,
-  measure=measure,
-  words=dropout.words,
+  quick=Quick(check),
+  analysis=Analysis(measure, dropout.describe),
 )
 
 if __name__ == "__main__":

@@ -1,24 +1,33 @@
-"""Section 4.2: what dropout prevents, and what it costs.
+"""Section 4.2: what does dropout prevent, and what does it cost?
 
   python -m experiments.dropout [--quick]
 
-Without it the paper's network "exhibits substantial overfitting": training
-error falls and validation error does not follow. And it "roughly doubles the
-number of iterations required to converge": here, those until the smoothed
-training loss is first as low as the other's at a quarter of its time.
+"Without dropout, our network exhibits substantial overfitting": compared are
+the errors on training and validation images, both measured as in evaluation.
+"Dropout roughly doubles the number of iterations required to converge":
+compared are the iterations until the smoothed training loss reaches the value
+that the run without dropout has after a quarter of its steps.
 
-What reads a layer that is no longer dropped receives twice as much, so the run
-without learns at half the rate. A third run does so at the paper's, and ends
-when all units of fc7 are dead, zero for every image.
+A layer that reads units without dropout receives twice as much, so the run
+`no_dropout` learns at half the rate; that is a second treatment, for all
+layers. The run `same_rate` keeps the paper's rate and ends if all units of fc7
+are dead, that is zero for every image. Trains three networks on ImageNet.
 """
 
-import statistics
 from collections.abc import Sequence
 
 from alexnet_jax.training.runs import evaluate_runs
-from experiments import frame
-from experiments.frame import Experiment, Run
-from experiments.outcome import Outcome, Outcomes, learned, parameters, summary
+from experiments.common import frame
+from experiments.common.curves import running_mean
+from experiments.common.experiment import Analysis, Experiment, Quick, Run
+from experiments.common.outcome import (
+  Outcome,
+  Outcomes,
+  assert_learned,
+  assert_same_size,
+  first_losses,
+  summary,
+)
 
 SPLITS = ("train", "validation")
 HALF_THE_RATE = {
@@ -30,8 +39,9 @@ HALF_THE_RATE = {
 def errors(outcomes: Outcomes) -> dict:
   """By run and split: each seed's top-1 error at the end, centre view.
 
-  Both as in evaluation. What training itself reports is of batches with dropout
-  and random crops: no measure of how well the training images are known.
+  Both splits are evaluated without dropout and without random crops. The
+  training lines of metrics.jsonl have both, so they do not tell how well the
+  network fits the training images.
   """
   return {
     name: {
@@ -45,59 +55,34 @@ def errors(outcomes: Outcomes) -> dict:
   }
 
 
-def words(result: dict) -> str:
-  """Each seed's errors of each run on both splits, and what dropout costs."""
-  said = []
-  for name, each in result["errors"].items():
-    train, validation = (
-      ", ".join(f"{error:.1%}" for error in each[split]) for split in SPLITS
-    )
-    said.append(
-      f"{name}: top-1 error {train} on training images, {validation} on"
-      " validation images"
-    )
-  if "iterations_ratios" in result:
-    said.append(cost(result["iterations_ratios"]))
-  return "; ".join(said)
-
-
-def cost(ratios: Sequence[float | None]) -> str:
-  """Of dropout in iterations, of each seed."""
-  times = ", ".join(f"{ratio:.1f}" if ratio else "never" for ratio in ratios)
-  return f"with dropout {times} times the iterations, paper 2"
-
-
 def iterations_ratio(
-  losses: Sequence[float], others: Sequence[float]
+  without: Sequence[float], dropped: Sequence[float]
 ) -> float | None:
-  """Steps with dropout over steps without, to one training loss.
+  """Steps with dropout over steps without, to the same training loss.
 
-  The loss that the run without has after a quarter of its steps, smoothed over
-  a tenth of the run.
+  That loss is the one of the run without dropout after a quarter of its steps.
+  Losses are running means over a tenth of the run, counted at the middle of
+  their window.
 
   Args:
-    losses: of the training lines without dropout.
-    others: of those with it.
+    without: losses of the training lines without dropout.
+    dropped: the same with dropout.
 
   Returns:
-    The ratio; None if the run with dropout never gets there.
+    The ratio; None if the run with dropout never reaches the loss.
   """
-  width = max(1, len(losses) // 10)
-
-  def smoothed(values, end):
-    return statistics.fmean(values[end - width : end])
-
-  quarter = max(len(losses) // 4, width)
-  bound = smoothed(losses, quarter)
-  for end in range(width, len(others) + 1):
-    if smoothed(others, end) <= bound:
-      middle = (width - 1) / 2  # of the window, back from its end
-      return (end - middle) / (quarter - middle)
+  window = max(1, len(without) // 10)
+  half = (window - 1) / 2
+  quarter = max(len(without) // 4, window)
+  bound = running_mean(without, window)[quarter - window]
+  for end, loss in enumerate(running_mean(dropped, window), window):
+    if loss <= bound:
+      return (end - half) / (quarter - half)
   return None
 
 
 def dead_by(outcome: Outcome) -> int | None:
-  """The first step known to have left fc7 without a living unit."""
+  """The first logged step at which all units of fc7 are dead, or None."""
   for line in outcome.lines:
     if line.get("dead_fc7") == 1:
       return line["step"]
@@ -105,7 +90,7 @@ def dead_by(outcome: Outcome) -> int | None:
 
 
 def measure(outcomes: Outcomes) -> dict:
-  """The runs, their errors on both splits, deaths, and what dropout costs."""
+  """The runs, their errors on both splits, deaths, and ratios by seed."""
   return {
     "runs": summary(outcomes),
     "errors": errors(outcomes),
@@ -121,13 +106,34 @@ def measure(outcomes: Outcomes) -> dict:
   }
 
 
+def describe(result: dict) -> str:
+  """Each seed's errors of each run on both splits, and dropout's cost."""
+  parts = []
+  for name, each in result["errors"].items():
+    train, validation = (
+      ", ".join(f"{error:.1%}" for error in each[split]) for split in SPLITS
+    )
+    parts.append(
+      f"{name}: top-1 error {train} on training images, {validation} on"
+      " validation images"
+    )
+  if "iterations_ratios" in result:
+    parts.append(describe_cost(result["iterations_ratios"]))
+  return "; ".join(parts)
+
+
+def describe_cost(ratios: Sequence[float | None]) -> str:
+  """The ratio of iterations of each seed."""
+  times = ", ".join(f"{ratio:.1f}" if ratio else "never" for ratio in ratios)
+  return f"with dropout {times} times the iterations, paper 2"
+
+
 def check(outcomes: Outcomes, result: dict) -> None:
-  """All units at work spread the first scores more than every other one."""
-  learned(outcomes)
-  first = {name: each[0].train("loss")[0] for name, each in outcomes.items()}
+  """Without dropout all units add to the first scores, which spread more."""
+  assert_learned(outcomes)
+  assert_same_size(outcomes)
+  first = first_losses(outcomes)
   assert first["no_dropout"] > first["paper"]
-  sizes = {parameters(each[0]) for each in outcomes.values()}
-  assert len(sizes) == 1
   for name, found in result["errors"].items():
     assert found["validation"] == [outcomes[name][0].last("top1_error")]
     assert found["train"] != found["validation"]
@@ -141,11 +147,9 @@ EXPERIMENT = Experiment(
     Run("no_dropout", "configs/no_dropout.py", HALF_THE_RATE),
     Run("same_rate", "configs/no_dropout.py"),
   ],
-  quick_runs=["paper", "no_dropout"],
-  enough=lambda outcome: dead_by(outcome) is not None,
-  check=check,
-  measure=measure,
-  words=words,
+  quick=Quick(check, runs=("paper", "no_dropout")),
+  analysis=Analysis(measure, describe),
+  stop_early=lambda outcome: dead_by(outcome) is not None,
 )
 
 if __name__ == "__main__":

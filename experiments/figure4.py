@@ -1,13 +1,15 @@
-"""Figure 4: what the network says of an image, and which images are near it.
+"""Figure 4: which labels are probable, and which training images are near?
 
   python -m experiments.figure4 [--quick] [--seeds=3]
 
-Section 6.1: the correct label among the five most probable, and training images
-whose last hidden layer (fc7) is nearest by Euclidean distance, six of them. The
-paper shows 8 and 5 images and gives no number. Here 50 validation images are
-looked at: in how many the correct label is first or among five, and how many of
-the six neighbours are of the image's class, beside the share that chance would
-find. The search is exact and over all training images.
+Section 6.1 shows the five most probable labels of eight images, and for five
+images the six training images that are nearest by Euclidean distance in the
+last hidden layer (fc7); it gives no number. Here 50 validation images are
+counted: how often the correct label is first or among the first five, and how
+many of the six neighbours are of the image's class, beside the share expected
+by chance. Neighbours in pixels or in an untrained network's fc7, which are more
+than chance, are not measured. The search is exact and covers all training
+images. Trains one network on ImageNet for each of three seeds.
 """
 
 import functools
@@ -17,51 +19,55 @@ import numpy as np
 
 from alexnet_jax.analysis import figures, gallery
 from alexnet_jax.model import sharding
-from alexnet_jax.training import runs
-from experiments import frame
-from experiments.frame import Experiment, Run
-from experiments.outcome import Outcome, Outcomes, learned
+from alexnet_jax.training import runs as stored_runs
+from experiments.common import frame
+from experiments.common.experiment import Analysis, Experiment, Quick, Run
+from experiments.common.outcome import Outcome, Outcomes, assert_learned
 
 IMAGES = 50
 
 
 @functools.cache
-def _look(workdir: str, step: int) -> gallery.Figure4:
-  """Once for each state of a run: over ImageNet it takes a while."""
+def _compute(workdir: str, step: int) -> gallery.Figure4:
+  """Cached for each state of a run, because ImageNet takes a while."""
   del step
-  config = runs.load_config(workdir)
+  config = stored_runs.load_config(workdir)
   mesh = sharding.make_mesh(towers=config["network"]["towers"])
-  net, _ = runs.load_net(workdir, mesh)
+  net, _ = stored_runs.load_net(workdir, mesh)
   return gallery.look(net, config, mesh, count=IMAGES)
 
 
-def look(one: Outcome) -> gallery.Figure4:
-  """The figure of a run as it stands."""
-  return _look(one.workdir, one.lines[-1]["step"])
+def compute(one: Outcome) -> gallery.Figure4:
+  """The figure's content for a run in its present state."""
+  return _compute(one.workdir, one.lines[-1]["step"])
 
 
-def numbers(seen: gallery.Figure4) -> dict:
-  """How often label and neighbours are right."""
-  best, _ = figures.most_probable(seen.said)
-  hits = best == seen.labels[:, np.newaxis]
-  same = seen.near_labels == seen.labels[:, np.newaxis]
+def count_hits(figure: gallery.Figure4) -> dict:
+  """How often the label and the neighbours' classes are right."""
+  best, _ = figures.most_probable(figure.said)
+  hits = best == figure.labels[:, np.newaxis]
+  same = figure.near_labels == figure.labels[:, np.newaxis]
+  share = figure.counts / figure.counts.sum()
   return {
     "images": len(hits),
-    "training_images": int(seen.counts.sum()),
+    "training_images": int(figure.counts.sum()),
     "top1_hits": int(hits[:, 0].sum()),
     "top5_hits": int(hits.any(axis=1).sum()),
     "neighbours_of_the_class": float(same.mean()),
-    "by_chance": float((seen.counts / seen.counts.sum())[seen.labels].mean()),
+    "by_chance": float(share[figure.labels].mean()),
   }
 
 
 def measure(outcomes: Outcomes) -> dict:
-  """The numbers of every seed."""
-  seeds = [{"seed": o.seed} | numbers(look(o)) for o in outcomes["paper"]]
-  return {"seeds": seeds}
+  """The counts of every seed."""
+  return {
+    "seeds": [
+      {"seed": one.seed} | count_hits(compute(one)) for one in outcomes["paper"]
+    ]
+  }
 
 
-def words(result: dict) -> str:
+def describe(result: dict) -> str:
   """Means over the seeds."""
   keys = ("images", "top5_hits", "neighbours_of_the_class", "by_chance")
   images, hits, near, chance = (
@@ -75,82 +81,80 @@ def words(result: dict) -> str:
 
 
 def draw(outcomes: Outcomes, axes) -> None:
-  """As in the paper: left eight images and their bars, right five and six."""
-  seen = look(outcomes["paper"][0])
+  """The paper's layout: left eight images with bars, right five with six."""
+  content = compute(outcomes["paper"][0])
   figure = axes.figure
   figure.clear()
   figure.set_size_inches(10, 4.8)
   left, right = figure.subfigures(1, 2, width_ratios=(4, 5))
-  _draw_predictions(seen, left.subplots(4, 4, height_ratios=(3, 2, 3, 2)))
+  _draw_predictions(content, left.subplots(4, 4, height_ratios=(3, 2, 3, 2)))
   rows = zip(
     right.subplots(gallery.QUERIES, 1 + gallery.NEIGHBOURS),
-    seen.images,
-    seen.labels,
-    seen.near,
-    seen.near_labels,
+    content.images,
+    content.labels,
+    content.near,
+    content.near_labels,
     strict=False,
   )
-  for row, image, label, near, labels in rows:
-    images, each = [image, *near], [label, *labels]
-    for place, shown, number in zip(row, images, each, strict=True):
-      _show(place, shown, seen.names[number], number == label)
+  for row, image, label, near, near_labels in rows:
+    images, labels = [image, *near], [label, *near_labels]
+    for axis, shown, number in zip(row, images, labels, strict=True):
+      _show(axis, shown, content.names[number], number == label)
 
 
-def _draw_predictions(seen: gallery.Figure4, places) -> None:
+def _draw_predictions(content: gallery.Figure4, axes) -> None:
   """Bars of the five most probable labels of each image, the true one red."""
-  best, probabilities = figures.most_probable(seen.said)
-  pictures, bars = places[::2].ravel(), places[1::2].ravel()
+  best, probabilities = figures.most_probable(content.said)
+  pictures, bars = axes[::2].ravel(), axes[1::2].ravel()
   for i, (picture, bar) in enumerate(zip(pictures, bars, strict=True)):
-    right = best[i] == seen.labels[i]
-    _show(picture, seen.images[i], seen.names[seen.labels[i]])
+    right = best[i] == content.labels[i]
+    _show(picture, content.images[i], content.names[content.labels[i]])
     colours = np.where(right, "tab:red", "tab:blue").tolist()
     bar.barh(range(len(right)), probabilities[i], color=colours, alpha=0.5)
     for place, label in enumerate(best[i]):
-      bar.text(0.02, place, seen.names[label], va="center", fontsize=7)
+      bar.text(0.02, place, content.names[label], va="center", fontsize=7)
     bar.set(xlim=(0, 1), xticks=(), yticks=())
     bar.invert_yaxis()
 
 
-def _show(place, image, title: str, same: bool = True) -> None:
-  place.imshow(image)
-  place.set_title(title, fontsize=7, color="black" if same else "grey")
-  place.set_axis_off()
+def _show(axis, image, title: str, same_class: bool = True) -> None:
+  axis.imshow(image)
+  axis.set_title(title, fontsize=7, color="black" if same_class else "grey")
+  axis.set_axis_off()
 
 
 def check(outcomes: Outcomes, result: dict) -> None:
-  """Searched among themselves, images are their own nearest, at no distance."""
-  learned(outcomes)
+  """A search among the queries themselves finds each at distance 0."""
+  assert_learned(outcomes)
   (one,) = outcomes["paper"]
-  seen = look(one)
+  found = compute(one)
   mesh = sharding.make_mesh(towers=one.config["network"]["towers"])
-  net, _ = runs.load_net(one.workdir, mesh)
+  net, _ = stored_runs.load_net(one.workdir, mesh)
   splits = one.config["splits"]
-  few = one.config | {"splits": splits | {"validation": splits["train"]}}
-  total = int(seen.counts.sum())
-  own = gallery.look(net, few, mesh, count=total)
+  train_only = one.config | {"splits": splits | {"validation": splits["train"]}}
+  total = int(found.counts.sum())
+  own = gallery.look(net, train_only, mesh, count=total)
   np.testing.assert_array_equal(own.numbers[:, 0], np.arange(total))
   assert (own.distances[:, 0] < 1e-3 * own.distances[:, 1]).all()
-  # Now the whole training set is known, and float64 finds the same six.
-  apart = seen.vectors[:, np.newaxis].astype(np.float64) - own.vectors
+  # `own` holds the vectors of all training images: in float64 the same six
+  # are the nearest.
+  apart = found.vectors[:, np.newaxis].astype(np.float64) - own.vectors
   distances = np.linalg.norm(apart, axis=-1)
   np.testing.assert_allclose(
-    np.sort(distances)[:, :6], seen.distances, rtol=1e-4
+    np.sort(distances)[:, :6], found.distances, rtol=1e-4
   )
-  nearest = np.take_along_axis(distances, seen.numbers, axis=1)
-  np.testing.assert_allclose(nearest, seen.distances, rtol=1e-4)
+  nearest = np.take_along_axis(distances, found.numbers, axis=1)
+  np.testing.assert_allclose(nearest, found.distances, rtol=1e-4)
   assert (own.near_labels[:, 0] == own.labels).all()
-  assert (seen.near_labels == own.labels[seen.numbers]).all()
+  assert (found.near_labels == own.labels[found.numbers]).all()
 
 
 EXPERIMENT = Experiment(
   name="figure4",
   question="Which labels are probable, and are near images of the same class?",
   runs=[Run("paper", "configs/paper.py")],
-  check=check,
-  measure=measure,
-  draw=draw,
-  quick={"splits.train": "train[:256]"},
-  words=words,
+  quick=Quick(check, overrides={"splits.train": "train[:256]"}),
+  analysis=Analysis(measure, describe, draw),
   seeds=3,
 )
 

@@ -2,22 +2,27 @@
 
   python -m experiments.plateau [--quick]
 
-Six cells: the text of the paper (initial deviation 0.01, biases 1, k 2, pixels
-of 0 to 255), each of these changed alone (0.03 in conv3 to conv5, 0.1, 1, unit
-variance), and 0.03 with biases of 0.1. Three seeds each; the embedded images
-with a thousand classes at 128 pixels, a sixteenth of the width, a budget of
-64,000 images a run. A run has left, and ends, when the mean loss of 100 steps
-is below ln(classes) - 0.05.
+Six configurations: the text of the paper (initial deviation 0.01, biases 1,
+k = 2, pixels of 0 to 255); each of these four changed alone (0.03 in conv3 to
+conv5; 0.1; 1; unit variance); and 0.03 with biases of 0.1. Each is trained with
+three seeds on generated images of a thousand classes at 128 pixels, at a
+sixteenth of the width, for at most 64,000 images. A run has left the plateau,
+and ends, when the mean loss of 100 steps is below ln(classes) - 0.05. Three
+seeds show that a configuration can leave or stay, not how often it does.
 """
 
 import math
-import statistics
 
-from experiments import frame
-from experiments.frame import Experiment, Run
-from experiments.outcome import Outcome, Outcomes
+from experiments.common import frame
+from experiments.common.curves import (
+  PLATEAU_MARGIN,
+  PLATEAU_WINDOW,
+  images_to_leave_plateau,
+  running_mean,
+)
+from experiments.common.experiment import Analysis, Experiment, Quick, Run
+from experiments.common.outcome import Outcome, Outcomes
 
-MARGIN, WINDOW = 0.05, 100
 PIXEL_DEVIATION = 74.0  # of the centred pixels of natural images, 0 to 255
 BIASED = ("conv2", "conv4", "conv5", "fc6", "fc7")
 
@@ -29,13 +34,13 @@ def _run(
   overrides |= {f"network.conv{i}.std": std for i in (3, 4, 5)}
   overrides |= {
     "network.lrn_k": k,
-    # In training alone, which is all that is looked at here.
+    # Divides the pixels in training only; evaluation is not used here.
     "augmentation.lighting_divisor": 1.0 if scale == "255" else PIXEL_DEVIATION,
     "dataset": "patterns/1000",
     "image_size": 144,
     "network.crop_size": 128,
     "network.width": 1 / 16,
-    "network.fc6.std": 0.02,  # of 3 x 3 places instead of 6 x 6: a quarter
+    "network.fc6.std": 0.02,  # fc6 has 3 x 3 places instead of 6 x 6
     "total_steps": 500,
     "eval_every_epochs": 0,
     "log_every_steps": 1,
@@ -46,32 +51,24 @@ def _run(
   return Run(name, "configs/paper.py", overrides)
 
 
-def mean_losses(outcome: Outcome, window: int = WINDOW) -> list[float]:
-  """Of the training loss over `window` steps, from the window-th step on."""
-  losses = outcome.train("loss")
-  return [
-    statistics.fmean(losses[end - window : end])
-    for end in range(window, len(losses) + 1)
-  ]
-
-
-def images_to_leave(outcome: Outcome, window: int = WINDOW) -> int | None:
-  """Images trained when the mean loss of `window` steps first is low enough."""
-  bound = math.log(outcome.config["num_classes"]) - MARGIN
-  for steps, loss in enumerate(mean_losses(outcome, window), window):
-    if loss < bound:
-      return steps * outcome.config["batch_size"]
-  return None
+def images_to_leave(outcome: Outcome) -> int | None:
+  """Images trained on when the run left the plateau, or None."""
+  return images_to_leave_plateau(
+    outcome.train("loss"),
+    outcome.config["batch_size"],
+    outcome.config["num_classes"],
+  )
 
 
 def measure(outcomes: Outcomes) -> dict:
-  """By cell: when each seed left, the share that did, spreads at the start."""
+  """By configuration: when each seed left, and diagnostics at the start."""
   cells = {}
   for name, each in outcomes.items():
     left = [images_to_leave(one) for one in each]
-    inside = [
+    diagnosed = [
       [line for line in one.lines if "score_spread" in line] for one in each
     ]
+    diagnosed = [lines for lines in diagnosed if lines]
     cells[name] = {
       "images_to_leave": left,
       "share_that_left": sum(x is not None for x in left) / len(left),
@@ -80,37 +77,39 @@ def measure(outcomes: Outcomes) -> dict:
       ],
       "first_loss": [one.train("loss")[0] for one in each],
       "last_loss": [one.final("loss") for one in each],
-      "first_score_spread": [x[0]["score_spread"] for x in inside if x],
-      "last_score_spread": [x[-1]["score_spread"] for x in inside if x],
-      "first_fc7_correlation": [x[0]["fc7_correlation"] for x in inside if x],
+      "first_score_spread": [x[0]["score_spread"] for x in diagnosed],
+      "last_score_spread": [x[-1]["score_spread"] for x in diagnosed],
+      "first_fc7_correlation": [x[0]["fc7_correlation"] for x in diagnosed],
     }
   return cells
 
 
-def words(result: dict) -> str:
-  """By cell how many seeds left, and after how many images at the most."""
-  said = []
+def describe(result: dict) -> str:
+  """By configuration: how many seeds left, and by which image at the latest."""
+  parts = []
   for name, cell in result.items():
     left = [images for images in cell["images_to_leave"] if images]
     count = f"{len(left)} of {len(cell['images_to_leave'])} seeds"
     when = f", by image {max(left):,}" if left else ""
-    said.append(f"{name}: {count} left{when}")
-  return "; ".join(said)
+    parts.append(f"{name}: {count} left{when}")
+  return "; ".join(parts)
 
 
 def draw(outcomes: Outcomes, axes) -> None:
-  """The mean loss of 100 steps over images; a colour a cell, a line a seed."""
+  """Running mean loss by images; a colour a configuration, a line a seed."""
   for colour, (name, each) in enumerate(outcomes.items()):
     for one in each:
-      losses = mean_losses(one)[::10]
+      losses = running_mean(one.train("loss"), PLATEAU_WINDOW)[::10]
       images = [
-        one.config["batch_size"] * (WINDOW + 10 * i) for i in range(len(losses))
+        one.config["batch_size"] * (PLATEAU_WINDOW + 10 * i)
+        for i in range(len(losses))
       ]
       label = name if one is each[0] else None
       axes.plot(images, losses, color=f"C{colour}", linewidth=0.9, label=label)
   chance = math.log(next(iter(outcomes.values()))[0].config["num_classes"])
+  bound = chance - PLATEAU_MARGIN
   axes.axhline(chance, color="black", linewidth=0.6)
-  axes.axhline(chance - MARGIN, color="black", linewidth=0.6, linestyle=":")
+  axes.axhline(bound, color="black", linewidth=0.6, linestyle=":")
   axes.set(
     xlabel="images", ylabel="mean loss of 100 steps", ylim=(None, chance + 0.2)
   )
@@ -118,17 +117,17 @@ def draw(outcomes: Outcomes, axes) -> None:
 
 
 def check(outcomes: Outcomes, result: dict) -> None:
-  """The source's initial weights tell images apart where the text's do not."""
+  """The source's initial weights tell images apart; the text's do not."""
   text = result["std0.01-bias1-k2-255"]["first_score_spread"][0]
   source = result["std0.03-bias1-k2-255"]["first_score_spread"][0]
-  assert source > 5 * text > 0  # the mean-field estimates say fifteen
+  assert source > 5 * text > 0  # the mean-field estimates say 15
   correlation = {
     name: cell["first_fc7_correlation"][0]
     for name, cell in result.items()
     if cell["first_fc7_correlation"]
   }
   assert correlation["std0.01-bias1-k2-255"] > 0.99
-  # A bias of 0.1 swamps less of the difference.
+  # A smaller bias hides less of the difference between images.
   low, high = "std0.03-bias0.1-k2-255", "std0.03-bias1-k2-255"
   assert correlation[low] < correlation[high]
 
@@ -144,18 +143,18 @@ EXPERIMENT = Experiment(
     _run(scale="unit"),
     _run(std=0.03, bias=0.1),
   ],
-  check=check,
-  measure=measure,
-  draw=draw,
-  quick={"total_steps": 2, "diagnose_every_lines": 1},
-  quick_runs=(
-    "std0.01-bias1-k2-255",
-    "std0.03-bias1-k2-255",
-    "std0.03-bias0.1-k2-255",
+  quick=Quick(
+    check,
+    overrides={"total_steps": 2, "diagnose_every_lines": 1},
+    runs=(
+      "std0.01-bias1-k2-255",
+      "std0.03-bias1-k2-255",
+      "std0.03-bias0.1-k2-255",
+    ),
   ),
-  words=words,
+  analysis=Analysis(measure, describe, draw),
   seeds=3,
-  enough=lambda outcome: images_to_leave(outcome) is not None,
+  stop_early=lambda outcome: images_to_leave(outcome) is not None,
 )
 
 if __name__ == "__main__":

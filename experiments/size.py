@@ -1,27 +1,28 @@
-"""Depth and width: half and a quarter as wide, a sixth convolutional layer.
+"""Width and depth: half and a quarter of the width; a sixth conv layer.
 
   python -m experiments.size [--quick]
 
-Not in the paper's tables: a sixth layer is in its pre-trained networks alone
-(Table 2's "CNN*", the log's #146), and widths are fixed.
+Not in the paper's tables: only its pre-trained networks have a sixth layer
+(Table 2's "CNN*", the log's #146), and the widths are fixed. Trains four
+networks on ImageNet.
 """
 
 from alexnet_jax.analysis import comparison
 from alexnet_jax.runtime import config as configs
-from experiments import frame
-from experiments.frame import Experiment, Run
-from experiments.outcome import Outcomes, learned
+from experiments.common import frame
+from experiments.common.experiment import Experiment, Quick, Run
+from experiments.common.outcome import Outcomes, assert_learned
 
 WIDTHS = (0.25, 0.5, 1.0)
 
 
 def check(outcomes: Outcomes, result: dict) -> None:
-  """Wider is larger, and the sixth layer has the arithmetic's parameters."""
-  learned(outcomes)
+  """At full size, the sixth layer adds the parameters of one 3x3 layer."""
+  assert_learned(outcomes)
   whole = comparison.sizes(configs.load("configs/paper.py"))
   conv6 = comparison.sizes(configs.load("configs/conv6.py"))
-  more = conv6["size.parameters"] - whole["size.parameters"]
-  assert more == 3 * 3 * 256 * 256 + 256
+  added = conv6["size.parameters"] - whole["size.parameters"]
+  assert added == 3 * 3 * 256 * 256 + 256
 
 
 EXPERIMENT = Experiment(
@@ -34,9 +35,7 @@ EXPERIMENT = Experiment(
     ),
     Run("conv6", "configs/conv6.py"),
   ],
-  check=check,
-  quick={"total_steps": 6},
-  quick_runs=("width_1", "conv6"),
+  quick=Quick(check, overrides={"total_steps": 6}, runs=("width_1", "conv6")),
 )
 
 if __name__ == "__main__":

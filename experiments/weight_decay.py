@@ -4,26 +4,26 @@
 
 "This small amount of weight decay was important for the model to learn. In
 other words, weight decay here is not merely a regularizer: it reduces the
-model's training error."
+model's training error." Compares the paper's configuration with the same
+without decay. Trains two networks on ImageNet.
 """
 
 import numpy as np
 
-from experiments import frame
-from experiments.frame import Experiment, Run
-from experiments.outcome import Outcomes, learned, load_net
+from experiments.common import frame
+from experiments.common.experiment import Experiment, Quick, Run
+from experiments.common.outcome import Outcomes, assert_learned, load_net
 
 
 def check(outcomes: Outcomes, result: dict) -> None:
-  """Decayed weights are shorter, by about the product of the decays."""
-  learned(outcomes)
+  """With decay the weights are shorter, by at most one percent."""
+  assert_learned(outcomes)
   lengths = {}
   for name in ("paper", "no_decay"):
     net = load_net(outcomes[name][0])
     kernel = np.asarray(net.towers.fc7.kernel[...], np.float64)
     lengths[name] = np.linalg.norm(kernel)
-  assert lengths["paper"] < lengths["no_decay"]
-  assert lengths["paper"] > 0.99 * lengths["no_decay"]
+  assert 0.99 * lengths["no_decay"] < lengths["paper"] < lengths["no_decay"]
 
 
 EXPERIMENT = Experiment(
@@ -33,7 +33,7 @@ EXPERIMENT = Experiment(
     Run("paper", "configs/paper.py"),
     Run("no_decay", "configs/paper.py", {"optimizer.weight_decay": 0.0}),
   ],
-  check=check,
+  quick=Quick(check),
 )
 
 if __name__ == "__main__":

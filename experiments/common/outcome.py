@@ -1,4 +1,4 @@
-"""What came of a run, and what every experiment reads off it."""
+"""The outcome of a run, and what most experiments compute from outcomes."""
 
 import statistics
 from typing import Any, NamedTuple
@@ -9,15 +9,16 @@ import numpy as np
 from alexnet_jax.model import network as networks
 from alexnet_jax.model.alexnet import AlexNet
 from alexnet_jax.model.sharding import make_mesh
+from alexnet_jax.runtime.command import UserError
 from alexnet_jax.training import runs as stored_runs
 
 
 class Outcome(NamedTuple):
-  """What came of a run with one seed.
+  """What one run with one seed has written so far.
 
   Attributes:
-    name, seed, workdir: which.
-    config: of the run.
+    name, seed, workdir: of the run.
+    config: of the run, as in its config.json.
     lines: of its metrics.jsonl.
   """
 
@@ -28,25 +29,32 @@ class Outcome(NamedTuple):
   lines: list[dict[str, Any]]
 
   def train(self, key: str) -> list[float]:
-    """A number of every training line."""
+    """One number of every training line."""
     return [line[key] for line in self.lines if line["split"] == "train"]
 
   def last(self, key: str) -> float:
-    """A number of the last validation line."""
+    """One number of the last validation line."""
     lines = [line for line in self.lines if line["split"] == "validation"]
     return lines[-1][key]
 
   def final(self, key: str) -> float:
-    """The mean of a number over the last tenth of the training lines."""
+    """The mean of one number over the last tenth of the training lines."""
     values = self.train(key)
     return statistics.fmean(values[-max(1, len(values) // 10) :])
 
 
-Outcomes = dict[str, list[Outcome]]
+class Outcomes(dict[str, list[Outcome]]):
+  """The outcomes of an experiment: by name of the run, one for each seed."""
+
+  def __missing__(self, name: str) -> list[Outcome]:
+    raise UserError(
+      f"The result needs the run {name!r}, which was not carried out. Give the"
+      " same command without --runs; runs that are finished are kept."
+    )
 
 
 def summary(outcomes: Outcomes) -> dict[str, Any]:
-  """The last errors of every run, over its seeds: mean and each."""
+  """The last errors of every run: mean over the seeds, and each."""
   result = {}
   for name, each in outcomes.items():
     values = {
@@ -62,8 +70,8 @@ def summary(outcomes: Outcomes) -> dict[str, Any]:
   return result
 
 
-def in_words(result: dict[str, Any]) -> str:
-  """A summary as one sentence."""
+def describe_errors(result: dict[str, Any]) -> str:
+  """The errors of a `summary`, or of a result with one under "runs"."""
   runs = result.get("runs", result)
   return "; ".join(
     f"{name}: validation top-1 error"
@@ -74,7 +82,7 @@ def in_words(result: dict[str, Any]) -> str:
 
 
 def draw_curves(outcomes: Outcomes, axes) -> None:
-  """Training error, thin, and validation error over epochs, a colour a run."""
+  """Validation error and training error (thin) by epoch, one colour a run."""
   for colour, (name, each) in enumerate(outcomes.items()):
     for one in each:
       for split, width in (("train", 0.6), ("validation", 1.8)):
@@ -90,8 +98,11 @@ def draw_curves(outcomes: Outcomes, axes) -> None:
   axes.legend()
 
 
-def learned(outcomes: Outcomes) -> None:
-  """Asserts that every run's loss was finite and ended below its maximum."""
+def assert_learned(outcomes: Outcomes, result: Any = None) -> None:
+  """Every run's loss is finite and ends below its maximum.
+
+  The least that `Quick.check` should assert; the result is not used.
+  """
   for each in outcomes.values():
     for one in each:
       losses = one.train("loss")
@@ -99,8 +110,18 @@ def learned(outcomes: Outcomes) -> None:
       assert one.final("loss") < max(losses), one.name
 
 
-def parameters(outcome: Outcome) -> int:
-  """Of a run's network."""
+def assert_same_size(outcomes: Outcomes) -> None:
+  """All runs have networks of equally many parameters."""
+  assert len({count_parameters(each[0]) for each in outcomes.values()}) == 1
+
+
+def first_losses(outcomes: Outcomes) -> dict[str, float]:
+  """The loss of the first step of each run, first seed."""
+  return {name: each[0].train("loss")[0] for name, each in outcomes.items()}
+
+
+def count_parameters(outcome: Outcome) -> int:
+  """Parameters of a run's network."""
   config = outcome.config
   net = networks.from_dict(config["network"], config["num_classes"])
   shapes = jax.eval_shape(lambda: AlexNet(net, jax.random.key(0)))

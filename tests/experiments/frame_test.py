@@ -1,0 +1,199 @@
+"""The frame of the experiments, with a training that only writes metrics."""
+
+import json
+import pathlib
+
+import pytest
+
+from alexnet_jax.runtime.command import UserError
+from experiments import lighting, plateau, released_source, ten_views
+from experiments.common import frame
+from experiments.common.configuration import QUICK, configure, narrow
+from experiments.common.experiment import (
+  Analysis,
+  Experiment,
+  Options,
+  Quick,
+  Run,
+  Trial,
+)
+from experiments.common.outcome import assert_learned
+
+
+@pytest.fixture
+def trained(monkeypatch):
+  """Replaces training by an improvement of the loss; lists what it trained.
+
+  Like the real one, it continues a run from its metrics.jsonl, and asks every
+  two steps whether to stop early.
+  """
+  calls = []
+
+  def train(config, workdir, stop_early):
+    file = pathlib.Path(workdir, "metrics.jsonl")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    done = len(file.read_text().splitlines()) - 1 if file.exists() else 0
+    total = config.total_steps
+    calls.append((pathlib.Path(workdir).name, done, total))
+    rate = config.schedule.learning_rate
+    line = {"top1_error": 0.5, "top5_error": 0.25, "images_per_second": 1.0}
+    text = "".join(file.read_text().splitlines(True)[:-1] if done else [])
+    for step in range(done + 1, total + 1):
+      more = {"step": step, "epoch": step / 4, "loss": 3 - rate * step}
+      text += json.dumps({"split": "train"} | line | more) + "\n"
+      if step % 2 == 0 or step == total:
+        last = json.dumps({"split": "validation"} | line | more) + "\n"
+        file.write_text(text + last)
+        if stop_early():
+          return True
+    return True
+
+  monkeypatch.setattr(frame, "train_and_evaluate", train)
+  return calls
+
+
+def no_check(outcomes, result):
+  pass
+
+
+def rate_run(rate):
+  overrides = {"schedule.learning_rate": rate, "total_steps": 8}
+  return Run(f"rate-{rate:g}", "configs/paper.py", overrides)
+
+
+EXAMPLE = Experiment(
+  name="example",
+  question="?",
+  runs=[rate_run(0.5), rate_run(0.25)],
+  quick=Quick(assert_learned, overrides={"total_steps": 4}),
+)
+
+
+def test_runs_are_trained_seed_by_seed_and_not_twice(trained, tmp_path):
+  options = Options(str(tmp_path), seeds=2)
+  record = frame.carry_out(EXAMPLE, options)
+  assert [call[0] for call in trained] == [
+    "rate-0.5-0",
+    "rate-0.25-0",
+    "rate-0.5-1",
+    "rate-0.25-1",
+  ]
+  assert record["seed"] == [0, 1]
+  assert record["command"] == "python -m experiments.example --seeds=2"
+  assert record["epochs"] == {"rate-0.5": [2.0] * 2, "rate-0.25": [2.0] * 2}
+  trained.clear()
+  assert frame.carry_out(EXAMPLE, options)["result"] == record["result"]
+  assert all(done == total for _, done, total in trained)
+
+
+def test_everything_is_written_and_copied(trained, tmp_path):
+  copy = tmp_path / "copy.json"
+  options = Options(str(tmp_path), quick=True, record=str(copy))
+  record = frame.carry_out(EXAMPLE, options)
+  assert record["quick"] and record["in_words"] and not record["claims"]
+  assert json.loads((tmp_path / "result.json").read_text()) == record
+  assert json.loads(copy.read_text()) == record
+  rows = (tmp_path / "runs.jsonl").read_text().splitlines()
+  assert {json.loads(row)["run"] for row in rows} == set(record["epochs"])
+  assert "<svg" in (tmp_path / "figure.svg").read_text()
+  assert "<svg" in (tmp_path / "copy.svg").read_text()
+
+
+def test_after_a_trial_the_chosen_run_continues_until_it_stops_early(
+  trained, tmp_path
+):
+  experiment = EXAMPLE._replace(
+    trial=Trial({"total_steps": 2}, lambda outcomes: ["rate-0.5"]),
+    stop_early=lambda outcome: len(outcome.train("loss")) > 4,
+    analysis=Analysis(
+      lambda outcomes: {
+        name: [one.train("loss") for one in each]
+        for name, each in outcomes.items()
+      },
+      lambda result: "",
+    ),
+  )
+  options = Options(str(tmp_path), overrides={"data_dir": "/somewhere"})
+  record = frame.carry_out(experiment, options)
+  assert trained == [
+    ("rate-0.5-0", 0, 2),
+    ("rate-0.25-0", 0, 2),
+    ("rate-0.5-0", 2, 8),
+  ]
+  lengths = {name: len(each[0]) for name, each in record["result"].items()}
+  assert lengths == {"rate-0.5": 6, "rate-0.25": 2}
+  command = "python -m experiments.example --set=data_dir=DIR"
+  assert record["command"] == command
+
+
+def test_a_failing_check_fails_the_experiment(trained, tmp_path):
+  stuck = EXAMPLE._replace(runs=[rate_run(0.0)])
+  with pytest.raises(AssertionError):
+    frame.carry_out(stuck, Options(str(tmp_path), quick=True))
+
+
+def test_a_result_that_needs_an_omitted_run_is_refused(trained, tmp_path):
+  experiment = EXAMPLE._replace(
+    analysis=Analysis(lambda outcomes: {"x": len(outcomes["rate-0.5"])})
+  )
+  options = Options(str(tmp_path), only=["rate-0.25"])
+  with pytest.raises(UserError, match=r"needs the run 'rate-0\.5', which"):
+    frame.carry_out(experiment, options)
+  assert trained  # the run that was asked for is kept
+  mistaken = EXAMPLE._replace(
+    analysis=Analysis(lambda outcomes: {}["top9_error"])
+  )
+  with pytest.raises(KeyError, match="top9_error"):
+    frame.carry_out(mistaken, options)
+
+
+def test_texts_of_an_override_name_the_run(tmp_path):
+  run = Run("x", "configs/paper.py", {"start_from": "{output}/{run}-{seed}"})
+  config = configure(EXAMPLE, run, 3, Options("OUT"))
+  assert config.start_from == "OUT/x-3"
+
+
+@pytest.mark.parametrize("key", ["netwrk.width", "widht", "batch_size.x"])
+def test_an_unknown_key_is_an_error_that_names_it(key):
+  experiment = ten_views.EXPERIMENT
+  (run,) = experiment.runs
+  with pytest.raises(UserError, match=f"--set={key}=1: configs/paper.py has"):
+    configure(experiment, run, 0, Options("x", overrides={key: 1}))
+
+
+def test_a_cut_schedule_keeps_the_shares_of_all_its_epochs():
+  """Of 91 epochs a seventh: all comes after a seventh of its time."""
+  experiment = released_source.EXPERIMENT
+  (_, source) = experiment.runs
+  options = Options("", overrides={"total_epochs": 13})
+  config = configure(experiment, source, 0, options)
+  assert config.schedule.boundaries == pytest.approx((25 / 7, 51 / 7, 79 / 7))
+  assert config.schedule.conv1_frozen_from == pytest.approx(72 / 7)
+  assert config.augmentation.lighting_until == pytest.approx(67 / 7)
+
+
+def test_a_narrow_unit_receives_as_varied_an_input_as_a_wide_one():
+  """Variance of a sum: inputs times the square of the deviation."""
+  (run, _) = lighting.EXPERIMENT.runs
+  wide = configure(EXAMPLE, run, 0, Options("")).network
+  options = Options("", overrides={"network.width": 1 / 16})
+  narrow_one = configure(EXAMPLE, run, 0, options).network
+  assert narrow_one.conv1.std == wide.conv1.std  # three channels either way
+  for name in ("conv2", "conv5", "fc6"):
+    assert narrow_one[name].std ** 2 / 16 == pytest.approx(wide[name].std ** 2)
+  assert narrow_one.fc8_std**2 / 16 == pytest.approx(wide.fc8_std**2)
+
+
+def test_a_wide_network_is_left_alone():
+  config = configure(EXAMPLE, EXAMPLE.runs[0], 0, Options(""))
+  before = config.to_dict()
+  narrow(config)
+  assert config.to_dict() == before
+
+
+def test_quick_overrides_are_stronger_than_those_of_a_run():
+  run = plateau.EXPERIMENT.runs[0]
+  options = Options("", quick=True, overrides={"batch_size": 8})
+  config = configure(plateau.EXPERIMENT, run, 0, options)
+  assert config.dataset == QUICK["dataset"] and config.total_steps == 2
+  assert config.batch_size == 8

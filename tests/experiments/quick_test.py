@@ -1,0 +1,149 @@
+"""Every experiment with --quick, and the notebook."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import time
+
+import jax
+import pytest
+from jax.experimental.compilation_cache import compilation_cache
+
+from alexnet_jax.data import images
+from experiments import readme
+from experiments.common import frame
+from experiments.common.experiment import Options, Run
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+EXPERIMENTS = readme.all_experiments()
+CORES = 2  # on which a quick run may take a minute
+IN_MAKE_TEST = "lighting"  # the others are slow
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_cache(tmp_path_factory):
+  """A cache of compiled programs: many runs have the same ones."""
+  settings = {
+    "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
+    "jax_persistent_cache_min_compile_time_secs": 0.2,
+  }
+  before = {name: getattr(jax.config, name) for name in settings}
+  for name, value in settings.items():
+    jax.config.update(name, value)
+  compilation_cache.reset_cache()  # JAX decides once whether to have one
+  yield
+  for name, value in before.items():
+    jax.config.update(name, value)
+  compilation_cache.reset_cache()
+
+
+@pytest.fixture(scope="module")
+def shared_output(tmp_path_factory):
+  """The folder of the experiments whose runs named "paper" are the same."""
+  return tmp_path_factory.mktemp("experiments")
+
+
+def trains_the_same_paper_run(experiment) -> bool:
+  runs = [run for run in experiment.runs if run.name == "paper"]
+  return (
+    runs == [Run("paper", "configs/paper.py")]
+    and not experiment.quick.overrides
+  )
+
+
+@pytest.mark.parametrize(
+  "name",
+  [
+    pytest.param(name, marks=[pytest.mark.slow] * (name != IN_MAKE_TEST))
+    for name in sorted(EXPERIMENTS)
+  ],
+)
+def test_it_runs_quickly_and_its_check_holds(name, tmp_path, shared_output):
+  experiment = EXPERIMENTS[name]
+  shared = trains_the_same_paper_run(experiment)
+  output = shared_output if shared else tmp_path
+  began = time.process_time()
+  record = frame.carry_out(experiment, Options(str(output), quick=True))
+  # Of all threads, so that other work on the machine does not count.
+  assert time.process_time() - began < 60 * CORES
+  assert record["quick"] and not record["claims"] and record["in_words"]
+  rows = (output / "runs.jsonl").read_text().splitlines()
+  assert {json.loads(row)["run"] for row in rows} == set(record["epochs"])
+  assert "<svg" in (output / "figure.svg").read_text()
+  assert json.loads((output / "result.json").read_text()) == record
+
+
+@pytest.mark.slow
+def test_without_what_it_changes_an_experiment_fails(tmp_path):
+  experiment = EXPERIMENTS["lighting"]
+  broken = experiment._replace(
+    runs=[
+      Run("paper", "configs/no_lighting.py"),
+      Run("no_lighting", "configs/no_lighting.py"),
+    ],
+    quick=experiment.quick._replace(overrides={"total_steps": 2}),
+  )
+  with pytest.raises(AssertionError):
+    frame.carry_out(broken, Options(str(tmp_path), quick=True))
+
+
+@pytest.mark.slow
+def test_squeezed_images_that_are_crops_are_noticed(tmp_path, monkeypatch):
+  monkeypatch.setattr(images, "warp", lambda image, side: image[:side, :side])
+  experiment = EXPERIMENTS["rescaling"]
+  quick = experiment.quick
+  quick = quick._replace(overrides={**quick.overrides, "total_steps": 8})
+  with pytest.raises(AssertionError) as caught:
+    frame.carry_out(
+      experiment._replace(quick=quick), Options(str(tmp_path), quick=True)
+    )
+  assert "warped.max()" in str(caught.traceback[-1].statement)
+
+
+@pytest.mark.slow
+def test_a_finished_experiment_trains_nothing_again(tmp_path):
+  experiment = EXPERIMENTS["ten_views"]
+  small = experiment._replace(
+    quick=experiment.quick._replace(
+      check=lambda outcomes, result: None, overrides={"total_steps": 2}
+    )
+  )
+  options = Options(str(tmp_path), quick=True)
+  first = frame.carry_out(small, options)["result"]
+  file = tmp_path / "paper-0" / "metrics.jsonl"
+  before = file.stat().st_mtime_ns
+  assert frame.carry_out(small, options)["result"] == first
+  assert file.stat().st_mtime_ns == before
+
+
+@pytest.mark.slow
+def test_the_notebook_runs(tmp_path):
+  """All its cells, in order, in one process, a few steps only."""
+  notebook = json.loads((ROOT / "experiments" / "colab.ipynb").read_text())
+  cells = [
+    "".join(cell["source"])
+    for cell in notebook["cells"]
+    if cell["cell_type"] == "code"
+  ]
+  script = tmp_path / "cells.py"
+  script.write_text("\n\n".join(cells))
+  done = subprocess.run(
+    [sys.executable, str(script)],
+    cwd=ROOT,
+    env=os.environ
+    | {
+      "MPLBACKEND": "Agg",
+      "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # they outlast three steps
+      "STEPS": "3",
+      "SEARCH": "64",
+      "WORKDIR": str(tmp_path / "run"),
+    },
+    capture_output=True,
+    text=True,
+    timeout=900,
+  )
+  assert done.returncode == 0, done.stderr[-3000:]
+  assert "as declared: the towers meet at conv3, fc6, fc7, fc8" in done.stdout
+  assert "missing" not in done.stdout
