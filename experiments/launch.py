@@ -1,13 +1,13 @@
-"""Sweeps: one spec, many runs, on this machine or on a SLURM cluster.
+"""Trains every run of a sweep, on this machine or on a SLURM cluster.
 
   python -m experiments.launch --config=configs/quickstart.py
       --sweep=experiments/sweeps/seeds.json [--executor=local|slurm]
       [--output=runs/seeds] [--slurm=partition=gpu,gpus_per_node=2,time=240]
 
-The spec is a JSON list of overrides, one run each: [{"seed": 0}, {"seed": 1}].
-A run is `python -m alexnet_jax.main` in a workdir of its own, so what was
-interrupted goes on and what is finished is left alone when the same command is
-given again. At the end all metrics.jsonl are one table, table.json.
+The sweep is a JSON list with the overrides of each run, such as
+[{"seed": 0}, {"seed": 1}]. A run is `python -m alexnet_jax.main` in its own
+workdir, OUTPUT/NAME. The same command continues interrupted runs and does not
+repeat finished ones. At the end, table.json has the last metrics of all runs.
 """
 
 import ast
@@ -33,10 +33,10 @@ Override = dict[str, Any]
 
 
 def load_sweep(path: str) -> list[Override]:
-  """The overrides of a spec.
+  """Reads the overrides of each run from a sweep file.
 
   Raises:
-    UserError: no such file, or it is no JSON list of objects.
+    UserError: the file cannot be read or is not a JSON list of objects.
   """
   try:
     sweep = json.loads(pathlib.Path(path).read_text())
@@ -44,23 +44,23 @@ def load_sweep(path: str) -> list[Override]:
     raise UserError(f"--sweep={path} cannot be read: {error}") from None
   if not isinstance(sweep, list) or not all(isinstance(x, dict) for x in sweep):
     raise UserError(
-      f"--sweep={path} is no list of overrides, one object a run, such as"
-      ' [{"seed": 0}, {"seed": 1, "network.width": 0.5}].'
+      f"--sweep={path} is not a list of overrides. Write one object per run,"
+      ' such as [{"seed": 0}, {"seed": 1, "network.width": 0.5}].'
     )
   return sweep
 
 
 def run_name(override: Override) -> str:
-  """A folder's name: {"seed": 1, "network.width": 0.5} -> network.width=0.5,...
+  """Folder of a run, such as network.width=0.5,seed=1.
 
-  Keys are sorted, so the order in the spec does not matter.
+  Keys are sorted, so their order in the file does not matter.
   """
   text = ",".join(f"{key}={override[key]}" for key in sorted(override))
   return re.sub(r"[^\w.,=+-]", "_", text) or "unchanged"
 
 
 def run_command(config: str, override: Override, workdir: str) -> list[str]:
-  """What one run executes; the same one resumes."""
+  """The command that trains a run, or continues it."""
   return [
     *(sys.executable, "-m", "alexnet_jax.main"),
     f"--config={config}",
@@ -79,25 +79,25 @@ def run_all(
   """Runs all commands as jobs and waits for them.
 
   Args:
-    commands: by name.
-    executor: "local": processes of this machine, one after the other; "slurm":
-      all at once, as the cluster has room.
-    folder: of the jobs' scripts and output.
-    options: of the executor: submitit's names, such as `partition`, `time`
-      (minutes) and `gpus_per_node`.
+    commands: command lines by name of the job.
+    executor: "local" runs one process after the other on this machine; "slurm"
+      submits all jobs at once.
+    folder: receives the jobs' scripts and output.
+    options: options of the executor under submitit's names, such as
+      `partition`, `time` (minutes) and `gpus_per_node`.
 
   Returns:
     By name, "finished" or what went wrong.
 
   Raises:
-    UserError: there is no SLURM here, or it does not know an option.
+    UserError: this machine has no SLURM, or SLURM does not know an option.
   """
   jobs = {}
   outcomes = {}
   pool = _executor(executor, folder, options or {})
   for name, words in commands.items():
     jobs[name] = pool.submit(submitit.helpers.CommandFunction(words))
-    if executor == "local":  # or they would share the cores
+    if executor == "local":  # they share the cores of this machine
       outcomes[name] = _outcome(name, jobs[name])
   for name, job in jobs.items():
     outcomes.setdefault(name, "")
@@ -111,12 +111,12 @@ def _executor(
   kind = {"local": submitit.LocalExecutor, "slurm": submitit.SlurmExecutor}
   try:
     pool = kind[name](folder=folder)
-    # A day; SLURM counts minutes, and so does the local executor.
+    # The time limit in minutes: one day.
     pool.update_parameters(
       **{"time" if name == "slurm" else "timeout_min": 1440}
     )
     if name == "slurm":
-      # submitit's own signal comes before SIGTERM: a run saves on the latter.
+      # A run saves its state on SIGTERM, which follows submitit's own signal.
       pool.update_parameters(job_name="alexnet_jax", **options)
   except (RuntimeError, ValueError) as error:
     raise UserError(f"--executor={name}: {error}") from None
@@ -124,16 +124,17 @@ def _executor(
 
 
 def _outcome(name: str, job: submitit.Job) -> str:
+  """Waits for a job; "finished", or the last error that it printed."""
   began = time.monotonic()
   print(f"{name} ...", file=sys.stderr, flush=True)
   try:
-    said = job.result()
-  except Exception as error:  # whatever the job died of
+    output = job.result()
+  except Exception as error:  # the job failed, for whatever reason
     lines = [line for line in str(error).splitlines() if line.strip()]
-    told = re.findall(r"\berror: .+", str(error))  # amid a trace
-    outcome = (told or lines or ["died"])[-1]
+    messages = re.findall(r"\berror: .+", str(error))  # within a traceback
+    outcome = (messages or lines or ["died"])[-1]
   else:
-    stopped = re.search("^stopped (after step|while)", said, re.MULTILINE)
+    stopped = re.search("^stopped (after step|while)", output, re.MULTILINE)
     outcome = "stopped before its end" if stopped else "finished"
   print(
     f"{name}: {outcome} ({time.monotonic() - began:.0f} s)",
@@ -150,23 +151,23 @@ def launch(
   executor: str = "local",
   options: dict[str, Any] | None = None,
 ) -> list[dict[str, Any]]:
-  """Runs what of a sweep is not finished and collects all of it.
+  """Runs the unfinished runs of a sweep and collects the metrics of all.
 
   Args:
     config: path of the configuration.
-    sweep: of overrides, one run each.
-    output: folder of the workdirs, `NAME/`, and of `table.json`.
+    sweep: the overrides of each run.
+    output: folder for the workdirs, `NAME/`, and `table.json`.
     executor: see `run_all`.
     options: see `run_all`.
 
   Returns:
-    The table: for each run its `override`, `outcome`, last `step` and the last
-    figures of `train` and `validation`.
+    The table: for each run its `override`, `outcome`, last `step`, and the last
+    metrics of `train` and `validation`.
   """
   root = pathlib.Path(output)
   names = [run_name(override) for override in sweep]
   if len(set(names)) < len(names):
-    raise UserError("two runs of the sweep are the same; remove one of them.")
+    raise UserError("Two runs of the sweep are the same; remove one of them.")
   commands = {
     name: run_command(config, override, str(root / name))
     for name, override in zip(names, sweep, strict=True)
@@ -178,7 +179,7 @@ def launch(
     and json.loads(_mark(root, name).read_text()) == words
   }
   for name in finished:
-    print(f"{name}: finished before", file=sys.stderr)
+    print(f"{name}: already finished", file=sys.stderr)
   outcomes = dict.fromkeys(finished, "finished") | run_all(
     {k: words for k, words in commands.items() if k not in finished},
     executor=executor,
@@ -201,7 +202,7 @@ def _mark(root: pathlib.Path, name: str) -> pathlib.Path:
 
 
 def collect(workdir: pathlib.Path) -> dict[str, Any]:
-  """The last line of each split in a run's metrics.jsonl, and its step."""
+  """The last step of a run, and the last metrics of each split."""
   lines = metrics.read(str(workdir))
   last = {line["split"]: line for line in lines}
   return {"step": max((line["step"] for line in lines), default=0)} | {
@@ -240,7 +241,9 @@ def _options(texts: list[str]) -> dict[str, Any]:
   for text in texts:
     key, equals, value = text.partition("=")
     if not equals:
-      raise UserError(f"--slurm: {text!r} is no NAME=VALUE")
+      raise UserError(
+        f"--slurm: {text!r} has no value; write NAME=VALUE, such as time=240"
+      )
     try:
       options[key] = ast.literal_eval(value)
     except (ValueError, SyntaxError):
@@ -250,7 +253,7 @@ def _options(texts: list[str]) -> dict[str, Any]:
 
 def main() -> int:
   flag = flags.FLAGS
-  configs.load(flag.config)  # a mistake in it is told once, not by every run
+  configs.load(flag.config)  # so that a mistake ends this command, not a job
   sweep = load_sweep(flag.sweep)
   output = flag.output or f"runs/{pathlib.Path(flag.sweep).stem}"
   rows = launch(flag.config, sweep, output, flag.executor, _options(flag.slurm))
@@ -259,9 +262,17 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-  flags.DEFINE_string("config", None, "of all runs", required=True)
-  flags.DEFINE_string("sweep", None, "JSON list of overrides", required=True)
-  flags.DEFINE_string("output", "", "default: runs/NAME of the spec")
-  flags.DEFINE_enum("executor", "local", EXECUTORS, "where the runs are done")
-  flags.DEFINE_list("slurm", [], "sbatch's options, NAME=VALUE")
+  flags.DEFINE_string(
+    "config", None, "configuration of all runs", required=True
+  )
+  flags.DEFINE_string(
+    "sweep", None, "JSON file with the overrides of each run", required=True
+  )
+  flags.DEFINE_string(
+    "output", "", "folder for the runs; default runs/NAME of the sweep"
+  )
+  flags.DEFINE_enum(
+    "executor", "local", EXECUTORS, "where the runs are trained"
+  )
+  flags.DEFINE_list("slurm", [], "NAME=VALUE,...: options of sbatch")
   command.run(main)

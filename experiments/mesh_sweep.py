@@ -1,19 +1,17 @@
-"""One training step over meshes and batch sizes: where does it pay to exchange?
+"""One training step on many meshes: where does the exchange of towers pay?
 
   python -m experiments.mesh_sweep [--quick] [--output=DIR]
       [--points=here/2x2/64,v5e:2x4/4x2/1024] [--executor=here|local|slurm]
 
 A point is PLACE/DATAxMODEL/BATCH. On "here", the devices of this machine, the
-step runs and is timed. On a TPU slice it is compiled only, with the real
-compiler, and its time is a roofline estimate from published figures: a range,
-from "nothing overlaps" to "all communication hides behind the rest". Measured
-and estimated stay apart in the table, in the JSON and in the plot. A point that
-has been done is not done again; --work holds them.
+step is run and timed. For a TPU slice it is only compiled, by the TPU compiler
+(libtpu), and its time is a roofline estimate from published figures: a range
+from "nothing overlaps" to "all communication is hidden". Tables, JSON and plot
+keep measured and estimated points apart. Finished points are kept in --work and
+are not repeated. Writes mesh_sweep.json, .csv and .png.
 """
 
-import csv
 import dataclasses
-import io
 import json
 import pathlib
 import re
@@ -27,8 +25,6 @@ import numpy as np
 from absl import flags
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
-from rich.console import Console
-from rich.table import Table
 
 from alexnet_jax import audit
 from alexnet_jax.analysis import chips
@@ -39,13 +35,19 @@ from alexnet_jax.runtime.command import UserError
 from alexnet_jax.training import recipe as recipes
 from alexnet_jax.training.recipe import Recipe
 from experiments import launch
+from experiments.common.mesh_tables import (
+  HERE,
+  plot,
+  print_tables,
+  to_csv,
+  where_it_pays,
+)
 
-HERE = "here"
 QUICK = ("here/1x1/8", "here/1x2/8", "here/2x1/8")
-LINES_OF = "v5e"  # the chip whose scaling is drawn
 DEFAULT = (
-  # Strong scaling, one batch for all; weak scaling, as many images a device.
+  # Strong scaling: one batch for all meshes.
   *(f"here/{mesh}/64" for mesh in ("1x1", "1x2", "2x1", "2x2", "4x1", "4x2")),
+  # Weak scaling: as many images on every device.
   *("here/1x1/16", "here/1x2/32", "here/2x1/32"),
   *("v5e:1x2/2x1/256", "v5e:1x2/1x2/256"),
   *("v5e:2x4/8x1/1024", "v5e:2x4/4x2/1024"),
@@ -55,12 +57,12 @@ DEFAULT = (
 
 @dataclasses.dataclass(frozen=True)
 class Point:
-  """One mesh, one batch size, one place.
+  """A place, a mesh and a batch size.
 
   Attributes:
     place: "here" or a TPU slice such as "v5e:2x4".
     data, model: devices along the axes.
-    batch_size: global.
+    batch_size: images per step, over all devices.
   """
 
   place: str
@@ -70,26 +72,26 @@ class Point:
 
   @property
   def devices(self) -> int:
-    """All of the mesh."""
+    """Number of devices of the mesh."""
     return self.data * self.model
 
   @property
   def name(self) -> str:
-    """As the command line writes it."""
+    """The form of --points."""
     return f"{self.place}/{self.data}x{self.model}/{self.batch_size}"
 
 
 def parse_point(text: str) -> Point:
-  """The inverse of `Point.name`.
+  """The point that `Point.name` names.
 
   Raises:
-    UserError: it is not of this form.
+    UserError: the text does not have this form.
   """
   match = re.fullmatch(r"([^/]+)/(\d+)x(\d+)/(\d+)", text)
   if not match:
     raise UserError(
-      f"--points: {text!r} is no point; write PLACE/DATAxMODEL/BATCH, such as"
-      " here/1x2/64 or v5e:2x4/4x2/1024."
+      f"--points: {text!r} is not a point. Write PLACE/DATAxMODEL/BATCH, such"
+      " as here/1x2/64 or v5e:2x4/4x2/1024."
     )
   return Point(match[1], *map(int, match.groups()[1:]))
 
@@ -98,14 +100,14 @@ def run_point(point: Point, config: ConfigDict, repeats: int) -> dict[str, Any]:
   """Measures or estimates one point.
 
   Args:
-    point: where, on which mesh, how many images.
-    config: of the network and its training; its mesh and batch size are not
+    point: the place, the mesh and the batch size.
+    config: the network and its training; its own mesh and batch size are not
       used.
-    repeats: timed steps, if the step runs.
+    repeats: number of timed steps, if the step is run.
 
   Returns:
-    JSON: the point's fields, what the audit found, and either `measured` or
-    `estimated`, each with `images_per_second`.
+    The point's fields, what the audit found, and either `measured` or
+    `estimated`, each with `images_per_second`; as JSON.
   """
   began = time.monotonic()
   recipe = recipes.from_config(config.to_dict(), point.batch_size)
@@ -165,7 +167,7 @@ def _time_steps(recipe: Recipe, mesh: Mesh, repeats: int) -> dict[str, Any]:
     state, metrics = train_step(state, *inputs)
     jax.block_until_ready((state, metrics))
     seconds.append(time.monotonic() - began)
-  seconds = sorted(seconds[1:])  # the first one compiles
+  seconds = sorted(seconds[1:])  # the first step compiles
   return {
     "seconds": {
       "min": seconds[0],
@@ -176,194 +178,6 @@ def _time_steps(recipe: Recipe, mesh: Mesh, repeats: int) -> dict[str, Any]:
   }
 
 
-def where_it_pays(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-  """Pairs of points that differ in the mesh alone: towers apart, or together.
-
-  Returns:
-    For each place, number of devices and batch: images/s of the mesh with
-    `model` 2 over that with `model` 1; above 1 the exchange pays. Estimates
-    have two, without and with overlap.
-  """
-  speeds = {}
-  for row in rows:
-    key = row["place"], row["devices"], row["batch_size"]
-    speeds.setdefault(key, {})[row["model"]] = _speeds(row)
-  return [
-    {
-      "place": place,
-      "devices": devices,
-      "batch_size": batch_size,
-      "ratio": [both / one for both, one in zip(pair[2], pair[1], strict=True)],
-    }
-    for (place, devices, batch_size), pair in speeds.items()
-    if set(pair) == {1, 2}
-  ]
-
-
-def _speeds(row: dict[str, Any]) -> list[float]:
-  """Images a second: one if measured, two if estimated."""
-  if "measured" in row:
-    return [row["measured"]["images_per_second"]]
-  return list(row["estimated"]["images_per_second"].values())
-
-
-def to_csv(rows: list[dict[str, Any]]) -> str:
-  """One line a point; measured and estimated speeds in columns of their own."""
-  text = io.StringIO()
-  writer = csv.writer(text, lineterminator="\n")
-  writer.writerow(
-    [
-      *("place", "data", "model", "batch_size", "width"),
-      "measured_images_per_second",
-      "estimated_nothing_overlaps",
-      "estimated_all_overlaps",
-    ]
-  )
-  for row in rows:
-    speeds = [f"{speed:.1f}" for speed in _speeds(row)]
-    empty = ["", ""] if "measured" in row else []
-    writer.writerow(
-      [row[key] for key in ("place", "data", "model", "batch_size", "width")]
-      + (speeds + empty if "measured" in row else ["", *speeds])
-    )
-  return text.getvalue()
-
-
-def scaling(
-  rows: list[dict[str, Any]], per_device: bool
-) -> dict[str, list[tuple[int, list[float]]]]:
-  """Lines over the number of devices, of one kind of place.
-
-  Args:
-    rows: measured ones, or estimates for one chip.
-    per_device: weak scaling, the images a device being the same; else strong
-      scaling, all images being the same.
-
-  Returns:
-    By name the points (devices, images/s as of `_speeds`), two at least.
-  """
-  lines: dict[tuple[int, int], list[tuple[int, list[float]]]] = {}
-  for row in sorted(rows, key=lambda row: row["devices"]):
-    devices, images = row["devices"], row["batch_size"]
-    key = (images // devices if per_device else images, row["model"])
-    lines.setdefault(key, []).append((devices, _speeds(row)))
-  each = "images a device" if per_device else "images"
-  towers = {1: "both towers on each", 2: "a tower a device"}
-  return {
-    f"{images} {each}, {towers[model]}": points
-    for (images, model), points in sorted(lines.items())
-    if len(points) > 1
-  }
-
-
-def plot(rows: list[dict[str, Any]], path: pathlib.Path) -> None:
-  """Measured above, estimated below: strong and weak scaling, what it pays."""
-  import matplotlib
-
-  matplotlib.use("Agg")
-  from matplotlib import pyplot
-
-  figure, axes = pyplot.subplots(2, 3, figsize=(14, 7), layout="constrained")
-  for kind, (strong, weak, pays) in zip(
-    ("measured", "estimated"), axes, strict=True
-  ):
-    some = [row for row in rows if kind in row]
-    lines = [r for r in some if r["place"].startswith((HERE, LINES_OF))]
-    where = "on this CPU" if kind == "measured" else f"on {LINES_OF}"
-    for axis, per_device in ((strong, False), (weak, True)):
-      found = scaling(lines, per_device)
-      for name, points in found.items():
-        devices = [number for number, _ in points]
-        slow, fast = ([speeds[i] for _, speeds in points] for i in (0, -1))
-        (drawn,) = axis.plot(devices, slow, "o-", label=name)
-        axis.fill_between(
-          devices, slow, fast, alpha=0.2, color=drawn.get_color()
-        )
-      what = "weak" if per_device else "strong"
-      axis.set(title=f"{what} scaling, {kind}", xlabel="devices")
-      axis.set_ylabel(f"images/s {where}")
-      if found:
-        counts = sorted({d for line in found.values() for d, _ in line})
-        axis.set_xscale("log", base=2)
-        axis.set_xticks(counts, counts)
-        axis.legend(fontsize=7)
-      if kind == "estimated":
-        axis.set_yscale("log")
-      else:
-        axis.set_ylim(bottom=0)
-    pairs = where_it_pays(some)
-    for place, pair in enumerate(pairs):
-      low, high = min(pair["ratio"]), max(pair["ratio"])
-      pays.plot([low, high], [place, place], "o-", color="tab:blue")
-    names = [
-      f"{pair['place']}, {pair['devices']} devices, {pair['batch_size']} images"
-      for pair in pairs
-    ]
-    pays.set_yticks(range(len(pairs)), names, fontsize=7)
-    pays.axvline(1, color="grey", linewidth=1)
-    pays.set(
-      title=f"above 1 the exchange pays, {kind}",
-      xlabel="images/s, a tower a device over both on each",
-    )
-    pays.invert_yaxis()
-  figure.savefig(path, dpi=90)
-  pyplot.close(figure)
-
-
-def to_markdown(rows: list[dict[str, Any]]) -> str:
-  """Two tables: what was measured, and what was estimated."""
-  tables = []
-  for kind, heading in (
-    ("measured", "images/s, measured (least to most)"),
-    ("estimated", "images/s, estimated (nothing overlaps to all does)"),
-  ):
-    lines = [
-      f"| place | data x model | batch | {heading} |",
-      "|---|---|--:|--:|",
-    ]
-    for row in rows:
-      if kind in row:
-        speeds = " to ".join(f"{speed:,.0f}" for speed in _speeds(row))
-        if kind == "measured":
-          most, least = (
-            row["batch_size"] / row["measured"]["seconds"][name]
-            for name in ("min", "max")
-          )
-          speeds = f"{speeds} ({least:.1f} to {most:.1f})"
-        lines.append(
-          f"| {row['place']} | {row['data']} x {row['model']}"
-          f" | {row['batch_size']:,} | {speeds} |"
-        )
-    tables.append("\n".join(lines) + "\n")
-  return "\n".join(tables)
-
-
-def print_table(rows: list[dict[str, Any]]) -> None:
-  """Measured points, then estimated ones."""
-  for kind in ("measured", "estimated"):
-    table = Table(title=f"{kind} images/s")
-    for column in ("place", "mesh", "batch", "images/s", "exchanges"):
-      table.add_column(column)
-    for row in rows:
-      if kind in row:
-        table.add_row(
-          row["place"],
-          f"{row['data']}x{row['model']}",
-          str(row["batch_size"]),
-          " to ".join(f"{speed:,.0f}" for speed in _speeds(row)),
-          "NOT as declared" if row["findings"] else "as declared",
-        )
-    if table.row_count:
-      Console().print(table)
-  for pair in where_it_pays(rows):
-    ratio = " to ".join(f"{ratio:.2f}" for ratio in pair["ratio"])
-    print(
-      f"{pair['place']}, {pair['devices']} devices, batch"
-      f" {pair['batch_size']}: a tower a device is {ratio} times as fast as"
-      " both on each"
-    )
-
-
 def main() -> None:
   flag = flags.FLAGS
   points = flag.points or (QUICK if flag.quick else DEFAULT)
@@ -372,19 +186,13 @@ def main() -> None:
   if flag.quick:
     config.network.width = 1 / 16
   work = pathlib.Path(flag.work)
-  # A point of another configuration is another point.
+  # The file name of a point depends on the configuration and the repeats.
   asked = json.dumps([configs.to_json(config), flag.repeats], sort_keys=True)
   mark = f"{zlib.crc32(asked.encode()):08x}"
-  done = {point: work / f"{_file_name(point)}_{mark}.json" for point in points}
-  missing = [point for point in points if not done[point].exists()]
+  paths = {point: work / f"{_file_name(point)}_{mark}.json" for point in points}
+  missing = {point: path for point, path in paths.items() if not path.exists()}
   if flag.executor == HERE:
-    here = [point.devices for point in missing if point.place == HERE]
-    if here:  # the first mesh of a process settles how many devices there are
-      sharding.make_mesh(data=max(here), model=1)
-    for point in missing:
-      print(f"{point.name} ...", file=sys.stderr, flush=True)
-      row = run_point(point, config, flag.repeats)
-      files.write_atomic(str(done[point]), json.dumps(row, indent=1))
+    _run_here(missing, config, flag.repeats)
   else:
     launch.run_all(
       {_file_name(point): _command(point) for point in missing},
@@ -392,25 +200,38 @@ def main() -> None:
       folder=str(work / "jobs"),
     )
   rows = [
-    json.loads(path.read_text()) for path in done.values() if path.exists()
+    json.loads(path.read_text()) for path in paths.values() if path.exists()
   ]
-  print_table(rows)
+  print_tables(rows)
+  output = flag.output or (flag.work if flag.quick else "experiments/results")
+  _write(rows, pathlib.Path(output))
+
+
+def _run_here(
+  points: dict[Point, pathlib.Path], config: ConfigDict, repeats: int
+) -> None:
+  """Runs points in this process; each one's row is written to its file."""
+  devices = [point.devices for point in points if point.place == HERE]
+  if devices:  # the first mesh of a process fixes the number of CPU devices
+    sharding.make_mesh(data=max(devices), model=1)
+  for point, path in points.items():
+    print(f"{point.name} ...", file=sys.stderr, flush=True)
+    row = run_point(point, config, repeats)
+    files.write_atomic(str(path), json.dumps(row, indent=1))
+
+
+def _write(rows: list[dict[str, Any]], output: pathlib.Path) -> None:
   record = provenance.record(
     "one training step over meshes and batch sizes",
     " ".join(["python -m experiments.mesh_sweep", *sys.argv[1:]]),
     {"points": rows, "where_it_pays": where_it_pays(rows)},
   )
-  output = pathlib.Path(
-    flag.output or (flag.work if flag.quick else "experiments/results")
-  )
   output.mkdir(parents=True, exist_ok=True)
-  for suffix, text in (
-    ("json", json.dumps(record, indent=1) + "\n"),
-    ("csv", to_csv(rows)),
-  ):
-    files.write_atomic(str(output / f"mesh_sweep.{suffix}"), text)
+  text = json.dumps(record, indent=1) + "\n"
+  files.write_atomic(str(output / "mesh_sweep.json"), text)
+  files.write_atomic(str(output / "mesh_sweep.csv"), to_csv(rows))
   plot(rows, output / "mesh_sweep.png")
-  print(f"wrote mesh_sweep.json, .csv and .png into {output}")
+  print(f"wrote mesh_sweep.json, .csv and .png to {output}")
 
 
 def _file_name(point: Point) -> str:
@@ -418,7 +239,7 @@ def _file_name(point: Point) -> str:
 
 
 def _command(point: Point) -> list[str]:
-  """The same command for one point, into the same --work."""
+  """This command for a single point, with the same --work."""
   ours = [
     argument
     for argument in sys.argv[1:]
@@ -434,14 +255,21 @@ def _command(point: Point) -> list[str]:
 
 if __name__ == "__main__":
   _CONFIG = configs.DEFINE_config(required=False)
-  flags.DEFINE_bool("quick", False, "three small points")
-  flags.DEFINE_list("points", [], "PLACE/DATAxMODEL/BATCH, ...")
-  flags.DEFINE_integer("repeats", 5, "timed steps", 1)
-  flags.DEFINE_string("work", "runs/mesh_sweep", "folder of finished points")
+  flags.DEFINE_bool("quick", False, "three points with a narrow network")
+  flags.DEFINE_list(
+    "points", [], "PLACE/DATAxMODEL/BATCH,...; default: 15 points"
+  )
+  flags.DEFINE_integer("repeats", 5, "number of timed steps", 1)
+  flags.DEFINE_string("work", "runs/mesh_sweep", "folder for finished points")
   flags.DEFINE_string(
-    "output", "", "default experiments/results; with --quick --work"
+    "output",
+    "",
+    "folder of the results; default experiments/results, or --work if --quick",
   )
   flags.DEFINE_enum(
-    "executor", HERE, [HERE, "local", "slurm"], "where the points are done"
+    "executor",
+    HERE,
+    [HERE, "local", "slurm"],
+    "where points are run: in this process, or as jobs",
   )
   command.run(main)

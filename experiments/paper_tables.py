@@ -1,12 +1,13 @@
-"""Every number of the paper, the authors' own log of it, and ours.
+"""Prints every number of the paper, the authors' logged one, and ours.
 
   python -m experiments.paper_tables [--workdir=DIR,...] [--json=FILE]
 
-Ours comes from the committed results, and from the runs named: these are
-evaluated on the split that a number is about, in one view or ten. Several runs
-of ILSVRC-2012 are an ensemble too: once with equal weights, and once with
-weights fitted to the validation labels, which is what the authors' script
-offered (`avg-valid.py`) and is tuned on the images that it is measured on.
+Our numbers come from the committed results and from the runs given, which are
+evaluated on the split that a number is about, with one view and with ten.
+Several runs of one dataset are also evaluated as an ensemble: with equal
+weights, and with weights fitted to the validation labels. The authors' script
+(`avg-valid.py`) offered such a fit; it is tuned on the images that it is
+measured on.
 """
 
 import json
@@ -31,19 +32,19 @@ from alexnet_jax.runtime import command
 from alexnet_jax.runtime import config as configs
 from alexnet_jax.training import runs as stored_runs
 
-GRID = np.arange(21) / 20  # the weights that the authors' search tried
+GRID = np.arange(21) / 20  # the weights tried by the authors' search
 
 
 def probabilities(
   workdir: str, *, split: str, views: int, data_dir: str = ""
 ) -> tuple[np.ndarray, np.ndarray]:
-  """What a run's network says of every example of a split.
+  """A network's class probabilities for every example of a split.
 
   Args:
-    workdir: of the run.
-    split: "train", "validation" or "test" of its configuration.
-    views: 1 or 10, averaged.
-    data_dir: "" for the configuration's.
+    workdir: run directory.
+    split: "train", "validation" or "test" of the run's configuration.
+    views: 1 or 10, whose probabilities are averaged.
+    data_dir: folder of the dataset; "" for the configuration's.
 
   Returns:
     The probabilities f32[N,num_classes], and the labels i32[N].
@@ -53,7 +54,8 @@ def probabilities(
   mesh = sharding.make_mesh(towers=network.towers)
   data = mesh.shape[sharding.DATA]
   batch_size = -(-config["batch_size"] // data) * data
-  # The configurations' "test" is ILSVRC-2012's validation split; 2010 has one.
+  # In the configurations "test" is ILSVRC-2012's validation split, because that
+  # year's test labels were never published. ILSVRC-2010 has test labels.
   name = "test" if _has_test(config) and split == "test" else ""
   source = sources.open_split(
     config["dataset"],
@@ -99,10 +101,11 @@ def average(each: Sequence[np.ndarray], weights: Sequence[float]) -> np.ndarray:
 def fit_weights(
   each: Sequence[np.ndarray], labels: np.ndarray, k: int = 5
 ) -> list[float]:
-  """The weights of least top-k error, one coordinate at a time, from ones.
+  """Weights of a low top-k error, by a search one coordinate at a time.
 
-  Each is set to the best of 0, 0.05, ..., 1 while the others stand, round and
-  round until nothing changes; a tie changes nothing.
+  Starts from ones. Sets each weight in turn to the best of 0, 0.05, ..., 1 with
+  the others fixed, until no weight changes; ties change nothing. (The authors'
+  script starts from 0.5.)
   """
   weights = [1.0] * len(each)
   least = top_error(average(each, weights), labels, k)
@@ -113,7 +116,7 @@ def fit_weights(
       rest = average(each, [*weights[:i], 0.0, *weights[i + 1 :]])
       for value in GRID:
         if not (value or any(weights[:i] + weights[i + 1 :])):
-          continue  # no network at all
+          continue  # all weights would be 0
         error = top_error(rest + np.float32(value) * each[i], labels, k)
         if error < least:
           least, weights[i], changed = error, float(value), True
@@ -126,8 +129,8 @@ def of_runs(
   """Evaluates runs for every claim that they can answer.
 
   Returns:
-    Our numbers by the claims' keys, and what was measured: one dict a run or
-    ensemble, with `workdirs`, `config`, `dataset`, `split`, `views`,
+    Our numbers by the claims' keys, and all measurements: one dict for each run
+    or ensemble, with `workdirs`, `config`, `dataset`, `split`, `views`,
     `weights`, `top1_error` and `top5_error`.
   """
   known = sorted(map(str, pathlib.Path("configs").glob("[!_]*.py")))
@@ -161,7 +164,7 @@ def of_runs(
 def _answers(
   measured: list[dict[str, Any]], runs: dict[str, dict[str, Any]]
 ) -> dict[str, Ours]:
-  """Which claims the measured errors answer."""
+  """Our number for every claim that the measured errors answer."""
 
   def error(net, names, metric):
     for entry in measured:
@@ -204,7 +207,7 @@ def _errors(found, labels, weights) -> dict[str, Any]:
 
 
 def _has_test(config: dict[str, Any]) -> bool:
-  """Whether a run's data set has a labelled test split: ILSVRC-2010 alone."""
+  """Whether the dataset has a labelled test split: only ILSVRC-2010."""
   return _dataset(config) == "imagenet2010"
 
 
@@ -228,7 +231,7 @@ def collect(
 
 
 def show(tables: dict[str, list[dict[str, Any]]], console: Console) -> None:
-  """Prints them."""
+  """Prints the tables, their notes and their sources."""
   table = Table("", "", "", "paper", "logged", "in run", "ours", "difference")
   notes = []
   for row in tables["claims"]:
@@ -268,14 +271,18 @@ def show(tables: dict[str, list[dict[str, Any]]], console: Console) -> None:
 def main() -> None:
   flag = flags.FLAGS
   tables = collect(flag.workdir, flag.data_dir)
-  # Where there is no terminal, 80 columns would be assumed, and words broken.
+  # Without a terminal, rich assumes 80 columns and breaks words.
   show(tables, Console(width=None if sys.stdout.isatty() else 160))
   if flag.json:
     pathlib.Path(flag.json).write_text(json.dumps(tables, indent=2) + "\n")
 
 
 if __name__ == "__main__":
-  flags.DEFINE_list("workdir", [], "of runs, evaluated for these tables")
-  flags.DEFINE_string("data_dir", "", "of the data sets, if they have moved")
-  flags.DEFINE_string("json", "", "file to write the tables to")
+  flags.DEFINE_list(
+    "workdir", [], "run directories to evaluate, separated by commas"
+  )
+  flags.DEFINE_string(
+    "data_dir", "", "folder of the datasets, if they have moved"
+  )
+  flags.DEFINE_string("json", "", "JSON file to write the tables to")
   command.run(main)

@@ -1,9 +1,9 @@
-"""A finished training as evidence: one small JSON from its workdir.
+"""Writes the result of one training as a small JSON file.
 
   python -m experiments.record --workdir=DIR --command="..." --output=FILE.json
 
-The file holds the command, hardware, versions, commit and seed of the run, and
-its metrics: every evaluation, and the mean training loss between them.
+The file has the command, hardware, versions, commit and seed of the run, and
+its metrics: every evaluation, and the mean training loss between evaluations.
 """
 
 import json
@@ -22,10 +22,10 @@ KEPT = ("epoch", "step", "num_examples", "top1_error", "top5_error", "loss")
 
 
 def evaluations(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
-  """The validation lines, each with the training loss since the one before.
+  """The validation lines, each with the mean training loss since the last one.
 
   Args:
-    lines: of metrics.jsonl.
+    lines: the lines of metrics.jsonl.
   """
   rows, losses, speeds = [], [], []
   for line in lines:
@@ -43,25 +43,30 @@ def evaluations(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def record(workdir: str, command_line: str) -> dict[str, Any]:
-  """What a run was and what came of it.
+  """The origin of a run and its result.
 
   Args:
-    workdir: of a training with a checkpoint.
-    command_line: that trained it.
+    workdir: the run's directory; it must contain a checkpoint.
+    command_line: the command that trained it.
 
   Raises:
-    UserError: there is no run, or no checkpoint yet.
+    UserError: the workdir contains no run, or no checkpoint yet.
   """
   config = load_config(workdir)
   step = latest_step(f"{workdir}/checkpoints")
   path = pathlib.Path(workdir, "checkpoints", str(step), "metadata", "metadata")
   if not path.is_file():
-    raise UserError(f"{workdir} has no checkpoint yet: there is no {path}.")
+    raise UserError(
+      f"{workdir} has no checkpoint yet ({path} does not exist). Train it until"
+      " the first checkpoint, then record it."
+    )
   saved = json.loads(path.read_text())["metadata"]
   return {
     "what": f"{config['dataset']}, {config['total_epochs']} epochs",
     "command": command_line,
-    "hardware": provenance.hardware().partition(";")[0],  # devices: the mesh
+    "hardware": provenance.hardware().partition(";")[
+      0
+    ],  # the mesh tells the devices
     "versions": saved["versions"],
     "commit": saved["git_commit"],
     "seed": config["seed"],
@@ -77,7 +82,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-  flags.DEFINE_string("workdir", None, "of a training", required=True)
-  flags.DEFINE_string("command", None, "that trained it", required=True)
+  flags.DEFINE_string("workdir", None, "run directory", required=True)
+  flags.DEFINE_string("command", None, "command that trained it", required=True)
   flags.DEFINE_string("output", None, "JSON file to write", required=True)
   command.run(main)

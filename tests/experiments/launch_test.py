@@ -59,7 +59,7 @@ def test_a_sweep_runs_is_collected_and_not_run_twice(
   jobs = set((output / "jobs").glob("*.pkl"))
   again = launch.launch(str(config), [{"seed": 5}], str(output))
   assert again == [good]
-  assert "seed=5: finished before" in capfd.readouterr().err
+  assert "seed=5: already finished" in capfd.readouterr().err
   assert set((output / "jobs").glob("*.pkl")) == jobs
 
 

@@ -1,4 +1,4 @@
-"""The sweep's points, tables and comparisons; figures from arithmetic."""
+"""The mesh sweep: its points, one measured point, tables and comparisons."""
 
 import csv
 import io
@@ -10,6 +10,7 @@ import pytest
 from alexnet_jax.runtime import config as configs
 from alexnet_jax.runtime.command import UserError
 from experiments import mesh_sweep
+from experiments.common import mesh_tables
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -43,16 +44,16 @@ ROWS = [
 ]
 
 
-def test_the_exchange_pays_where_a_tower_each_is_faster():
-  pairs = mesh_sweep.where_it_pays(ROWS)
+def test_ratio_of_a_tower_a_device_to_both_towers_on_each():
+  pairs = mesh_tables.where_it_pays(ROWS)
   assert [(p["place"], p["devices"], p["ratio"]) for p in pairs] == [
     ("here", 2, [1.5]),
     ("v5e:2x2", 4, [1.5, 0.5]),
   ]
 
 
-def test_measured_and_estimated_stay_apart_in_the_csv():
-  rows = list(csv.DictReader(io.StringIO(mesh_sweep.to_csv(ROWS))))
+def test_csv_has_separate_columns_for_measured_and_estimated():
+  rows = list(csv.DictReader(io.StringIO(mesh_tables.to_csv(ROWS))))
   assert [row["measured_images_per_second"] for row in rows] == (
     ["20.0", "30.0", "5.0", "", ""]
   )
@@ -61,7 +62,7 @@ def test_measured_and_estimated_stay_apart_in_the_csv():
   )
 
 
-def test_strong_and_weak_scaling_are_lines_of_their_own():
+def test_lines_of_strong_and_of_weak_scaling():
   rows = [
     measured(1, 1, 64, 10.0),
     measured(2, 1, 64, 12.0),
@@ -69,28 +70,28 @@ def test_strong_and_weak_scaling_are_lines_of_their_own():
     measured(2, 2, 64, 20.0),
     measured(1, 1, 32, 9.0),
   ]
-  assert mesh_sweep.scaling(rows, per_device=False) == {
+  assert mesh_tables.scaling(rows, per_device=False) == {
     "64 images, both towers on each": [(1, [10.0]), (2, [12.0])],
     "64 images, a tower a device": [(2, [14.0]), (4, [20.0])],
   }
-  assert mesh_sweep.scaling(rows, per_device=True) == {
+  assert mesh_tables.scaling(rows, per_device=True) == {
     "32 images a device, both towers on each": [(1, [9.0]), (2, [12.0])],
   }
 
 
 def test_the_plot_is_drawn(tmp_path):
-  mesh_sweep.plot(ROWS, tmp_path / "plot.png")
+  mesh_tables.plot(ROWS, tmp_path / "plot.png")
   assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_points_are_written_as_they_are_read():
+def test_a_point_is_parsed_from_its_name():
   for text in (*mesh_sweep.DEFAULT, *mesh_sweep.QUICK):
     assert mesh_sweep.parse_point(text).name == text
-  with pytest.raises(UserError, match="is no point"):
+  with pytest.raises(UserError, match="is not a point"):
     mesh_sweep.parse_point("here/2/64")
 
 
-def test_the_default_has_twelve_meshes_up_to_256_chips():
+def test_the_default_has_at_least_twelve_meshes_up_to_256_chips():
   points = [mesh_sweep.parse_point(text) for text in mesh_sweep.DEFAULT]
   meshes = {(p.place, p.data, p.model) for p in points}
   assert len(meshes) >= 12
@@ -105,17 +106,17 @@ def test_the_default_has_twelve_meshes_up_to_256_chips():
       assert devices == point.devices
 
 
-def test_the_page_says_what_was_measured_and_estimated():
+def test_docs_meshes_shows_the_committed_results():
   results = ROOT / "experiments" / "results"
   rows = json.loads((results / "mesh_sweep.json").read_text())["result"]
   points = rows["points"]
   text = (ROOT / "docs" / "meshes.md").read_text()
-  for table in mesh_sweep.to_markdown(points).split("\n\n"):
+  for table in mesh_tables.to_markdown(points).split("\n\n"):
     assert table in text
-  assert (results / "mesh_sweep.csv").read_text() == mesh_sweep.to_csv(points)
+  assert (results / "mesh_sweep.csv").read_text() == mesh_tables.to_csv(points)
   assert {p["findings"] == [] for p in points} == {True}
   assert len({(p["place"], p["data"], p["model"]) for p in points}) >= 12
-  for point in points:  # only gradients and metrics cross "data"
+  for point in points:  # only gradients and metrics are summed over "data"
     assert "data_backward" not in point["totals"]["train"]
     assert ("measured" in point) == (point["place"] == "here")
 
@@ -130,5 +131,6 @@ def test_a_point_on_this_machine_is_measured():
   assert 0 < seconds["min"] <= seconds["median"] <= seconds["max"]
   speed = row["measured"]["images_per_second"]
   assert speed == pytest.approx(4 / seconds["median"])
-  # All towers' maps in float32: 13 x 13 x 16, 576, 256 and 10 numbers.
+  # Four images in float32, both towers: 13 x 13 x 16 numbers for conv3, 576
+  # for fc6, 256 for fc7 and 10 for fc8.
   assert row["totals"]["train"]["model_forward"] == 4 * 4 * (2704 + 842)
