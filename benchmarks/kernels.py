@@ -42,10 +42,28 @@ def pairs(network, batch_size):
     yield name, functools.partial(_convolve, **options), fast, arguments
     maps = np.maximum(array(batch_size, *convolved), 0)
     if "lrn" in layer.then:
-      both = layers.local_response_norm, kernels.local_response_norm
+      constants = {
+        "k": network.lrn_k,
+        "n": network.lrn_n,
+        "alpha": network.lrn_alpha,
+        "beta": network.lrn_beta,
+      }
+      both = [
+        functools.partial(module.local_response_norm, **constants)
+        for module in (layers, kernels)
+      ]
       yield f"{name}.lrn", *both, (50 * maps,)
     if "pool" in layer.then:
-      yield f"{name}.pool", layers.max_pool, kernels.max_pool, (maps,)
+      constants = {
+        "size": network.pool_size,
+        "stride": network.pool_stride,
+        "overhang": network.pool_overhang,
+      }
+      both = [
+        functools.partial(module.max_pool, **constants)
+        for module in (layers, kernels)
+      ]
+      yield f"{name}.pool", *both, (maps,)
 
 
 def _convolve(x, kernel, *, stride, padding):

@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from alexnet_jax.analysis.benchmark_input import time_stream
-from alexnet_jax.describe import describe
+from alexnet_jax.model import network as networks
 from alexnet_jax.model import sharding
 from alexnet_jax.model.network import Network
 from alexnet_jax.training.recipe import Recipe
@@ -29,7 +29,7 @@ COPIED = 2**28  # bytes, more than any cache holds
 
 def forward_flops(network: Network) -> dict[str, int]:
   """Operations of an image's forward pass by layer, all towers; 2 a product."""
-  layers = describe(network)["layers"]
+  layers = networks.counts(network)["layers"]
   return {layer["name"]: 2 * layer["macs"] for layer in layers}
 
 

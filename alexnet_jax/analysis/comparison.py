@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 from alexnet_jax.analysis import claims
 from alexnet_jax.analysis.claims import Claim
-from alexnet_jax.describe import describe
 from alexnet_jax.model import network as networks
 from alexnet_jax.runtime import config as configs
 
@@ -19,7 +18,7 @@ NOT_RUN = "not run"
 def sizes(config: Any) -> dict[str, float]:
   """The numbers of the claims `size.*` as a configuration has them."""
   net = networks.from_dict(config.network.to_dict(), config.num_classes)
-  layers = describe(net)
+  layers = networks.counts(net)
   neurons = {"input": net.crop_size**2 * net.channels}
   kernels = {}
   for layer in layers["layers"]:

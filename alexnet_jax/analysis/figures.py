@@ -105,12 +105,11 @@ def make_features(net: AlexNet, mesh: Mesh) -> Callable[..., jax.Array]:
     exchanges.
   """
   network = net.towers.network
-  last = "fc7" if network.fc7 else "fc6"
 
   def features_on_device(net, images, statistics):
     x = augment.view_images(images, statistics, 0, network.crop_size)
     x = x if network.channels == 3 else augment.grey(x)
-    towers = activations(net, x)[last]
+    *_, towers, _ = activations(net, x).values()  # the layer before fc8
     return jax.numpy.concatenate(
       [units.reshape(units.shape[0], -1) for units in towers], axis=-1
     )

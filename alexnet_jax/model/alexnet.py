@@ -1,10 +1,21 @@
-"""AlexNet: two towers that talk before conv3 and in the fully connected layers.
+"""AlexNet: two towers that exchange activations before four of eight layers.
 
-Figure 2 of the paper. A tower is what one GPU holds (`conv1a`, ..., `conv1b`,
-... in the 2012 source); its sizes, layer by layer, stand in `network.py`.
+This is Figure 2 of the paper. A tower is what one GPU held in 2012:
+
+  layer   what a tower reads         what it hands on
+  conv1   the image, 224 x 224 x 3   27 x 27 x 48   ReLU, LRN, max-pooling
+  conv2   its own 27 x 27 x 48       13 x 13 x 128  ReLU, LRN, max-pooling
+  conv3   BOTH: 13 x 13 x 256        13 x 13 x 192  ReLU
+  conv4   its own 13 x 13 x 192      13 x 13 x 192  ReLU
+  conv5   its own 13 x 13 x 192      6 x 6 x 128    ReLU, max-pooling
+  fc6     BOTH: 6 x 6 x 256          2048           ReLU, dropout
+  fc7     BOTH: 4096                 2048           ReLU, dropout
+  fc8     its own 2048               1000           summed over both towers
+
+`network.py` holds these sizes as data, `layers.py` the layers, and
+`sharding.py` the exchange.
 """
 
-import functools
 import operator
 
 import jax
@@ -12,7 +23,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
-from alexnet_jax.model import kernels, layers, local
+from alexnet_jax.model import kernels, layers
 from alexnet_jax.model.network import LAYERS, Network, shapes
 from alexnet_jax.model.sharding import (
   MODEL,
@@ -24,88 +35,72 @@ from alexnet_jax.model.sharding import (
 
 
 class Tower(nnx.Module):
-  """One GPU's half of the network: `conv1` to `conv5`, `fc6` to `fc8`.
+  """One GPU's half of the network: the layers `conv1` to `fc8` of `network`.
 
   In the paper these are Conv(3, 48), Conv(48, 128), Conv(256, 192),
   Conv(192, 192), Conv(192, 128), Linear(9216, 2048), Linear(4096, 2048) and
-  Linear(2048, 1000): where a layer has twice the inputs that its predecessor
-  has outputs, it reads both towers.
+  Linear(2048, 1000). A layer with twice as many inputs as the layer before it
+  has outputs reads both towers.
   """
 
   def __init__(self, network: Network, key: jax.Array):
+    """Draws the initial weights from `key`, key<fry>[]."""
     keys = jax.random.split(key, len(LAYERS))
-    for name, layer, inputs, _, _ in shapes(network):
-      options = {"std": layer.std, "bias": layer.bias}
-      options["key"] = keys[LAYERS.index(name)]
-      kernel = {"size": layer.size, "stride": layer.stride}
-      kernel["padding"] = layer.padding
-      if layer.local:
-        module = local.LocalConv(inputs, layer.features, **kernel, **options)
-      elif layer.size:
-        kernel["groups"] = layer.groups
-        module = layers.Conv(inputs[-1], layer.features, **kernel, **options)
-      else:
-        module = layers.Linear(inputs[-1], layer.features, **options)
-      setattr(self, name, module)
+    for shape in shapes(network):
+      layer_key = keys[LAYERS.index(shape.name)]
+      layer = layers.make_layer(shape.inputs, shape.layer, layer_key)
+      setattr(self, shape.name, layer)
     self.network = network
 
   def __call__(
-    self, *names: str, x: jax.Array, keys: jax.Array | None
+    self, name: str, x: jax.Array, keys: jax.Array | None
   ) -> jax.Array:
-    """Runs the named layers, those that the network has, on `x`."""
-    for name in names:
-      layer = getattr(self.network, name)
-      if layer is None:
-        continue
-      with jax.named_scope(name):
-        x = x if layer.size else x.reshape(x.shape[0], -1)
-        x = getattr(self, name)(x)
-        for what in layer.then:
-          x = self._then(what, x, keys, LAYERS.index(name))
-    return x
+    """Runs one layer and the steps that follow it.
 
-  def _then(self, what, x, keys, layer_index):
-    net = self.network
-    match what:
-      case "relu":
-        return jax.nn.relu(x)
-      case "tanh":
-        return jnp.tanh(x)
-      case "sigmoid":
-        return jax.nn.sigmoid(x)
-      case "lrn":
-        return kernels.local_response_norm(x, **net.lrn)
-      case "within_map_norm":
-        return layers.within_map_norm(x, **net.within_map)
-      case "pool":
-        return kernels.max_pool(x, **net.pooling)
-      case "avg_pool":
-        return layers.avg_pool(x, **net.pooling)
-      case "dropout":
-        return layers.dropout(x, _fold_in(keys, layer_index), **net.dropout)
-    raise ValueError(f"{what!r} is none of network.STEPS")
+    Args:
+      name: of the layer, such as "conv1".
+      x: f32[B,H,W,C] or f32[B,units], what the layer reads.
+      keys: key<fry>[B], this tower's randomness in training; None in
+        evaluation.
+
+    Returns:
+      f32[B,H',W',features], or f32[B,features] if it is fully connected.
+    """
+    layer = getattr(self.network, name)
+    x = x if layer.size else x.reshape(x.shape[0], -1)
+    x = getattr(self, name)(x)
+    keys = fold_in(keys, LAYERS.index(name))
+    for step in layer.then:
+      x = layers.apply_step(step, x, self.network, keys)
+    return x
 
 
 class AlexNet(nnx.Module):
-  """All towers, stacked: each leaf of `towers` has a leading tower axis.
+  """All towers, stacked: every array of `towers` has a leading tower axis.
 
   Attributes:
-    towers: a `Tower` whose leaves are f32[towers, ...].
+    towers: a `Tower` whose arrays are f32[towers, ...].
     fc8_bias: f32[num_classes], the one parameter that belongs to no tower.
   """
 
   def __init__(self, network: Network, key: jax.Array):
-    # A tower's weights depend on its index alone, never on the mesh.
+    """Draws the initial weights from `key`, key<fry>[]."""
+    # A tower's weights depend on its index, not on the mesh.
     self.towers = jax.vmap(
       lambda index: Tower(network, jax.random.fold_in(key, index))
     )(jnp.arange(network.towers))
     self.fc8_bias = nnx.Param(jnp.zeros(network.num_classes))
 
 
-def param_specs(net: AlexNet) -> AlexNet:
-  """How the parameters lie on the mesh: towers over "model", fc8's bias whole.
+def abstract_net(network: Network) -> AlexNet:
+  """The network's shapes and dtypes; no values are computed."""
+  return jax.eval_shape(lambda: AlexNet(network, jax.random.key(0)))
 
-  Holds for anything of the same structure, such as the optimiser's velocity.
+
+def param_specs(net: AlexNet) -> AlexNet:
+  """Where parameters lie on the mesh: towers over "model", fc8's bias on all.
+
+  Also for other trees of the same structure, such as the optimiser's velocity.
   """
   return jax.tree.map_with_path(
     lambda path, _: REPLICATED if path[0].name == "fc8_bias" else TOWERS, net
@@ -115,15 +110,16 @@ def param_specs(net: AlexNet) -> AlexNet:
 def forward(
   net: AlexNet, images: jax.Array, keys: jax.Array | None = None
 ) -> jax.Array:
-  """The class scores of this device's images; written for one device.
+  """The class scores of this device's images.
 
-  Runs inside `shard_map`, where `net` holds this device's towers: one of them,
-  or both, and the lines are the same.
+  Written for one device, and run by `sharding.on_each_device` on every device
+  of a mesh. `net` then holds the towers of this device: one or both.
 
   Args:
     net: this device's towers.
     images: f32[B,224,224,3], centred.
-    keys: key<fry>[B], an example's randomness (dropout); None in evaluation.
+    keys: key<fry>[B], each example's randomness (dropout) in training; None in
+      evaluation.
 
   Returns:
     f32[B,num_classes], the same on all devices of the "model" axis.
@@ -137,60 +133,46 @@ def forward(
 def activations(
   net: AlexNet, images: jax.Array, keys: jax.Array | None = None
 ) -> dict[str, list[jax.Array]]:
-  """What each layer hands on, a list over this device's towers.
+  """What each layer of this device's towers hands on; arguments as `forward`.
 
-  Arguments as of `forward`. What nobody looks at costs nothing: it is gone
-  once compiled.
+  Under `jax.jit`, activations that the caller does not use cost nothing.
 
   Returns:
-    For each layer's name, for each tower here, f32[B,...] (or of
-    `compute_dtype`) after its ReLU, normalisation, pooling and dropout; for fc8
-    the tower's share of the scores, f32.
+    For each layer, a list with f32[B,...] for each tower of this device: its
+    output after ReLU, normalisation, pooling and dropout, in `compute_dtype`.
+    For fc8 these are the tower's own class scores, always f32.
   """
   network = net.towers.network
-  towers = _local_towers(net.towers, keys)
+  towers = split_towers(net.towers)
+  keys = tower_keys(keys, len(towers))
   if network.compute_dtype != "float32":
-    images = images.astype(network.compute_dtype)  # and all layers follow
+    images = images.astype(network.compute_dtype)  # all layers follow
   outputs = {}
-
-  def both(layer, x):
-    """What each tower reads at `layer`: both towers', if it is an exchange."""
-    if layer not in network.exchanges:
-      return x
-    with jax.named_scope(layer):
-      return [exchange(x, network.exchange_dtype)] * len(x)
-
-  def each(x, *names):
-    """Every tower runs its own layers of these names on what it reads."""
-    for name in names:
-      x = [run(name, x=x) for run, x in zip(towers, x, strict=True)]
-      outputs[name] = x
-    return x
-
-  x = each([images] * len(towers), "conv1", "conv2")  # each f32[B,13,13,128]
-  x = each(both("conv3", x), "conv3")  # f32[B,13,13,256]
-  x = each(both("conv4", x), "conv4", "conv5")  # its own; both's if no conv3
-  x = each(both("conv6", x), "conv6")  # not in the paper's main network
-  x = each(both("fc6", x), "fc6")  # f32[B,6,6,256]
-  x = each(both("fc7", x), "fc7")  # f32[B,4096]
-  x = each(x, "fc8")  # each f32[B,1000]: the classes, as this tower scores them
-  outputs["fc8"] = [kernels.widened(scores) for scores in x]
+  x = [images] * len(towers)  # what each tower reads
+  for name in (shape.name for shape in shapes(network)):
+    with jax.named_scope(name):
+      if name in network.exchanges and name != "fc8":
+        x = [exchange(x, network.exchange_dtype)] * len(towers)
+      x = [towers[i](name, x[i], keys[i]) for i in range(len(towers))]
+    outputs[name] = x
+  outputs["fc8"] = [kernels.at_least_float32(scores) for scores in x]
   return outputs
 
 
-def _local_towers(stacked, keys):
-  """This device's towers, each as a function of (layer names, x)."""
+def split_towers(stacked: Tower) -> list[Tower]:
+  """The towers of this device, from arrays with a leading tower axis."""
   count = jax.tree.leaves(stacked)[0].shape[0]
+  return [jax.tree.map(operator.itemgetter(i), stacked) for i in range(count)]
+
+
+def tower_keys(keys: jax.Array | None, count: int) -> list[jax.Array | None]:
+  """Each example's key, made different for each of this device's towers."""
   first = lax.axis_index(MODEL) * count
-  towers = [jax.tree.map(operator.itemgetter(i), stacked) for i in range(count)]
-  return [
-    functools.partial(tower, keys=_fold_in(keys, first + i))
-    for i, tower in enumerate(towers)
-  ]
+  return [fold_in(keys, first + i) for i in range(count)]
 
 
-def _fold_in(keys, number):
-  """Folds one number into each example's key; there are none in evaluation."""
+def fold_in(keys: jax.Array | None, number: jax.Array | int):
+  """Folds one number into each example's key; None stays None."""
   if keys is None:
     return None
   return jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, number)

@@ -35,7 +35,7 @@ def convolve(
   H' = 1 + floor((H + sum(padding) - n) / stride). The kernel may be wider than
   x, whose dtype is the result's.
   """
-  kernel = as_read_by(x, kernel)
+  kernel = cast_like(x, kernel)
   if groups > 1 or -(-kernel.shape[0] // stride) > _MAX_POSITIONS:
     return _convolve_definition(x, kernel, stride, padding, groups)
   # A gradient written by hand differs between devices over all axes over which
@@ -45,7 +45,7 @@ def convolve(
   return _convolve(x, kernel, stride, padding)
 
 
-def as_read_by(x: jax.Array, kernel: jax.Array) -> jax.Array:
+def cast_like(x: jax.Array, kernel: jax.Array) -> jax.Array:
   """A kernel in the dtype of the x that it meets.
 
   It is each device's own before it is rounded, so that the gradients of several
@@ -58,7 +58,7 @@ def as_read_by(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 def add_bias(y: jax.Array, bias: jax.Array) -> jax.Array:
   """y + bias in y's dtype; the bias's gradient is summed as wide as it is."""
-  return (widened(y) + bias).astype(y.dtype)
+  return (at_least_float32(y) + bias).astype(y.dtype)
 
 
 def _convolve_definition(x, kernel, stride, padding, groups=1):
@@ -170,13 +170,8 @@ def _kernel_gradient(x, g, *, size, before):
   return product.transpose(2, 0, 1, 3)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3, 4))
 def local_response_norm(
-  x: jax.Array,
-  k: float = 2.0,
-  n: int = 5,
-  alpha: float = 1e-4,
-  beta: float = 0.75,
+  x: jax.Array, *, k: float, n: int, alpha: float, beta: float
 ) -> jax.Array:
   """`layers.local_response_norm`; its backward pass keeps x and nothing else.
 
@@ -184,29 +179,34 @@ def local_response_norm(
 
     g s^-beta - 2 alpha beta a sum_j (g_j a_j s_j^(-beta - 1)),
 
-  the second sum over the maps that have this one among their neighbours.
+  where the second sum is over the maps that have this one as a neighbour.
   """
-  a = widened(x)
+  return _local_response_norm(x, k, n, alpha, beta)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3, 4))
+def _local_response_norm(x, k, n, alpha, beta):
+  a = at_least_float32(x)
   y = a * _power(k + alpha * _neighbours(a * a, n // 2, n), beta)
   return y.astype(x.dtype)
 
 
 def _norm_forward(x, k, n, alpha, beta):
-  return local_response_norm(x, k, n, alpha, beta), x
+  return _local_response_norm(x, k, n, alpha, beta), x
 
 
 def _norm_backward(k, n, alpha, beta, x, g):
-  a = widened(x)
+  a = at_least_float32(x)
   s = k + alpha * _neighbours(a * a, n // 2, n)
-  scaled = widened(g) * _power(s, beta)
+  scaled = at_least_float32(g) * _power(s, beta)
   others = _neighbours(scaled * a / s, n - 1 - n // 2, n)
   return ((scaled - 2 * alpha * beta * a * others).astype(x.dtype),)
 
 
-local_response_norm.defvjp(_norm_forward, _norm_backward)
+_local_response_norm.defvjp(_norm_forward, _norm_backward)
 
 
-def widened(x: jax.Array) -> jax.Array:
+def at_least_float32(x: jax.Array) -> jax.Array:
   """x, which sums and roots need in float32 at least: bfloat16 has 8 bits."""
   return x if jnp.finfo(x.dtype).bits >= 32 else x.astype(jnp.float32)
 
@@ -232,7 +232,7 @@ def _power(s, beta):
 
 
 def max_pool(
-  x: jax.Array, *, size: int = 3, stride: int = 2, overhang: bool = True
+  x: jax.Array, *, size: int, stride: int, overhang: bool
 ) -> jax.Array:
   """`layers.max_pool`; of x it keeps which unit of each window is the largest.
 

@@ -1,4 +1,4 @@
-"""The layers as the paper defines them (sections 3 and 4), one device each."""
+"""The layers as the paper defines them (sections 3 and 4), on one device."""
 
 import jax
 import jax.numpy as jnp
@@ -7,6 +7,7 @@ from flax import nnx
 from jax import lax
 
 from alexnet_jax.model import kernels
+from alexnet_jax.model.network import Layer, Network
 
 
 class Conv(nnx.Module):
@@ -17,36 +18,76 @@ class Conv(nnx.Module):
     bias: f32[features], constant.
   """
 
-  def __init__(
-    self,
-    in_features: int,
-    features: int,
-    *,
-    size: int,
-    stride: int = 1,
-    padding: tuple[int, int] = (0, 0),
-    groups: int = 1,
-    std: float = 0.01,
-    bias: float = 0.0,
-    key: jax.Array,
-  ):
-    shape = (size, size, in_features // groups, features)
-    self.kernel = nnx.Param(std * jax.random.normal(key, shape))
-    self.bias = nnx.Param(jnp.full(features, bias, jnp.float32))
-    self.stride = stride
-    self.padding = padding
-    self.groups = groups
+  def __init__(self, inputs: tuple[int, ...], layer: Layer, key: jax.Array):
+    """Draws the initial weights.
+
+    Args:
+      inputs: (height, width, in_features).
+      layer: the sizes and the initial values.
+      key: key<fry>[], for the weights.
+    """
+    in_features = inputs[-1] // layer.groups
+    shape = (layer.size, layer.size, in_features, layer.features)
+    self.kernel = nnx.Param(layer.std * jax.random.normal(key, shape))
+    self.bias = nnx.Param(jnp.full(layer.features, layer.bias, jnp.float32))
+    self.layer = layer
 
   def __call__(self, x: jax.Array) -> jax.Array:
     """f32[B,H,W,in_features] -> f32[B,H',W',features]."""
     y = kernels.convolve(
       x,
       self.kernel[...],
-      stride=self.stride,
-      padding=self.padding,
-      groups=self.groups,
+      stride=self.layer.stride,
+      padding=self.layer.padding,
+      groups=self.layer.groups,
     )
     return kernels.add_bias(y, self.bias[...].reshape(1, 1, 1, -1))
+
+
+class LocalConv(nnx.Module):
+  """Like `Conv`, but every position has kernels and biases of its own.
+
+  `local` of cuda-convnet, which trained the "four-layer" networks of section
+  3.3 with it.
+
+  Attributes:
+    kernel: f32[H',W',size,size,in_features,features], normal.
+    bias: f32[H',W',features], constant.
+  """
+
+  def __init__(self, inputs: tuple[int, ...], layer: Layer, key: jax.Array):
+    """Draws the initial weights; arguments as `Conv`."""
+    height, width = [
+      (length + sum(layer.padding) - layer.size) // layer.stride + 1
+      for length in inputs[:2]
+    ]
+    shape = (layer.size, layer.size, inputs[-1], layer.features)
+    shape = (height, width, *shape)
+    self.kernel = nnx.Param(layer.std * jax.random.normal(key, shape))
+    bias = jnp.full((height, width, layer.features), layer.bias, jnp.float32)
+    self.bias = nnx.Param(bias)
+    self.layer = layer
+
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """f32[B,H,W,in_features] -> f32[B,H',W',features]."""
+    height, width = self.bias.shape[:2]
+    size, stride, padding = (
+      self.layer.size,
+      self.layer.stride,
+      self.layer.padding,
+    )
+    x = jnp.pad(x, ((0, 0), padding, padding, (0, 0)))
+    y = self.bias[...][jnp.newaxis]
+    kernel = kernels.cast_like(x, self.kernel[...])
+    for i in range(size):
+      for j in range(size):
+        rows = slice(i, i + stride * (height - 1) + 1, stride)
+        columns = slice(j, j + stride * (width - 1) + 1, stride)
+        product = jnp.einsum(
+          "bhwc,hwcf->bhwf", x[:, rows, columns], kernel[:, :, i, j]
+        )
+        y = y + kernels.at_least_float32(product)
+    return y.astype(x.dtype)
 
 
 class Linear(nnx.Module):
@@ -54,46 +95,86 @@ class Linear(nnx.Module):
 
   Attributes:
     kernel: f32[in_features, features], normal.
-    bias: f32[features], constant; absent when `bias` is None.
+    bias: f32[features], constant; absent when the layer has no bias.
   """
 
-  def __init__(
-    self,
-    in_features: int,
-    features: int,
-    *,
-    std: float = 0.01,
-    bias: float | None = 0.0,
-    key: jax.Array,
-  ):
-    shape = (in_features, features)
-    self.kernel = nnx.Param(std * jax.random.normal(key, shape))
-    if bias is not None:
-      self.bias = nnx.Param(jnp.full(features, bias, jnp.float32))
+  def __init__(self, inputs: tuple[int, ...], layer: Layer, key: jax.Array):
+    """Draws the initial weights; `inputs` is (in_features,), see `Conv`."""
+    shape = (*inputs, layer.features)
+    self.kernel = nnx.Param(layer.std * jax.random.normal(key, shape))
+    if layer.bias is not None:
+      self.bias = nnx.Param(jnp.full(layer.features, layer.bias, jnp.float32))
 
   def __call__(self, x: jax.Array) -> jax.Array:
     """f32[B,in_features] -> f32[B,features]."""
-    y = x @ kernels.as_read_by(x, self.kernel[...])
+    y = x @ kernels.cast_like(x, self.kernel[...])
     if hasattr(self, "bias"):
       y = kernels.add_bias(y, self.bias[...].reshape(1, -1))
     return y
 
 
-def local_response_norm(
-  x: jax.Array,
-  *,
-  k: float = 2.0,
-  n: int = 5,
-  alpha: float = 1e-4,
-  beta: float = 0.75,
-) -> jax.Array:
-  """Section 3.3: each map divided by the activity of its n neighbours.
+def make_layer(
+  inputs: tuple[int, ...], layer: Layer, key: jax.Array
+) -> Conv | LocalConv | Linear:
+  """A layer with initial weights; arguments as `Conv`."""
+  kind = LocalConv if layer.local else Conv if layer.size else Linear
+  return kind(inputs, layer, key)
 
-  b = a / (k + alpha * sum_j a_j^2)^beta, j over the n maps centred on a's own,
-  clipped at the first and last map. The sum is not divided by n.
+
+def apply_step(
+  step: str, x: jax.Array, network: Network, keys: jax.Array | None
+) -> jax.Array:
+  """One step that follows a layer, such as "relu", on one tower's `x`."""
+  match step:
+    case "relu":
+      return jax.nn.relu(x)
+    case "tanh":
+      return jnp.tanh(x)
+    case "sigmoid":
+      return jax.nn.sigmoid(x)
+    case "lrn":
+      return kernels.local_response_norm(
+        x,
+        k=network.lrn_k,
+        n=network.lrn_n,
+        alpha=network.lrn_alpha,
+        beta=network.lrn_beta,
+      )
+    case "within_map_norm":
+      return within_map_norm(
+        x,
+        k=network.within_map_k,
+        n=network.within_map_n,
+        alpha=network.within_map_alpha,
+        beta=network.within_map_beta,
+      )
+    case "pool" | "avg_pool":
+      pool = kernels.max_pool if step == "pool" else avg_pool
+      return pool(
+        x,
+        size=network.pool_size,
+        stride=network.pool_stride,
+        overhang=network.pool_overhang,
+      )
+    case "dropout":
+      return dropout(
+        x, keys, rate=network.dropout_rate, inverted=network.dropout_inverted
+      )
+  raise ValueError(f"unknown step {step!r}")
+
+
+def local_response_norm(
+  x: jax.Array, *, k: float, n: int, alpha: float, beta: float
+) -> jax.Array:
+  """Section 3.3: divides each map by the activity of its n neighbours.
+
+    b = a / (k + alpha * sum_j a_j^2)^beta
+
+  where j runs over the n maps centred on a's own, as far as they exist. The sum
+  is not divided by n.
 
   Args:
-    x: f32[B,H,W,C], one tower's maps.
+    x: f32[B,H,W,C], the maps of one tower.
 
   Returns:
     f32[B,H,W,C].
@@ -112,10 +193,10 @@ def local_response_norm(
 def within_map_norm(
   x: jax.Array, *, k: float, n: int, alpha: float, beta: float
 ) -> jax.Array:
-  """As `local_response_norm`, but over the n x n places around in its own map.
+  """Like `local_response_norm`, but over n x n positions of the same map.
 
   Not in the paper; `rnorm` of the 2012 source, whose alpha is the configured
-  scale divided by n^2. Places outside the map count nothing.
+  scale divided by n^2. Positions outside the map count as 0.
 
   Args:
     x: f32[B,H,W,C].
@@ -124,7 +205,7 @@ def within_map_norm(
     f32[B,H,W,C].
   """
   around = (n // 2, n - 1 - n // 2)
-  a = kernels.widened(x)
+  a = kernels.at_least_float32(x)
   squares = lax.reduce_window(
     a * a,
     np.zeros((), a.dtype),
@@ -137,24 +218,24 @@ def within_map_norm(
 
 
 def max_pool(
-  x: jax.Array, *, size: int = 3, stride: int = 2, overhang: bool = True
+  x: jax.Array, *, size: int, stride: int, overhang: bool
 ) -> jax.Array:
   """Section 3.4: overlapping max-pooling, f32[B,H,W,C] -> f32[B,H',W',C].
 
-  The last window may hang over the edge: H' = 1 + ceil((H - size) / stride), as
-  in the 2012 source; without `overhang` it is floor. At 55, 27 and 13 with 3/2
-  no window does, and the two agree.
+  With `overhang` the last window may extend beyond the edge, as in the 2012
+  source: H' = 1 + ceil((H - size) / stride); without, it is floor. For maps of
+  55, 27 and 13 with 3/2 both are the same.
   """
   return _pool(x, -np.inf, lax.max, size, stride, overhang)
 
 
 def avg_pool(
-  x: jax.Array, *, size: int = 3, stride: int = 2, overhang: bool = True
+  x: jax.Array, *, size: int, stride: int, overhang: bool
 ) -> jax.Array:
-  """The mean of each window's places inside the map; windows as `max_pool`."""
+  """The mean of each window's positions inside the map; see `max_pool`."""
   sums = _pool(x, 0, lax.add, size, stride, overhang)
-  places = np.ones((1, *x.shape[1:3], 1), x.dtype)
-  return sums / _pool(places, 0, lax.add, size, stride, overhang)
+  positions = np.ones((1, *x.shape[1:3], 1), x.dtype)
+  return sums / _pool(positions, 0, lax.add, size, stride, overhang)
 
 
 def _pool(x, empty, reduce, size, stride, overhang):
@@ -172,20 +253,15 @@ def _pool(x, empty, reduce, size, stride, overhang):
 
 
 def dropout(
-  x: jax.Array,
-  keys: jax.Array | None,
-  *,
-  rate: float = 0.5,
-  inverted: bool = False,
+  x: jax.Array, keys: jax.Array | None, *, rate: float, inverted: bool
 ) -> jax.Array:
-  """Section 4.2: units set to zero in training, scaled down in evaluation.
-
-  Nothing is rescaled in training, unless it is "inverted" dropout: that scales
-  up in training and leaves evaluation alone.
+  """Section 4.2: sets units to 0 in training, scales all down in evaluation.
 
   Args:
     x: f32[B,...].
-    keys: key<fry>[B], one an example; None in evaluation.
+    keys: key<fry>[B], one per example; None in evaluation.
+    rate: the share of units that are set to 0.
+    inverted: scale up in training instead, and leave evaluation alone.
 
   Returns:
     f32[B,...].

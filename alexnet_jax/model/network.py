@@ -1,7 +1,7 @@
-"""A network as data: one line a layer. The defaults are Figure 2.
+"""A network as data: one line per layer. The defaults are Figure 2.
 
-Sizes are one tower's. `exchanges` names the layers that read all towers; all
-others read their own tower alone.
+All sizes are those of one tower. `exchanges` names the layers that read the
+activations of all towers; every other layer reads its own tower only.
 """
 
 import dataclasses
@@ -11,6 +11,28 @@ from typing import Any, NamedTuple
 
 from alexnet_jax.runtime.command import UserError
 
+LAYERS = (
+  "conv1",
+  "conv2",
+  "conv3",
+  "conv4",
+  "conv5",
+  "conv6",
+  "fc6",
+  "fc7",
+  "fc8",
+)
+# The layers before which towers can exchange activations (fc8: after which
+# their class scores are summed).
+EXCHANGES = ("conv3", "conv4", "conv6", "fc6", "fc7", "fc8")
+EXCHANGE_DTYPES = ("float32", "bfloat16", "float16")
+COMPUTE_DTYPES = ("float32", "bfloat16")
+
+# The steps that can follow a layer (`Layer.then`).
+STEPS = ("relu", "tanh", "sigmoid", "dropout")
+# Steps that need maps, so they can follow convolutions only.
+MAP_STEPS = ("lrn", "within_map_norm", "pool", "avg_pool")
+
 
 @dataclasses.dataclass(frozen=True)
 class Layer:
@@ -19,11 +41,13 @@ class Layer:
   Attributes:
     features: kernels or units of one tower.
     size, stride, padding, groups: of the convolution; padding is (before,
-      after), the same in both directions.
-    local: each place has kernels of its own (the CIFAR nets of cuda-convnet).
+      after), the same for rows and columns.
+    local: whether every position has kernels of its own (the CIFAR-10 networks
+      of cuda-convnet).
     std: standard deviation of the initial weights (section 5).
-    bias: initial bias (section 5); None: the layer has none.
-    then: what follows, in this order: words of STEPS.
+    bias: initial bias (section 5); None: the layer has no bias.
+    then: the steps that follow the layer, in this order: words of STEPS and
+      MAP_STEPS.
   """
 
   features: int
@@ -41,48 +65,37 @@ class Layer:
 class Network:
   """Two towers of eight layers (section 3.5); every default is the paper's.
 
-  Attributes:
-    towers: how many towers there are.
-    width: multiplies the features of each layer but the last.
-    crop_size, channels: the input is f32[B,crop_size,crop_size,channels].
-    exchanges: the layers before which the towers exchange what they have (for
-      fc8: after which their class scores are summed).
-    exchange_dtype: in which what they exchange travels, one of
-      EXCHANGE_DTYPES; the authors tried half precision on their network #170.
-    compute_dtype: of maps, units and products, one of COMPUTE_DTYPES. The
-      parameters, their update, normalisation sums and softmax are float32
-      whatever it says.
-    conv6: only in the network pre-trained on all of ImageNet (section 6).
-    lrn_k, lrn_n, lrn_alpha, lrn_beta: section 3.3; alpha multiplies the sum of
-      squares as printed (the 2012 source, Caffe and PyTorch divide it by n).
-    within_map_k, ...: the same over n x n places of one map; alpha multiplies
-      the sum. Not in the paper; the 2012 source has it after conv2.
-    pool_size, pool_stride: of max-pooling (section 3.4) and average pooling.
-    pool_overhang: whether the last window may hang over the edge (2012 source,
-      Caffe) or only whole windows count (PyTorch).
-    dropout_inverted: scale up in training instead of down in evaluation (Caffe,
-      PyTorch); another network unless fc7 and fc8 are rescaled.
-    fc8_std: standard deviation of fc8's initial weights.
+  These values stand nowhere else: the `network` group of configs/paper.py is
+  made from them, and the functions of `layers` and `kernels` have no defaults.
   """
 
   num_classes: int = 1000
-  towers: int = 2
-  width: float = 1.0
-  crop_size: int = 224
-  channels: int = 3
-  exchanges: tuple[str, ...] = ("conv3", "fc6", "fc7", "fc8")
+  towers: int = 2  # section 3.2
+  width: float = 1.0  # multiplies the features of every layer except fc8
+  crop_size: int = 224  # section 4.1; the input is crop_size x crop_size pixels
+  channels: int = 3  # RGB; 1: grey
+  exchanges: tuple[str, ...] = ("conv3", "fc6", "fc7", "fc8")  # section 3.2
+  # What towers send each other, one of EXCHANGE_DTYPES. (The authors tried half
+  # precision in their network #170.)
   exchange_dtype: str = "float32"
+  # Activations and matrix products, one of COMPUTE_DTYPES. Parameters, their
+  # update, normalisation sums and softmax are float32 in any case.
   compute_dtype: str = "float32"
 
-  # 224 x 224 x 3; the 55th kernel position hangs over the edge by 3 pixels.
+  # Section 3.5: the layers and their sizes. Section 5: the initial weights are
+  # normal with a standard deviation of 0.01; the biases are 1 in conv2, conv4,
+  # conv5, fc6 and fc7, and 0 elsewhere. The comments say what a tower reads.
+  #
+  # 224 x 224 x 3, the image. The last of 55 kernel positions extends beyond the
+  # edge by 3 pixels (2012 source).
   conv1: Layer | None = Layer(
     48, size=11, stride=4, padding=(0, 3), then=("relu", "lrn", "pool")
   )
-  # 27 x 27 x 48, its own tower's
+  # 27 x 27 x 48, its own maps
   conv2: Layer | None = Layer(
     128, size=5, padding=(2, 2), bias=1.0, then=("relu", "lrn", "pool")
   )
-  # 13 x 13 x 256, both towers'
+  # 13 x 13 x 256, the maps of both towers
   conv3: Layer | None = Layer(192, size=3, padding=(1, 1))
   # 13 x 13 x 192, its own
   conv4: Layer | None = Layer(192, size=3, padding=(1, 1), bias=1.0)
@@ -90,91 +103,85 @@ class Network:
   conv5: Layer | None = Layer(
     128, size=3, padding=(1, 1), bias=1.0, then=("relu", "pool")
   )
+  # Section 6: only in the networks pre-trained on ImageNet Fall 2011.
   conv6: Layer | None = None
-  # 6 x 6 x 256, both
+  # 6 x 6 x 256, of both towers
   fc6: Layer | None = Layer(2048, bias=1.0, then=("relu", "dropout"))
-  # 4096, both
+  # 4096, of both towers
   fc7: Layer | None = Layer(2048, bias=1.0, then=("relu", "dropout"))
+  # Standard deviation of fc8's initial weights; see the property fc8.
+  fc8_std: float = 0.01
 
+  # "lrn", section 3.3. alpha multiplies the sum of squares, as printed; the
+  # 2012 source, Caffe and PyTorch divide it by n.
   lrn_k: float = 2.0
   lrn_n: int = 5
   lrn_alpha: float = 1e-4
   lrn_beta: float = 0.75
+  # "within_map_norm": the same over n x n positions of one map. Not in the
+  # paper; the 2012 source has it after conv2.
   within_map_k: float = 1.0
   within_map_n: int = 5
   within_map_alpha: float = 1e-3 / 25
   within_map_beta: float = 0.75
+  # "pool" (max-pooling, section 3.4) and "avg_pool".
   pool_size: int = 3
   pool_stride: int = 2
+  # Whether the last window may extend beyond the edge (2012 source, Caffe), or
+  # only whole windows count (PyTorch). No difference for the paper's sizes.
   pool_overhang: bool = True
+  # "dropout", section 4.2.
   dropout_rate: float = 0.5
+  # True: scale up in training instead of down in evaluation (Caffe, PyTorch).
+  # With the other constants as they are, this is another network.
   dropout_inverted: bool = False
 
   @property
   def fc8(self) -> Layer:
-    """The class scores, from a tower's own units (section 3.5).
+    """The class scores, computed from a tower's own units (section 3.5).
 
-    Row-parallel: each tower scores every class from its half of the units, and
-    the towers' scores are summed. The bias, added once, belongs to no tower.
+    Each tower scores every class from its own units, and the scores of the
+    towers are summed. The bias is added once and belongs to no tower.
     """
     return Layer(self.num_classes, std=self.fc8_std, bias=None, then=())
 
-  fc8_std: float = 0.01
 
-  # The constants above as the functions of `layers` name them.
-  @property
-  def lrn(self) -> dict[str, Any]:
-    return self._constants("lrn", "k", "n", "alpha", "beta")
+def to_dict(network: Network) -> dict[str, Any]:
+  """The `network` group of a configuration; the inverse of `from_dict`.
 
-  @property
-  def within_map(self) -> dict[str, Any]:
-    return self._constants("within_map", "k", "n", "alpha", "beta")
-
-  @property
-  def pooling(self) -> dict[str, Any]:
-    return self._constants("pool", "size", "stride", "overhang")
-
-  @property
-  def dropout(self) -> dict[str, Any]:
-    return self._constants("dropout", "rate", "inverted")
-
-  def _constants(self, group: str, *names: str) -> dict[str, Any]:
-    return {name: getattr(self, f"{group}_{name}") for name in names}
+  `num_classes` is left out: it is a key of the configuration itself. A layer
+  that the network does not have becomes one without features.
+  """
+  values = dataclasses.asdict(network)
+  del values["num_classes"]
+  no_layer = dataclasses.asdict(Layer(features=0))
+  return {
+    name: no_layer if value is None else value for name, value in values.items()
+  }
 
 
 def from_dict(values: Mapping[str, Any], num_classes: int) -> Network:
-  """The network of a configuration's `network` group (or its JSON).
+  """The network of a configuration's `network` group.
 
-  A layer with no features is no layer.
+  Args:
+    values: the group as a dict, or as config.json has it. A layer without
+      features is no layer.
+    num_classes: of the dataset.
 
   Raises:
-    UserError: a layer names a step that does not exist, or there is a key
-      that means nothing.
+    UserError: unknown key, or a layer is followed by an unknown step.
   """
   _check_keys("network", values, Network)
   fields: dict[str, Any] = {"num_classes": num_classes}
   for name, value in values.items():
     if isinstance(value, Mapping):
       _check_keys(f"network.{name}", value, Layer)
-      value = {key: _tuple(item) for key, item in value.items()}
-      value = Layer(**value) if value["features"] else None
-      for step in value.then if value else ():
-        if step not in STEPS + MAP_STEPS:
-          raise UserError(
-            f"network.{name}.then names {step!r}; the steps that can follow a"
-            f" layer are {', '.join(STEPS + MAP_STEPS)}."
-          )
-    fields[name] = _tuple(value)
+      layer = Layer(**{key: _tuple(item) for key, item in value.items()})
+      _check_steps(name, layer)
+      fields[name] = layer if layer.features else None
+    else:
+      fields[name] = _tuple(value)
   return Network(**fields)
-
-
-def _check_keys(group: str, values: Mapping[str, Any], kind: type) -> None:
-  known = {field.name for field in dataclasses.fields(kind)}
-  if unknown := sorted(values.keys() - known):
-    raise UserError(
-      f"{group}.{unknown[0]} means nothing; the keys of {group} are those of"
-      " configs/paper.py."
-    )
 
 
 def _tuple(value: Any) -> Any:
@@ -182,10 +189,14 @@ def _tuple(value: Any) -> Any:
 
 
 class Shape(NamedTuple):
-  """A layer of one tower with what goes in and what comes out of it.
+  """The sizes of one layer of one tower.
 
-  `inputs` is (height, width, maps) before a convolution, (units,) else;
-  `convolved` is the output before pooling; `outputs` the output after it.
+  Attributes:
+    name: of the layer, one of LAYERS.
+    layer: with its features multiplied by the network's width.
+    inputs: (height, width, maps) of what a convolution reads, else (units,).
+    convolved: of the layer's output, before pooling.
+    outputs: of the output after the steps that follow the layer.
   """
 
   name: str
@@ -195,39 +206,15 @@ class Shape(NamedTuple):
   outputs: tuple[int, ...]
 
 
-# What can follow a layer; the second line only where there are maps.
-STEPS = ("relu", "tanh", "sigmoid", "dropout")
-MAP_STEPS = ("lrn", "within_map_norm", "pool", "avg_pool")
-# Where towers can exchange: the lines of `model.activations`.
-EXCHANGES = ("conv3", "conv4", "conv6", "fc6", "fc7", "fc8")
-EXCHANGE_DTYPES = ("float32", "bfloat16", "float16")
-COMPUTE_DTYPES = ("float32", "bfloat16")
-LAYERS = (
-  "conv1",
-  "conv2",
-  "conv3",
-  "conv4",
-  "conv5",
-  "conv6",
-  "fc6",
-  "fc7",
-  "fc8",
-)
-
-
 def shapes(network: Network) -> list[Shape]:
-  """The layers that `network` has, first to last, with one tower's shapes.
+  """The sizes of all layers that `network` has, first to last.
 
   Raises:
-    UserError: the network cannot be laid out; the message says where and why.
+    UserError: sizes that do not fit each other; names the layer and the key.
   """
+  _check_values(network)
   present = [name for name in LAYERS if getattr(network, name) is not None]
-  _check_sizes(network)
   _check_exchanges(network, present)
-  if network.channels not in (1, 3):
-    raise UserError(
-      f"network.channels={network.channels}: images have 3 (RGB) or 1 (grey)."
-    )
   x = (network.crop_size, network.crop_size, network.channels)
   result = []
   for name in present:
@@ -238,104 +225,189 @@ def shapes(network: Network) -> list[Shape]:
       if name in network.exchanges:
         x = (*x[:-1], x[-1] * network.towers)
     _check_layer(name, layer, x)
-    if layer.size:
-      inputs = x
-      side = (x[0] + sum(layer.padding) - layer.size) // layer.stride + 1
-      convolved = outputs = (side, side, layer.features)
-      for step in layer.then:
-        if step in ("pool", "avg_pool"):
-          side = _pooled(side, network)
-          outputs = (side, side, layer.features)
-    else:
-      inputs = (math.prod(x),)
-      convolved = outputs = (layer.features,)
-    if min(*convolved, *outputs) < 1:
+    shape = _shape(name, layer, x, network)
+    if min(*shape.convolved, *shape.outputs) < 1:
       raise UserError(
-        f"{name} gets maps of {x[0]} x {x[1]}, too small for its kernel of"
-        f" {layer.size} and its pooling: the input crop_size="
-        f"{network.crop_size} is too small for this network."
+        f"network.crop_size={network.crop_size} is too small for this network:"
+        f" {name} reads maps of {x[0]} x {x[1]}, which its kernel of size"
+        f" {layer.size} and its pooling do not fit. Choose a larger crop_size."
       )
-    result.append(Shape(name, layer, inputs, convolved, outputs))
-    x = outputs
+    result.append(shape)
+    x = shape.outputs
   return result
 
 
+def _shape(
+  name: str, layer: Layer, x: tuple[int, ...], network: Network
+) -> Shape:
+  """The sizes of a layer that reads activations of size `x`."""
+  if not layer.size:
+    units = (layer.features,)
+    return Shape(name, layer, (math.prod(x),), units, units)
+  side = (x[0] + sum(layer.padding) - layer.size) // layer.stride + 1
+  pooled = side
+  for step in layer.then:
+    if step in ("pool", "avg_pool"):
+      pooled = _pooled(pooled, network)
+  convolved, outputs = [(n, n, layer.features) for n in (side, pooled)]
+  return Shape(name, layer, x, convolved, outputs)
+
+
 def _pooled(side: int, network: Network) -> int:
-  """Pooling windows along a side; below 1 if not even one fits."""
+  """The number of pooling windows along a side; below 1 if none fits."""
   windows = (side - network.pool_size) / network.pool_stride + 1
   return math.ceil(windows) if network.pool_overhang else math.floor(windows)
 
 
-def _check_sizes(network: Network) -> None:
-  for key in ("towers", "lrn_n", "within_map_n", "pool_size", "pool_stride"):
-    value = getattr(network, key)
-    if value < 1:
-      raise UserError(f"network.{key}={value}: it is at least 1.")
-  if not network.width > 0:
-    raise UserError(f"network.width={network.width}: it is more than 0.")
-  if not 0 <= network.dropout_rate < 1:
+def counts(network: Network) -> dict[str, Any]:
+  """Parameters, multiply-adds and bytes, computed from the sizes alone.
+
+  Returns:
+    `layers`, a list of dicts, and `totals`, their sums, a dict of the last four
+    keys:
+      name: of the layer.
+      output_shape: of one tower, before pooling.
+      towers: the number of towers; the counts below are for all of them.
+      exchange: whether the layer reads the activations of all towers.
+      parameters: weights and biases.
+      macs: multiply-adds of the forward pass of one image.
+      parameter_bytes: of the parameters in float32.
+      activation_bytes: of the outputs for one image, before pooling, in
+        float32.
+
+  Raises:
+    UserError: as `shapes`.
+  """
+  layers = [_count(shape, network) for shape in shapes(network)]
+  summed = ("parameters", "macs", "parameter_bytes", "activation_bytes")
+  totals = {key: sum(layer[key] for layer in layers) for key in summed}
+  return {"layers": layers, "totals": totals}
+
+
+_FLOAT32_BYTES = 4
+
+
+def _count(shape: Shape, network: Network) -> dict[str, Any]:
+  name, layer, inputs, convolved, _ = shape
+  inputs_per_output = (
+    layer.size**2 * inputs[-1] // layer.groups if layer.size else inputs[-1]
+  )
+  positions = math.prod(convolved[:-1])
+  kernels = layer.features * (positions if layer.local else 1)
+  has_bias = layer.bias is not None
+  parameters = network.towers * kernels * (inputs_per_output + has_bias)
+  if name == "fc8":
+    parameters += network.num_classes  # one bias for all towers
+  outputs = network.towers * math.prod(convolved)
+  return {
+    "name": name,
+    "output_shape": list(convolved),
+    "towers": network.towers,
+    "exchange": name in network.exchanges,
+    "parameters": parameters,
+    "macs": outputs * inputs_per_output,
+    "parameter_bytes": _FLOAT32_BYTES * parameters,
+    "activation_bytes": _FLOAT32_BYTES * outputs,
+  }
+
+
+def _check_keys(group: str, values: Mapping[str, Any], kind: type) -> None:
+  known = {field.name for field in dataclasses.fields(kind)}
+  if unknown := sorted(values.keys() - known):
     raise UserError(
-      f"network.dropout_rate={network.dropout_rate}: it is at least 0 and less"
-      " than 1."
+      f"unknown key {group}.{unknown[0]}; the class {kind.__name__} in"
+      " alexnet_jax/model/network.py lists the valid keys."
     )
+
+
+def _check_steps(name: str, layer: Layer) -> None:
+  for step in layer.then if layer.features else ():
+    if step not in STEPS + MAP_STEPS:
+      raise UserError(
+        f"network.{name}.then contains the unknown step {step!r}; valid steps"
+        f" are {', '.join(STEPS + MAP_STEPS)}."
+      )
+
+
+def _check_values(network: Network) -> None:
+  """Raises UserError if a value makes no sense, whatever the layers are."""
+  one_or_more = ("towers", "lrn_n", "within_map_n", "pool_size", "pool_stride")
+  rules = {
+    **{key: ("at least 1", lambda value: value >= 1) for key in one_or_more},
+    "width": ("greater than 0", lambda value: value > 0),
+    "channels": ("3 (RGB) or 1 (grey)", lambda value: value in (1, 3)),
+    "dropout_rate": ("at least 0 and below 1", lambda value: 0 <= value < 1),
+    "exchange_dtype": (
+      f"one of {', '.join(EXCHANGE_DTYPES)}",
+      lambda value: value in EXCHANGE_DTYPES,
+    ),
+    "compute_dtype": (
+      f"one of {', '.join(COMPUTE_DTYPES)}",
+      lambda value: value in COMPUTE_DTYPES,
+    ),
+  }
+  for key, (rule, holds) in rules.items():
+    value = getattr(network, key)
+    if not holds(value):
+      raise UserError(f"network.{key} must be {rule} (got {value!r}).")
 
 
 def _check_layer(name: str, layer: Layer, x: tuple[int, ...]) -> None:
-  """Raises UserError unless `layer` can read `x`, maps or units."""
-  problem = ""
-  least = {"size": 0, "stride": 1, "groups": 1}
-  small = [key for key in least if getattr(layer, key) < least[key]]
-  if small:
-    problem = f"{small[0]} is less than {least[small[0]]}"
-  elif len(layer.padding) != 2 or not all(
+  """Raises UserError unless `layer` can read activations of size `x`."""
+  problem = _problem(layer, x)
+  if problem:
+    raise UserError(f"network.{name} is not a valid layer: {problem}.")
+
+
+def _problem(layer: Layer, x: tuple[int, ...]) -> str:
+  """What is wrong with a layer that reads activations of size `x`, or ""."""
+  for key, least in (("size", 0), ("stride", 1), ("groups", 1)):
+    if getattr(layer, key) < least:
+      return f"{key} must be at least {least} (got {getattr(layer, key)})"
+  if len(layer.padding) != 2 or not all(
     isinstance(p, int) and p >= 0 for p in layer.padding
   ):
-    problem = f"padding={layer.padding} is not two whole numbers from 0 up"
-  elif not layer.size:
-    unused = [step for step in layer.then if step in MAP_STEPS]
-    if unused:
-      problem = f"{unused[0]!r} follows it, but it has no maps (size=0)"
-    elif (layer.stride, layer.padding, layer.groups) != (1, (0, 0), 1):
-      problem = "stride, padding and groups belong to a convolution (size=0)"
-    elif layer.local:
-      problem = "a local layer needs a kernel (size=0)"
-  elif len(x) < 3:
-    problem = "a convolution needs maps, and the layer before it has units"
-  elif layer.local and layer.groups > 1:
-    problem = f"a local layer has one group, not groups={layer.groups}"
-  elif x[-1] % layer.groups or layer.features % layer.groups:
-    problem = (
-      f"groups={layer.groups} divides not both its {x[-1]} input maps and its"
+    return f"padding must be two integers from 0 up (got {layer.padding})"
+  if not layer.size:
+    return _linear_problem(layer)
+  if len(x) < 3:
+    return "a convolution cannot follow a fully connected layer"
+  if layer.local and layer.groups > 1:
+    return f"a local layer cannot have groups (got groups={layer.groups})"
+  if x[-1] % layer.groups or layer.features % layer.groups:
+    return (
+      f"groups={layer.groups} must divide both its {x[-1]} input maps and its"
       f" {layer.features} features"
     )
-  if problem:
-    raise UserError(f"network.{name} cannot be laid out: {problem}.")
+  return ""
+
+
+def _linear_problem(layer: Layer) -> str:
+  for step in layer.then:
+    if step in MAP_STEPS:
+      return f"the step {step!r} needs maps, so a convolution (size > 0)"
+  if (layer.stride, layer.padding, layer.groups) != (1, (0, 0), 1):
+    return "stride, padding and groups need a convolution (size > 0)"
+  if layer.local:
+    return "local needs a convolution (size > 0)"
+  return ""
 
 
 def _check_exchanges(network: Network, present: list[str]) -> None:
   if network.towers == 1 and network.exchanges:
     raise UserError(
-      f"network.exchanges={network.exchanges}, but one tower has nobody to"
-      " exchange with: say network.exchanges=()."
+      "a single tower cannot exchange activations; set network.exchanges=()"
+      f" (got {network.exchanges})."
     )
   possible = [name for name in EXCHANGES if name in present]
   for name in network.exchanges:
     if name not in possible:
       raise UserError(
-        f"network.exchanges names {name!r}; this network can exchange before"
-        f" {', '.join(possible)}."
-      )
-  for key, known in (
-    ("exchange_dtype", EXCHANGE_DTYPES),
-    ("compute_dtype", COMPUTE_DTYPES),
-  ):
-    if getattr(network, key) not in known:
-      raise UserError(
-        f"network.{key}={getattr(network, key)!r}: say one of"
-        f" {', '.join(known)}."
+        f"network.exchanges contains {name!r}; the towers of this network can"
+        f" exchange before {', '.join(possible)}."
       )
   if network.towers > 1 and "fc8" not in network.exchanges:
     raise UserError(
-      "network.exchanges lacks 'fc8': the class scores are the sum of what all"
-      f" {network.towers} towers say, so fc8 always reads all of them."
+      f"network.exchanges must contain 'fc8' (got {network.exchanges}): the"
+      f" class scores are the sum over all {network.towers} towers."
     )

@@ -21,7 +21,12 @@ from jax.sharding import PartitionSpec as P
 from alexnet_jax.data import augment
 from alexnet_jax.data.augment import ImageStatistics
 from alexnet_jax.model import sharding
-from alexnet_jax.model.alexnet import AlexNet, activations, param_specs
+from alexnet_jax.model.alexnet import (
+  AlexNet,
+  abstract_net,
+  activations,
+  param_specs,
+)
 from alexnet_jax.model.network import Network
 from alexnet_jax.model.sharding import BATCH, DATA, MODEL, REPLICATED
 
@@ -111,20 +116,15 @@ def _make_look(network: Network, mesh: Mesh):
         [(h != 0).any(axis=range(h.ndim - 1)) for h in towers]
       )[jnp.newaxis]
       for name, towers in layers.items()
-      if getattr(network, name)  # what is not in the network is handed on
     }
     return alive | {
       "scores": scores[:, jnp.newaxis],  # f32[B,1,classes]: not summed yet
       "hidden": jnp.concatenate(hidden, axis=-1),
     }
 
-  specs = (_specs(network), BATCH, REPLICATED)
+  net_specs = param_specs(abstract_net(network))
+  specs = (net_specs, BATCH, REPLICATED)
   return jax.jit(sharding.on_each_device(look, mesh, specs, P(DATA, MODEL)))
-
-
-def _specs(network: Network) -> AlexNet:
-  shapes = jax.eval_shape(lambda: AlexNet(network, jax.random.key(0)))
-  return param_specs(shapes)
 
 
 def _squared_norms(net: AlexNet, velocity: AlexNet) -> dict[str, Any]:

@@ -14,7 +14,12 @@ from jax.sharding import Mesh, NamedSharding
 from alexnet_jax.data import augment
 from alexnet_jax.data.augment import Augmentation
 from alexnet_jax.model import sharding
-from alexnet_jax.model.alexnet import AlexNet, forward, param_specs
+from alexnet_jax.model.alexnet import (
+  AlexNet,
+  abstract_net,
+  forward,
+  param_specs,
+)
 from alexnet_jax.model.network import Network
 from alexnet_jax.model.sharding import BATCH, DATA, REPLICATED
 
@@ -165,7 +170,7 @@ def make_train_step(
       jax.nn.log_softmax(scores), batch["label"], batch["weight"]
     )
 
-  specs = _specs(network)
+  specs = param_specs(abstract_net(network))
   loss_and_metrics = sharding.on_each_device(
     loss_on_device,
     mesh,
@@ -230,7 +235,7 @@ def make_predict(
     each = lax.map(predict, jnp.arange(views))
     return jax.nn.logsumexp(each, axis=0) - np.log(views).astype(np.float32)
 
-  specs = _specs(network)
+  specs = param_specs(abstract_net(network))
   return jax.jit(
     sharding.on_each_device(
       predict_on_device, mesh, (specs, BATCH, REPLICATED), BATCH
@@ -287,8 +292,3 @@ def _split(keys):
   """Two independent streams: ([B], [B])."""
   pairs = jax.vmap(jax.random.split)(keys)
   return pairs[:, 0], pairs[:, 1]
-
-
-def _specs(network: Network) -> AlexNet:
-  shapes = jax.eval_shape(lambda: AlexNet(network, jax.random.key(0)))
-  return param_specs(shapes)

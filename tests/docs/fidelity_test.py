@@ -6,7 +6,6 @@ import re
 
 import pytest
 
-from alexnet_jax.describe import describe
 from alexnet_jax.model import network as networks
 from alexnet_jax.runtime import config
 
@@ -59,7 +58,7 @@ def test_every_configuration_is_listed_with_its_counts():
   for path, counts in CONFIGURATIONS.items():
     values = load(path)
     network = networks.from_dict(values.network.to_dict(), values.num_classes)
-    totals = describe(network)["totals"]
+    totals = networks.counts(network)["totals"]
     expected = [f"{totals['parameters']:,}", f"{totals['macs']:,}"]
     assert counts == expected, path
 
@@ -68,7 +67,7 @@ def test_the_quotients_of_the_text():
   def totals(name):
     values = load(f"configs/{name}.py")
     network = networks.from_dict(values.network.to_dict(), values.num_classes)
-    return describe(network)["totals"]
+    return networks.counts(network)["totals"]
 
   lenet, paper, textbook = map(totals, ("lenet5", "paper", "d2l"))
   parameters = paper["parameters"] / lenet["parameters"]

@@ -1,4 +1,6 @@
-"""The fast layers against their definitions, and both against the formula."""
+"""The fast layers, compared with their definitions and with plain loops."""
+
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -147,7 +149,7 @@ def test_norm_and_its_gradient(name):
 
 
 def _pool_by_loops(x, size, stride, overhang):
-  """Values, and for each the (row, column) of the first largest unit."""
+  """The largest units, and the (row, column) of the first of each window."""
   round_ = np.ceil if overhang else np.floor
   count = [1 + int(round_((n - size) / stride)) for n in x.shape[1:3]]
   y = np.empty((x.shape[0], *count, x.shape[3]))
@@ -188,16 +190,21 @@ def test_pooling_and_its_gradient_where_units_tie(size, stride, side, overhang):
   np.testing.assert_allclose(by_definition, expected, atol=1e-12)
 
 
+POOL = {"size": 3, "stride": 2, "overhang": True}
+
+
 def test_gradient_of_pooling_without_ties():
+  pool = functools.partial(kernels.max_pool, **POOL)
   x = jnp.asarray(np.random.default_rng(0).permutation(2 * 7 * 7 * 2))
   x = 0.1 * x.reshape(2, 7, 7, 2).astype(jnp.float64)
-  check_grads(jax.jit(kernels.max_pool), (x,), order=1, modes=["rev"], eps=1e-4)
+  check_grads(jax.jit(pool), (x,), order=1, modes=["rev"], eps=1e-4)
 
 
 @pytest.mark.parametrize(
-  "function", [kernels.max_pool, kernels.local_response_norm]
+  "function, options",
+  [(kernels.max_pool, POOL), (kernels.local_response_norm, NORMS["paper"])],
 )
-def test_float32_stays_float32(function):
+def test_float32_stays_float32(function, options):
   x = _random(2, 7, 7, 6).astype(jnp.float32)
-  y, pull_back = jax.vjp(function, x)
+  y, pull_back = jax.vjp(functools.partial(function, **options), x)
   assert y.dtype == pull_back(y)[0].dtype == jnp.float32

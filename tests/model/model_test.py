@@ -89,7 +89,8 @@ def masks(network, example_keys):
     for number in (tower, LAYERS.index(name)):
       keys = jax.vmap(functools.partial(jax.random.fold_in, data=number))(keys)
     units = round(getattr(network, name).features * network.width)
-    return np.asarray(layers.dropout(jnp.ones((BATCH_SIZE, units)), keys))
+    ones = jnp.ones((BATCH_SIZE, units))
+    return np.asarray(layers.dropout(ones, keys, rate=0.5, inverted=False))
 
   return {
     name: [keep(name, tower) for tower in range(network.towers)]
@@ -279,16 +280,20 @@ def grouped(weights, x, keep):
 
   def norm(x):
     halves = jnp.split(x, 2, axis=-1)
-    return jnp.concatenate(list(map(layers.local_response_norm, halves)), -1)
+    constants = {"k": 2.0, "n": 5, "alpha": 1e-4, "beta": 0.75}
+    normed = [layers.local_response_norm(half, **constants) for half in halves]
+    return jnp.concatenate(normed, -1)
+
+  pool = functools.partial(layers.max_pool, size=3, stride=2, overhang=True)
 
   def fc(name, x):
     bias = weights[f"{name}.bias"].reshape(1, -1)
     return x @ weights[f"{name}.kernel"] + bias
 
-  x = layers.max_pool(norm(conv("conv1", x, 4, (0, 3))))
-  x = layers.max_pool(norm(conv("conv2", x, 1, (2, 2), groups=2)))
+  x = pool(norm(conv("conv1", x, 4, (0, 3))))
+  x = pool(norm(conv("conv2", x, 1, (2, 2), groups=2)))
   x = conv("conv4", conv("conv3", x), groups=2)
-  x = layers.max_pool(conv("conv5", x, groups=2))
+  x = pool(conv("conv5", x, groups=2))
   x = jax.nn.relu(fc("fc6", x.reshape(len(x), -1))) * keep["fc6"]
   x = jax.nn.relu(fc("fc7", x)) * keep["fc7"]
   return fc("fc8", x)
