@@ -65,7 +65,7 @@ def get_config() -> ConfigDict:
   config.optimizer.decay_biases = False  # as the 2012 source
   config.schedule = ConfigDict()
   # "plateau": the paper's rule; "log145_2012" and "log145_2010": what the
-  # authors did by hand; "dexp": the rule of their later runs.
+  # authors did by hand; "dexp": the rule of their later runs; "cosine": ours.
   config.schedule.name = "piecewise"
   config.schedule.learning_rate = 0.01  # section 5, divided by 10 three times
   config.schedule.bias_learning_rate = 0.01  # "equal ... for all layers"
@@ -77,6 +77,8 @@ def get_config() -> ConfigDict:
   # the number of drops.
   config.schedule.patience = 3
   config.schedule.drops = 3
+  # For "cosine": epochs in which the rate rises from 0 before it falls.
+  config.schedule.warmup_epochs = 0.0
 
   config.mesh = ConfigDict()
   config.mesh.data = 0  # 0: as many devices as there are

@@ -48,6 +48,7 @@ RESUMABLE = (
 ADDED = {
   "network.exchange_dtype": "float32",
   "network.compute_dtype": "float32",
+  "schedule.warmup_epochs": 0.0,
 }
 
 # Keys that no longer exist, with the only value that the program still honours.
@@ -191,6 +192,10 @@ READ_WHERE = {
   "schedule.drops": (
     "schedule.name='plateau'",
     lambda c: c.schedule.name == "plateau",
+  ),
+  "schedule.warmup_epochs": (
+    "schedule.name='cosine'",
+    lambda c: c.schedule.name == "cosine",
   ),
   "augmentation.shared_by": (
     "augmentation.crop or augmentation.flip",

@@ -53,9 +53,6 @@ def make_job(config: ConfigDict) -> Job:
     config.mesh.data, config.mesh.model, towers=network.towers
   )
   sharding.check_batch_size(config.batch_size, mesh)
-  schedule = configs.call(
-    make_schedule, config, "schedule", total_epochs=config.total_epochs
-  )
   optimizer = configs.call(momentum_sgd, config, "optimizer")
   augmentation = configs.call(Augmentation, config, "augmentation")
   augmentation.check(
@@ -75,6 +72,13 @@ def make_job(config: ConfigDict) -> Job:
     )
   train, validation = _open_splits(config)
   timetable = Timetable(config, len(train))
+  schedule = configs.call(
+    make_schedule,
+    config,
+    "schedule",
+    total_epochs=config.total_epochs,
+    end_epoch=timetable.epoch(timetable.total),
+  )
   return Job(
     config,
     network,

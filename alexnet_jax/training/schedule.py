@@ -6,6 +6,7 @@ schedule and stands in `Schedule.rates`.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -79,6 +80,27 @@ class Schedule:
     """
     return dataclasses.replace(self, **{k: saved[k] for k in self.STATE})
 
+  def jump(self, saved: dict[str, Any], epoch: float) -> str:
+    """One sentence if the rate jumps on resuming, else "".
+
+    It does where the rate depends on the length of the run ("cosine", "dexp")
+    and the run is resumed with another length.
+
+    Args:
+      saved: `dataclasses.asdict` of the schedule as it was.
+      epoch: epochs done.
+    """
+    fields = {field.name for field in dataclasses.fields(self)}
+    known = {key: value for key, value in saved.items() if key in fields}
+    before = dataclasses.replace(self, **known).rate(epoch)
+    after = self.rate(epoch)
+    if before == after:
+      return ""
+    return (
+      f"the length of the run has changed, and so has its learning rate at"
+      f" epoch {epoch:.4g}: it was {before:.3g} and is now {after:.3g}"
+    )
+
 
 @dataclasses.dataclass(kw_only=True)
 class Piecewise(Schedule):
@@ -148,6 +170,47 @@ class Plateau(Schedule):
       self.dropped, self.waited = self.dropped + 1, 0
 
 
+@dataclasses.dataclass(kw_only=True)
+class Cosine(Schedule):
+  """A linear warm-up from 0, then half a cosine down to 0 at the end.
+
+  (Loshchilov and Hutter, SGDR, 2017, without restarts; warm-up as Goyal et al.,
+  Accurate, Large Minibatch SGD, 2017. Not in the paper.)
+
+  The rate is a function of the epoch and of the length of the run. A run that
+  is resumed with another `total_epochs` or `total_steps` takes the rates of a
+  run of the new length from there on, so the rate of a finished run that is
+  extended jumps up from 0; `jump` says so.
+
+  Attributes:
+    warmup_epochs: length of the warm-up; 0: none. In a run that ends within
+      it, the rate only rises.
+    end_epoch: epochs of the whole run.
+  """
+
+  warmup_epochs: float = 0.0
+  end_epoch: float
+
+  def __post_init__(self):
+    if self.warmup_epochs < 0:
+      raise UserError(
+        f"schedule.warmup_epochs must be at least 0 (got {self.warmup_epochs})."
+      )
+    if self.bias_drops == "once":
+      raise UserError(
+        "schedule.bias_drops='once' needs a schedule that drops in steps; with"
+        " schedule.name='cosine' use 'all' or 'never'."
+      )
+
+  def scaled(self, initial, epoch):
+    if epoch < self.warmup_epochs:
+      return initial * epoch / self.warmup_epochs
+    if epoch >= self.end_epoch:
+      return 0.0
+    share = (epoch - self.warmup_epochs) / (self.end_epoch - self.warmup_epochs)
+    return initial * (1 + math.cos(math.pi * share)) / 2
+
+
 def dexp(*, total_epochs: float, **common: Any) -> Piecewise:
   """Net #170's schedule ("dexp" in the 2012 source).
 
@@ -188,6 +251,7 @@ SCHEDULES: dict[str, tuple[Callable[..., Schedule], tuple[str, ...]]] = {
   "dexp": (dexp, ("total_epochs",)),
   "log145_2012": (log145_2012, ()),
   "log145_2010": (log145_2010, ()),
+  "cosine": (Cosine, ("warmup_epochs", "end_epoch")),
 }
 
 
@@ -196,8 +260,9 @@ def make_schedule(*, name: str, **values: Any) -> Schedule:
 
   Args:
     name: one of `SCHEDULES`.
-    **values: the group's other keys and `total_epochs`. Keys that only other
-      schedules read are ignored.
+    **values: the group's other keys; `total_epochs`; and `end_epoch`, at which
+      the run ends, `total_epochs` by default (`total_steps` may set another
+      end). Keys that only other schedules read are ignored.
 
   Raises:
     UserError: an unknown name, key or value of `bias_drops`.
@@ -212,6 +277,8 @@ def make_schedule(*, name: str, **values: Any) -> Schedule:
       f"schedule.bias_drops must be 'all', 'once' or 'never' (got"
       f" {values['bias_drops']!r})."
     )
+  if "total_epochs" in values:
+    values.setdefault("end_epoch", values["total_epochs"])
   make, own = SCHEDULES[name]
   common = {field.name for field in dataclasses.fields(Schedule)}
   known = common.union(*(keys for _, keys in SCHEDULES.values()))

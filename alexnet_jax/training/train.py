@@ -118,6 +118,10 @@ def _train(
   writer.resume(done, evaluation_due)
   progress = metrics.Progress(timetable.total, config.batch_size)
   progress.say(greeting(job, done))
+  if restored:
+    jump = schedule.jump(saved["schedule"], timetable.epoch(done))
+    if jump:
+      progress.say(jump)
   watch.phase("computing the statistics of the training images")
   statistics = image_statistics(
     job.train,

@@ -107,4 +107,5 @@ def _scale_schedule(config: ConfigDict, share: float) -> None:
     epoch * share for epoch in config.schedule.boundaries
   )
   config.schedule.conv1_frozen_from *= share
+  config.schedule.warmup_epochs *= share
   config.augmentation.lighting_until *= share

@@ -1,6 +1,7 @@
 """Schedules against tables of rates and formulas in float64."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -64,9 +65,10 @@ def _schedule(name, **changes):
     "boundaries": (25.0, 51.0, 79.0),
     "patience": 3,
     "drops": 3,
+    "warmup_epochs": 0.0,
     "total_epochs": 95,
   }
-  return make_schedule(name=name, **options, **changes)
+  return make_schedule(name=name, **options | changes)
 
 
 @pytest.mark.parametrize("name", RECORDED)
@@ -88,6 +90,73 @@ def test_by_default_all_rates_are_equal_until_the_logs_lower_conv1(name):
     assert len(set(map(float, rates))) == 1
 
 
+# Five of ninety epochs of warm-up; then 0.005 (1 + cos(x)) with x = 0, pi / 4,
+# pi / 2, 3 pi / 4 and pi.
+COSINE = [
+  (0, 0),
+  (2.5, 0.005),
+  (5, 0.01),
+  (26.25, 0.0085355339),
+  (47.5, 0.005),
+  (68.75, 0.0014644661),
+  (90, 0),
+  (91, 0),
+]
+
+
+@pytest.mark.parametrize("epoch, rate", COSINE)
+def test_cosine(epoch, rate):
+  schedule = _schedule("cosine", warmup_epochs=5.0, end_epoch=90.0)
+  assert schedule.rate(epoch) == pytest.approx(rate, rel=1e-8)
+  np.testing.assert_allclose(schedule.rates(epoch), [rate] * 4, rtol=1e-6)
+
+
+def test_cosine_without_a_warm_up_begins_at_the_full_rate():
+  schedule = _schedule("cosine")
+  assert [schedule.rate(epoch) for epoch in (0, 47.5, 95)] == pytest.approx(
+    [0.01, 0.005, 0.0]
+  )
+
+
+def test_a_run_that_ends_in_its_warm_up_only_rises():
+  schedule = _schedule("cosine", warmup_epochs=5.0, end_epoch=2.0)
+  assert schedule.rate(1.5) == pytest.approx(0.003)
+
+
+def test_biases_and_conv1_do_the_same_with_a_cosine_as_with_any_schedule():
+  schedule = _schedule(
+    "cosine",
+    bias_learning_rate=0.02,
+    bias_drops="never",
+    conv1_frozen_from=80.0,
+  )
+  np.testing.assert_allclose(
+    schedule.rates(47.5), [0.005, 0.02, 0.005, 0.02], rtol=1e-6
+  )
+  np.testing.assert_array_equal(schedule.rates(80)[2:], [0, 0])
+
+
+def test_a_jump_of_the_rate_on_resuming_is_reported():
+  saved = json.loads(json.dumps(dataclasses.asdict(_schedule("cosine"))))
+  assert _schedule("cosine").jump(saved, 40.0) == ""
+  longer = _schedule("cosine", end_epoch=190.0)
+  assert "at epoch 95: it was 0 and is now 0.005" in longer.jump(saved, 95.0)
+  saved = json.loads(json.dumps(dataclasses.asdict(_schedule("dexp"))))
+  assert _schedule("dexp").jump(saved, 94.0) == ""
+  longer = _schedule("dexp", total_epochs=190)
+  assert "it was 4e-05 and is now 0.00159" in longer.jump(saved, 94.0)
+
+
+@pytest.mark.parametrize("name", ["piecewise", "plateau"])
+def test_other_schedules_do_not_depend_on_the_length_of_the_run(name):
+  saved = _schedule(name)
+  for error in (0.9, 0.9, 0.9, 0.9):
+    saved.observe(error)
+  longer = _schedule(name, total_epochs=190)
+  state = json.loads(json.dumps(dataclasses.asdict(saved)))
+  assert longer.resumed(state).jump(state, 95.0) == ""
+
+
 def test_biases_can_follow_the_plateau_once():
   schedule = _schedule("plateau", bias_learning_rate=0.02, bias_drops="once")
   for drops in range(4):
@@ -104,6 +173,10 @@ def test_mistakes_are_refused_by_name():
     _schedule("dexp", bias_drops="twice")
   with pytest.raises(UserError, match=r"schedule\.speed"):
     _schedule("dexp", speed=3)
+  with pytest.raises(UserError, match=r"warmup_epochs must.* -1"):
+    _schedule("cosine", warmup_epochs=-1)
+  with pytest.raises(UserError, match=r"bias_drops='once'.*cosine"):
+    _schedule("cosine", bias_drops="once")
 
 
 def test_a_resumed_schedule_keeps_what_it_saw_and_nothing_else():

@@ -129,6 +129,27 @@ def test_stopped_and_resumed_it_is_the_same_run_bit_for_bit(place, whole):
   assert ends == lines(place, "whole")
 
 
+@pytest.mark.slow
+def test_the_cosine_of_an_extended_run_is_that_of_its_new_length(place):
+  cosine = (
+    "--config.schedule.name=cosine",
+    "--config.schedule.warmup_epochs=.4",
+  )
+  result = train(place, "cosine", "--config.total_steps=4", *cosine)
+  assert result.returncode == 0, result.stderr
+  result = train(place, "cosine", "--config.total_steps=6", *cosine)
+  assert "at epoch 0.8: it was 0 and is now 0.005" in result.stdout
+  rates = [
+    line["learning_rate"]
+    for line in lines(place, "cosine")
+    if line["split"] == "train"
+  ]
+  # Five steps an epoch, two of warm-up; then (1 + cos(x)) / 200 with x = 0 and
+  # pi / 2 of two steps, and x = pi / 2 and 3 pi / 4 of four.
+  expected = [0.0, 0.005, 0.01, 0.005, 0.005, 0.00146447]
+  assert rates == pytest.approx(expected, rel=1e-5)
+
+
 def test_one_device_with_both_towers_trains_the_same_network(place, whole):
   result = train(
     place,
