@@ -21,7 +21,7 @@ import jax
 import numpy as np
 from rich.console import Console
 
-from alexnet_jax import audit
+from alexnet_jax.analysis import programs
 from alexnet_jax.data import pipeline, sources
 from alexnet_jax.model import network, sharding
 from alexnet_jax.runtime import command, config
@@ -101,7 +101,7 @@ def check_exchanges() -> str:
   model = 2 if jax.device_count() > 1 else 1
   paper = config.load(str(ROOT / "configs" / "paper.py"))
   recipe = recipes.from_config(paper.to_dict(), batch_size=2)
-  found = audit.audit(recipe, sharding.make_mesh(1, model))
+  found = programs.audit(recipe, sharding.make_mesh(1, model))
   if found.findings:
     raise Failure("; ".join(found.findings))
   if model == 1:

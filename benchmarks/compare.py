@@ -18,7 +18,6 @@ import time
 
 from absl import flags
 
-from alexnet_jax.analysis import throughput
 from alexnet_jax.runtime import command, files, provenance
 
 CONTENDERS = (
@@ -43,7 +42,7 @@ def make(name, work, batch_size, dtype, device):
     return pytorch.make(work, batch_size, "compile" in name, dtype, device)
   import jax
 
-  from alexnet_jax.analysis import benchmark_step
+  from alexnet_jax.analysis import timing
   from alexnet_jax.model import sharding
   from alexnet_jax.model.network import Network
   from alexnet_jax.runtime import processes
@@ -52,7 +51,7 @@ def make(name, work, batch_size, dtype, device):
   jax.config.update("jax_platforms", device)
   processes.configure()
   mesh = sharding.make_mesh(1, 2 if name == "jax_two_devices" else 1)
-  train, inference, _ = benchmark_step.make_programs(
+  train, inference, _ = timing.make_programs(
     Recipe(Network(compute_dtype=dtype), batch_size), mesh
   )
   return {"train": train, "inference": inference}[work]
@@ -304,13 +303,15 @@ def main() -> None:
   if _WORKER.value:
     worker(_WORKER.value)
     return
+  from alexnet_jax.analysis import timing
+
   rows, precisions = [], {}
   for dtype in _DTYPES.value:
     for batch_size in map(int, _BATCH_SIZES.value):
       for work in _WORK.value:
         more, precisions = compare(work, batch_size, dtype)
         rows += more
-        throughput.show(
+        timing.print_rows(
           [
             row | {"name": f"{dtype} {work} {batch_size} {row['name']}"}
             for row in more

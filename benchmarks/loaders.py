@@ -25,7 +25,7 @@ import numpy as np
 from absl import flags
 from PIL import Image
 
-from alexnet_jax.analysis import benchmark_input, throughput
+from alexnet_jax.analysis import input_timing, timing
 from alexnet_jax.data import parallel, pipeline, sources
 from alexnet_jax.runtime import command, files, provenance
 
@@ -140,17 +140,19 @@ def main() -> None:
       write_tfrecord(source, path)
       makers["tf_data"] = lambda: tf_batches(path, batch_size)
     seconds = collections.defaultdict(list)
-    bare = benchmark_input.bare_decoding(source, steps * batch_size)
+    bare = input_timing.bare_decoding(source, steps * batch_size)
     for number in range(_ROUNDS.value):
       seconds["decode_all_cores"].append(bare())
       for maker, make in makers.items():
         print(f"round {number + 1} of {_ROUNDS.value}: {maker}", flush=True)
         seconds[maker].append(time_stream(make(), steps, batch_size))
   rows = [
-    throughput.row(maker, np.array(times), steps, batch_size)
+    timing.row(
+      maker, np.array(times) / steps, batch_size, cores=parallel.num_cores()
+    )
     for maker, times in seconds.items()
   ]
-  throughput.show(rows)
+  timing.print_rows(rows)
   rates = {row["name"]: row["images_per_second"] for row in rows}
   for other in rates:
     ratio = rates["alexnet_jax"] / rates[other]

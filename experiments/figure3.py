@@ -25,7 +25,9 @@ def measure(outcomes: Outcomes) -> dict:
   for one in outcomes["paper"]:
     kernels = figures.kernels(load_net(one))
     found = figures.specialisation(figures.colour_scores(kernels))
-    seeds.append({"seed": one.seed, "appears": found.appears} | found._asdict())
+    seeds.append(
+      {"seed": one.seed, "appears": found.significant} | found._asdict()
+    )
   appears = [seed for seed in seeds if seed["appears"]]
   return {
     "seeds": seeds,

@@ -17,7 +17,7 @@ import statistics
 
 import numpy as np
 
-from alexnet_jax.analysis import figures, gallery
+from alexnet_jax.analysis import figures
 from alexnet_jax.model import sharding
 from alexnet_jax.training import runs as stored_runs
 from experiments.common import frame
@@ -28,29 +28,29 @@ IMAGES = 50
 
 
 @functools.cache
-def _compute(workdir: str, step: int) -> gallery.Figure4:
+def _compute(workdir: str, step: int) -> figures.Figure4:
   """Cached for each state of a run, because ImageNet takes a while."""
   del step
   config = stored_runs.load_config(workdir)
   mesh = sharding.make_mesh(towers=config["network"]["towers"])
   net, _ = stored_runs.load_net(workdir, mesh)
-  return gallery.look(net, config, mesh, count=IMAGES)
+  return figures.compute_figure4(net, config, mesh, count=IMAGES)
 
 
-def compute(one: Outcome) -> gallery.Figure4:
+def compute(one: Outcome) -> figures.Figure4:
   """The figure's content for a run in its present state."""
   return _compute(one.workdir, one.lines[-1]["step"])
 
 
-def count_hits(figure: gallery.Figure4) -> dict:
+def count_hits(figure: figures.Figure4) -> dict:
   """How often the label and the neighbours' classes are right."""
-  best, _ = figures.most_probable(figure.said)
+  best, _ = figures.most_probable(figure.log_probabilities)
   hits = best == figure.labels[:, np.newaxis]
-  same = figure.near_labels == figure.labels[:, np.newaxis]
-  share = figure.counts / figure.counts.sum()
+  same = figure.neighbour_labels == figure.labels[:, np.newaxis]
+  share = figure.class_counts / figure.class_counts.sum()
   return {
     "images": len(hits),
-    "training_images": int(figure.counts.sum()),
+    "training_images": int(figure.class_counts.sum()),
     "top1_hits": int(hits[:, 0].sum()),
     "top5_hits": int(hits.any(axis=1).sum()),
     "neighbours_of_the_class": float(same.mean()),
@@ -89,30 +89,30 @@ def draw(outcomes: Outcomes, axes) -> None:
   left, right = figure.subfigures(1, 2, width_ratios=(4, 5))
   _draw_predictions(content, left.subplots(4, 4, height_ratios=(3, 2, 3, 2)))
   rows = zip(
-    right.subplots(gallery.QUERIES, 1 + gallery.NEIGHBOURS),
+    right.subplots(figures.QUERIES, 1 + figures.NEIGHBOURS),
     content.images,
     content.labels,
-    content.near,
-    content.near_labels,
+    content.neighbour_images,
+    content.neighbour_labels,
     strict=False,
   )
   for row, image, label, near, near_labels in rows:
     images, labels = [image, *near], [label, *near_labels]
     for axis, shown, number in zip(row, images, labels, strict=True):
-      _show(axis, shown, content.names[number], number == label)
+      _show(axis, shown, content.class_names[number], number == label)
 
 
-def _draw_predictions(content: gallery.Figure4, axes) -> None:
+def _draw_predictions(content: figures.Figure4, axes) -> None:
   """Bars of the five most probable labels of each image, the true one red."""
-  best, probabilities = figures.most_probable(content.said)
+  best, probabilities = figures.most_probable(content.log_probabilities)
   pictures, bars = axes[::2].ravel(), axes[1::2].ravel()
   for i, (picture, bar) in enumerate(zip(pictures, bars, strict=True)):
     right = best[i] == content.labels[i]
-    _show(picture, content.images[i], content.names[content.labels[i]])
+    _show(picture, content.images[i], content.class_names[content.labels[i]])
     colours = np.where(right, "tab:red", "tab:blue").tolist()
     bar.barh(range(len(right)), probabilities[i], color=colours, alpha=0.5)
     for place, label in enumerate(best[i]):
-      bar.text(0.02, place, content.names[label], va="center", fontsize=7)
+      bar.text(0.02, place, content.class_names[label], va="center", fontsize=7)
     bar.set(xlim=(0, 1), xticks=(), yticks=())
     bar.invert_yaxis()
 
@@ -132,21 +132,21 @@ def check(outcomes: Outcomes, result: dict) -> None:
   net, _ = stored_runs.load_net(one.workdir, mesh)
   splits = one.config["splits"]
   train_only = one.config | {"splits": splits | {"validation": splits["train"]}}
-  total = int(found.counts.sum())
-  own = gallery.look(net, train_only, mesh, count=total)
-  np.testing.assert_array_equal(own.numbers[:, 0], np.arange(total))
+  total = int(found.class_counts.sum())
+  own = figures.compute_figure4(net, train_only, mesh, count=total)
+  np.testing.assert_array_equal(own.neighbours[:, 0], np.arange(total))
   assert (own.distances[:, 0] < 1e-3 * own.distances[:, 1]).all()
   # `own` holds the vectors of all training images: in float64 the same six
   # are the nearest.
-  apart = found.vectors[:, np.newaxis].astype(np.float64) - own.vectors
+  apart = found.features[:, np.newaxis].astype(np.float64) - own.features
   distances = np.linalg.norm(apart, axis=-1)
   np.testing.assert_allclose(
     np.sort(distances)[:, :6], found.distances, rtol=1e-4
   )
-  nearest = np.take_along_axis(distances, found.numbers, axis=1)
+  nearest = np.take_along_axis(distances, found.neighbours, axis=1)
   np.testing.assert_allclose(nearest, found.distances, rtol=1e-4)
-  assert (own.near_labels[:, 0] == own.labels).all()
-  assert (found.near_labels == own.labels[found.numbers]).all()
+  assert (own.neighbour_labels[:, 0] == own.labels).all()
+  assert (found.neighbour_labels == own.labels[found.neighbours]).all()
 
 
 EXPERIMENT = Experiment(

@@ -26,8 +26,7 @@ from absl import flags
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from alexnet_jax import audit
-from alexnet_jax.analysis import chips
+from alexnet_jax.analysis import chips, programs
 from alexnet_jax.model import sharding
 from alexnet_jax.runtime import command, files, processes, provenance
 from alexnet_jax.runtime import config as configs
@@ -121,14 +120,14 @@ def run_point(point: Point, config: ConfigDict, repeats: int) -> dict[str, Any]:
   )
   if here:
     processes.configure()
-  result = audit.audit(recipe, mesh, ["train"])
+  result = programs.audit(recipe, mesh, ["train"])
   row = dataclasses.asdict(point) | {
     "seconds_to_audit": time.monotonic() - began,
     "devices": point.devices,
     "width": network.width,
     "platform": result.platform,
     "findings": result.findings,
-    "totals": audit.to_json(result)["totals"],
+    "totals": programs.to_json(result)["totals"],
     "exchanges": sorted(
       {
         f"{item.program} {item.phase} {item.layer} {item.op} {item.dtype}"
@@ -147,7 +146,7 @@ def run_point(point: Point, config: ConfigDict, repeats: int) -> dict[str, Any]:
     )
     return row
   chip = chips.CHIPS[point.place.split(":")[0]]
-  estimate = audit.roofline(result, chip)
+  estimate = programs.roofline(result, chip)
   row["estimated"] = {
     "seconds": dataclasses.asdict(estimate),
     "images_per_second": {

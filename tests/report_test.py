@@ -11,8 +11,7 @@ import sys
 import pytest
 from sample_data import write_tiny
 
-from alexnet_jax import report
-from alexnet_jax.analysis import page
+from alexnet_jax.analysis import page, sections
 from alexnet_jax.data import sources
 from alexnet_jax.runtime import config as configs
 from alexnet_jax.training import train
@@ -132,7 +131,7 @@ def written(place):
       return source
 
     patch.setattr(sources, "open_split", evil)
-    text = report.make([workdir])
+    text = sections.report([workdir])
   file = place / "report.html"
   file.write_text(text)
   return file
@@ -305,4 +304,4 @@ def test_a_run_in_its_first_epoch_has_a_report(tmp_path):
   config = configs.to_json(configs.load("configs/quickstart.py"))
   (tmp_path / "config.json").write_text(json.dumps(config))
   (tmp_path / "checkpoints").mkdir()  # empty until the first evaluation
-  assert report.load(str(tmp_path)).net is None
+  assert sections.load(str(tmp_path)).net is None

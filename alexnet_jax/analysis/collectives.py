@@ -1,11 +1,11 @@
-"""The collectives of a compiled program, read from its own text.
+"""The collectives of a compiled program, read from the program's text.
 
-What the compiler was given does not count here, only what it made of it: it
-merges collectives, splits them, renames them and changes their dtypes. Each
-result is attributed to a layer by the named scope that survived, else by its
-size, which only one exchange has.
+The compiler merges, splits and renames collectives and changes their dtypes,
+so the text of the compiled program is the only reliable source. Each result is
+attributed to a layer; `_attribute` has the rules.
 """
 
+import collections
 import dataclasses
 import math
 import re
@@ -25,17 +25,18 @@ UNKNOWN = "unknown"
 
 @dataclasses.dataclass(frozen=True)
 class Collective:
-  """What one device gets from others at one place of a program.
+  """The result of a collective on one device.
 
   Attributes:
     program: "train" or "evaluate".
     phase: "forward", "backward" or "update" (the sum of the gradients).
-    layer: whose exchange it is; "gradients", "metrics" or "unknown" else.
+    layer: the layer that reads the result, or "gradients", "metrics",
+      "unknown".
     op: the compiler's name, such as "all-gather".
-    axes: of the mesh, along which the devices of a group differ.
+    axes: the mesh axes along which the devices of a group differ.
     dtype: the compiler's name, such as "f32".
-    numbers: how many the result has on one device.
-    bytes: of the result on one device.
+    numbers: the number of array elements.
+    bytes: the size of those elements.
   """
 
   program: str
@@ -48,16 +49,16 @@ class Collective:
   bytes: int
 
 
-class Traffic(NamedTuple):
-  """What an exchange must move, by arithmetic.
+class DeclaredExchange(NamedTuple):
+  """An exchange between towers that a network declares.
 
   Attributes:
     phase: "forward" or "backward".
-    layer: where.
+    layer: the layer that reads all towers.
     op: as the program is written; the compiler may choose another.
-    numbers: of the result on one device: all towers' in the forward pass, this
-      device's in the backward pass (the sum over the towers of what they have
-      to say about its own maps).
+    numbers: array elements of the result on one device: the activations of all
+      towers in the forward pass, the gradients of this device's activations in
+      the backward pass.
   """
 
   phase: str
@@ -66,20 +67,20 @@ class Traffic(NamedTuple):
   numbers: int
 
 
-def expected(
+def declared_exchanges(
   network: Network, mesh: Mesh, batch_size: int, program: str
-) -> list[Traffic]:
+) -> list[DeclaredExchange]:
   """The exchanges that `network` declares, as they must appear on `mesh`.
 
-  Paper's network, per image: conv3 13 x 13 x 256 numbers, fc6 9,216, fc7 4,096
-  and fc8 the class scores. The sum of scores costs the backward pass nothing:
-  its transpose hands the same gradient to all.
+  For the paper's network, per image: conv3 13 x 13 x 256 elements, fc6 9,216,
+  fc7 4,096 and fc8 the class scores. The sum of the scores needs no exchange in
+  the backward pass: its gradient is the same for every tower.
 
   Args:
-    network: whose `exchanges` count.
-    mesh: the devices; one along "model" exchanges nothing.
+    network: its `exchanges` names the layers.
+    mesh: with one device along "model" there are no exchanges.
     batch_size: global.
-    program: "train" or "evaluate", which has no backward pass.
+    program: "train" or "evaluate"; the latter has no backward pass.
   """
   devices = mesh.shape[MODEL]
   if devices == 1:
@@ -90,60 +91,55 @@ def expected(
     for shape in shapes(network)
     if shape.name in network.exchanges and shape.name != "fc8"
   }
-  scores = images * network.num_classes
-  traffic = [
-    Traffic("forward", layer, "all-gather", numbers)
+  exchanges = [
+    DeclaredExchange("forward", layer, "all-gather", numbers)
     for layer, numbers in gathered.items()
   ]
-  traffic.append(Traffic("forward", "fc8", "all-reduce", scores))
+  scores = images * network.num_classes
+  exchanges.append(DeclaredExchange("forward", "fc8", "all-reduce", scores))
   if program == "train":
-    traffic += [
-      Traffic("backward", layer, "reduce-scatter", numbers // devices)
+    exchanges += [
+      DeclaredExchange("backward", layer, "reduce-scatter", numbers // devices)
       for layer, numbers in gathered.items()
     ]
-  return traffic
+  return exchanges
 
 
 def find(
   text: str,
   program: str,
   mesh: Mesh,
-  declared: list[Traffic],
-  parameters: set[int],
+  declared: list[DeclaredExchange],
+  parameter_sizes: set[int],
 ) -> list[Collective]:
-  """All collectives of one compiled program, in its text's order.
+  """All collectives of one compiled program, in the order of its text.
 
   Args:
     text: `compiled.as_text()`.
     program: "train" or "evaluate".
-    mesh: that it was compiled for.
-    declared: `expected(...)`, to attribute by size what has lost its scope.
-    parameters: the sizes of the parameters' arrays on one device, and of one
-      tower's part: what has one of them is a gradient.
+    mesh: the mesh that the program was compiled for.
+    declared: from `declared_exchanges`, to attribute results by size.
+    parameter_sizes: numbers of elements that the gradient of a parameter can
+      have on one device.
 
   Returns:
-    One entry for each instruction, layer and dtype: a merged instruction has
-    several. Groups of one device are no collectives and are left out.
+    One entry per instruction, layer and dtype: a merged instruction has
+    several. Collectives within groups of one device move nothing and are left
+    out.
   """
-  sizes = {(item.op, item.numbers): item for item in reversed(declared)}
-  for item in declared:
-    if item.op == "reduce-scatter":  # as TPUs may do it: sum all, keep a part
-      whole = item.numbers * mesh.shape[MODEL]
-      sizes.setdefault(("all-reduce", whole), item)
+  by_size = _exchanges_by_size(declared, mesh)
   found = []
   for instruction in _instructions(text):
     axes = _axes(instruction.groups, mesh)
     if not axes:
       continue
-    rows: dict[tuple[str, str, str], int] = {}
+    counts: collections.Counter[tuple[str, str, str]] = collections.Counter()
     for dtype, numbers in instruction.results:
-      if axes == (DATA,):
-        phase, layer = _sum_over_images(instruction, numbers, parameters)
-      else:
-        phase, layer = _exchange(instruction, numbers, sizes)
-      row = phase, layer, dtype
-      rows[row] = rows.get(row, 0) + numbers
-    for (phase, layer, dtype), numbers in rows.items():
+      phase, layer = _attribute(
+        instruction, numbers, axes, by_size, parameter_sizes
+      )
+      counts[phase, layer, dtype] += numbers
+    for (phase, layer, dtype), numbers in counts.items():
       size = numbers * _bits(dtype) // 8
       found.append(
         Collective(
@@ -154,10 +150,65 @@ def find(
 
 
 class _Instruction(NamedTuple):
+  """A collective as the text has it.
+
+  Attributes:
+    op: such as "all-gather".
+    results: (dtype, number of elements) of each result on one device.
+    groups: device numbers; the devices of a group communicate.
+    scope: "jit(train_step)/transpose(jvp())/shard_map/fc6/reduce_scatter".
+  """
+
   op: str
-  results: list[tuple[str, int]]  # dtype, numbers
-  groups: list[list[int]]  # of devices that talk to each other
-  scope: str  # "jit(train_step)/transpose(jvp())/shard_map/fc6/reduce_scatter"
+  results: list[tuple[str, int]]
+  groups: list[list[int]]
+  scope: str
+
+
+def _attribute(
+  instruction: _Instruction,
+  numbers: int,
+  axes: tuple[str, ...],
+  by_size: dict[tuple[str, int], DeclaredExchange],
+  parameter_sizes: set[int],
+) -> tuple[str, str]:
+  """The phase and the layer of one result, by the first rule that applies.
+
+  1. Over "data" alone: in the backward pass, a result of a parameter's size is
+     a gradient; a single number is a metric (loss, errors, example count);
+     anything else is unknown. The compiler may merge gradients and metrics.
+  2. Over "model": the innermost layer in the scope. A merged instruction keeps
+     the scope of one of its parts only, so this rule does not apply to it.
+  3. Otherwise: the declared exchange with this operation and size.
+  4. Otherwise: unknown.
+  """
+  phase = "backward" if "transpose(" in instruction.scope else "forward"
+  if axes == (DATA,):
+    if phase == "backward" and numbers in parameter_sizes:
+      return "update", GRADIENTS
+    if numbers == 1:
+      return "forward", METRICS
+    return phase, UNKNOWN
+  if len(instruction.results) == 1:
+    for part in reversed(instruction.scope.split("/")):
+      if part in LAYERS:
+        return phase, part
+  if exchange := by_size.get((instruction.op, numbers)):
+    return exchange.phase, exchange.layer
+  return phase, UNKNOWN
+
+
+def _exchanges_by_size(
+  declared: list[DeclaredExchange], mesh: Mesh
+) -> dict[tuple[str, int], DeclaredExchange]:
+  """Declared exchanges by operation and size; of equal ones, the first."""
+  by_size = {(item.op, item.numbers): item for item in reversed(declared)}
+  for item in declared:
+    if item.op == "reduce-scatter":
+      # TPU compilers may sum everything and keep a part instead.
+      whole = item.numbers * mesh.shape[MODEL]
+      by_size.setdefault(("all-reduce", whole), item)
+  return by_size
 
 
 _OPS = (
@@ -188,7 +239,7 @@ def _instructions(text: str) -> Iterator[_Instruction]:
 
 
 def _groups(attributes: str) -> list[list[int]]:
-  """Groups of device numbers, of any of the three ways to write them.
+  """Groups of device numbers, from any of the three notations.
 
   `{{0,1},{2,3}}` is a list; `[2,2]<=[2,2]T(1,0)` is 0 to 3 reshaped, transposed
   and reshaped again; a permutation lists pairs of source and target.
@@ -206,7 +257,7 @@ def _groups(attributes: str) -> list[list[int]]:
     r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", attributes
   )
   if not iota:
-    raise ValueError(f"a collective without groups: {attributes[:300]}")
+    raise ValueError(f"collective without device groups: {attributes[:300]}")
   shape, reshape, order = (
     [int(number) for number in (part or "").split(",") if number]
     for part in iota.groups()
@@ -216,52 +267,17 @@ def _groups(attributes: str) -> list[list[int]]:
 
 
 def _axes(groups: list[list[int]], mesh: Mesh) -> tuple[str, ...]:
-  """The mesh axes along which devices of one group differ.
+  """The mesh axes along which the devices of a group differ.
 
-  Programs number devices in the mesh's own order. No groups at all: everybody.
+  Programs number the devices in the order of the mesh. An empty list of groups
+  means one group of all devices.
   """
   groups = groups or [list(range(mesh.devices.size))]
-  places = np.stack(np.unravel_index(range(mesh.size), mesh.devices.shape))
-  differ = np.zeros(len(mesh.axis_names), bool)
+  positions = np.stack(np.unravel_index(range(mesh.size), mesh.devices.shape))
+  differs = np.zeros(len(mesh.axis_names), bool)
   for group in groups:
-    differ |= np.ptp(places[:, group], axis=1) > 0
-  return tuple(
-    name for name, yes in zip(mesh.axis_names, differ, strict=True) if yes
-  )
-
-
-def _sum_over_images(
-  instruction: _Instruction, numbers: int, parameters: set[int]
-) -> tuple[str, str]:
-  """(phase, layer) of what crosses "data" alone: sums over the batch.
-
-  Gradients, and losses and errors; the compiler sends both at once.
-  """
-  if "transpose(" in instruction.scope and numbers in parameters:
-    return "update", GRADIENTS
-  if numbers == 1:
-    return "forward", METRICS
-  return _phase(instruction.scope), UNKNOWN
-
-
-def _exchange(
-  instruction: _Instruction,
-  numbers: int,
-  sizes: dict[tuple[str, int], Traffic],
-) -> tuple[str, str]:
-  """(phase, layer) of what crosses towers: by scope, else by size."""
-  if len(instruction.results) == 1:  # of several merged, one scope is left
-    for part in reversed(instruction.scope.split("/")):
-      if part in LAYERS:
-        return _phase(instruction.scope), part
-  traffic = sizes.get((instruction.op, numbers))
-  if traffic:
-    return traffic.phase, traffic.layer
-  return _phase(instruction.scope), UNKNOWN
-
-
-def _phase(scope: str) -> str:
-  return "backward" if "transpose(" in scope else "forward"
+    differs |= np.ptp(positions[:, group], axis=1) > 0
+  return tuple(np.array(mesh.axis_names)[differs].tolist())
 
 
 def _bits(dtype: str) -> int:

@@ -1,21 +1,33 @@
-"""Figures 3 and 4: the kernels of conv1, predictions, nearest neighbours."""
+"""Computes Figures 3 and 4: conv1's kernels, predictions, nearest images."""
 
-from collections.abc import Callable, Iterable
-from typing import NamedTuple
+import contextlib
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
 
+import cv2
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
+from rich.progress import track
 
-from alexnet_jax.data import augment
+from alexnet_jax.data import augment, sources
+from alexnet_jax.data.images import UndecodableImage, decode, rescale
+from alexnet_jax.data.pipeline import evaluation_batches
 from alexnet_jax.model import sharding
 from alexnet_jax.model.alexnet import AlexNet, activations, param_specs
 from alexnet_jax.model.sharding import BATCH, DATA, MODEL, REPLICATED
+from alexnet_jax.training import runs, step
+
+PREDICTIONS = 8  # images on the left of Figure 4
+QUERIES = 5  # images on its right
+NEIGHBOURS = 6
+THUMBNAIL = 96  # pixels
 
 
 def kernels(net: AlexNet) -> np.ndarray:
-  """conv1's kernels, one tower after the other: f32[towers,48,11,11,3]."""
+  """conv1's kernels by tower: f32[towers,48,11,11,3]."""
   return np.moveaxis(np.asarray(net.towers.conv1.kernel[...]), -1, 1)
 
 
@@ -27,7 +39,7 @@ def kernel_grid(
   Args:
     tower: f32[n,h,w,3].
     columns: kernels in a row at most.
-    scale: pixels a weight.
+    scale: pixels per weight.
 
   Returns:
     uint8[H,W,3], with a white line around each kernel.
@@ -50,8 +62,8 @@ def kernel_grid(
 def colour_scores(all_kernels: np.ndarray) -> np.ndarray:
   """How coloured each kernel is: f32[...,h,w,3] -> f64[...], 0 to 1.
 
-  The share of a kernel's energy (its sum of squares) that is not common to
-  red, green and blue. A grey kernel has 0, random weights have 2/3.
+  The share of a kernel's energy (its sum of squares) that red, green and blue
+  do not have in common. A grey kernel has 0, random weights have 2/3.
   """
   weights = all_kernels.astype(np.float64)
   grey = weights.mean(axis=-1, keepdims=True)
@@ -61,12 +73,12 @@ def colour_scores(all_kernels: np.ndarray) -> np.ndarray:
 
 
 class Specialisation(NamedTuple):
-  """Whether one tower took the colours, as section 6.1 says.
+  """Whether the colours are in one tower, as section 6.1 reports.
 
   Attributes:
     means: the mean colour score of each tower.
-    tower: the more coloured one.
-    p_value: how often towers dealt the same kernels at random differ as much.
+    tower: the index of the more coloured tower.
+    p_value: how often two random halves of the same kernels differ as much.
   """
 
   means: tuple[float, ...]
@@ -74,35 +86,35 @@ class Specialisation(NamedTuple):
   p_value: float
 
   @property
-  def appears(self) -> bool:
-    """At a significance of one in a hundred."""
+  def significant(self) -> bool:
+    """Whether the towers differ, at the level 0.01."""
     return self.p_value < 0.01
 
 
 def specialisation(
-  scores: np.ndarray, seed: int = 0, deals: int = 9999
+  scores: np.ndarray, seed: int = 0, permutations: int = 9999
 ) -> Specialisation:
   """Compares the towers' colour scores f64[2,n] by a permutation test."""
   means = scores.mean(axis=1)
-  seen = abs(means[1] - means[0])
+  difference = abs(means[1] - means[0])
   random = np.random.default_rng(seed)
-  dealt = random.permuted(np.tile(scores.ravel(), (deals, 1)), axis=1)
-  halves = dealt.reshape(deals, 2, -1).mean(axis=2)
-  # A hair of rounding must not tell a deal from the very same towers.
-  as_much = np.abs(halves[:, 1] - halves[:, 0]) >= seen * (1 - 1e-12)
-  p_value = (1 + int(as_much.sum())) / (1 + deals)
+  permuted = random.permuted(np.tile(scores.ravel(), (permutations, 1)), axis=1)
+  halves = permuted.reshape(permutations, 2, -1).mean(axis=2)
+  # The tolerance keeps rounding from excluding the original order.
+  as_much = np.abs(halves[:, 1] - halves[:, 0]) >= difference * (1 - 1e-12)
+  p_value = (1 + int(as_much.sum())) / (1 + permutations)
   tower = int(means.argmax())
   return Specialisation(tuple(map(float, means)), tower, p_value)
 
 
 def make_features(net: AlexNet, mesh: Mesh) -> Callable[..., jax.Array]:
-  """Compiles the last hidden layer of the centre view: fc7, if there is one.
+  """Compiles the last hidden layer of the centre view, in the paper fc7.
 
   Returns:
     A function of (net, images uint8[B,S,S,3], statistics) that returns
-    f32[B,4096], tower 0's units first (of a map its places). Each device hands
-    out its own towers' units, so nothing is exchanged but what the network
-    exchanges.
+    f32[B,4096], tower 0's units first (feature maps are flattened). Each
+    device returns the units of its own towers, so the only exchanges are the
+    network's.
   """
   network = net.towers.network
 
@@ -110,7 +122,7 @@ def make_features(net: AlexNet, mesh: Mesh) -> Callable[..., jax.Array]:
     x = augment.view_images(images, statistics, 0, network.crop_size)
     x = x if network.channels == 3 else augment.grey(x)
     *_, towers, _ = activations(net, x).values()  # the layer before fc8
-    return jax.numpy.concatenate(
+    return jnp.concatenate(
       [units.reshape(units.shape[0], -1) for units in towers], axis=-1
     )
 
@@ -127,37 +139,38 @@ def make_features(net: AlexNet, mesh: Mesh) -> Callable[..., jax.Array]:
 def nearest(
   queries: np.ndarray,
   batches: Iterable[tuple[np.ndarray, np.ndarray]],
-  count: int = 6,
+  count: int = NEIGHBOURS,
 ) -> tuple[np.ndarray, np.ndarray]:
   """The `count` nearest vectors to each query, by Euclidean distance.
 
-  Exact, whatever the batches: the `findsimilar.py` of 2012 keeps one candidate
-  of each batch of about a thousand images.
+  The search is exact. (`findsimilar.py` of 2012 keeps one candidate of each
+  batch of about a thousand images.)
 
   Args:
     queries: f32[Q,D].
-    batches: of (vectors f32[B,D], numbers i32[B]); one at a time is in memory.
+    batches: pairs of vectors f32[B,D] and their indices i32[B]; one batch at a
+      time is in memory.
     count: how many; fewer if there are fewer vectors.
 
   Returns:
-    numbers i64[Q,count] and distances f64[Q,count], the nearest first; of
-    equally near ones the lower number.
+    Indices i64[Q,count] and distances f64[Q,count], the nearest first; of
+    equally near vectors the one with the lower index.
   """
   best = np.empty((len(queries), 0))
-  numbers = np.empty((len(queries), 0), np.int64)
-  for vectors, its_numbers in batches:
-    # Differences, not the expansion of the square: that cancels when near.
+  indices = np.empty((len(queries), 0), np.int64)
+  for vectors, batch_indices in batches:
+    # Differences, because the expansion of the square cancels for near ones.
     squared = np.stack(
       [np.square(vectors - query[np.newaxis]).sum(1, np.float64)
        for query in queries]
     )  # fmt: skip
     best = np.concatenate([best, squared], axis=1)
-    tiled = np.tile(its_numbers.astype(np.int64), (len(queries), 1))
-    numbers = np.concatenate([numbers, tiled], axis=1)
-    order = np.lexsort((numbers, best), axis=1)[:, :count]
+    tiled = np.tile(batch_indices.astype(np.int64), (len(queries), 1))
+    indices = np.concatenate([indices, tiled], axis=1)
+    order = np.lexsort((indices, best), axis=1)[:, :count]
     best = np.take_along_axis(best, order, axis=1)
-    numbers = np.take_along_axis(numbers, order, axis=1)
-  return numbers, np.sqrt(best)
+    indices = np.take_along_axis(indices, order, axis=1)
+  return indices, np.sqrt(best)
 
 
 def most_probable(
@@ -167,3 +180,139 @@ def most_probable(
   order = np.argsort(-log_probabilities, axis=1, kind="stable")[:, :count]
   found = np.take_along_axis(log_probabilities, order, axis=1)
   return order, np.exp(found.astype(np.float64))
+
+
+class Figure4(NamedTuple):
+  """Predictions for N images, and the training images nearest to them.
+
+  Attributes:
+    images: thumbnails uint8[N,96,96,3].
+    labels: true labels i64[N].
+    log_probabilities: f32[N,classes].
+    features: the last hidden layer, f32[N,4096].
+    neighbours: indices i64[N,6] of the nearest training images, the nearest
+      first.
+    distances: Euclidean distances to them, f64[N,6].
+    neighbour_images: their thumbnails uint8[N,6,96,96,3].
+    neighbour_labels: i64[N,6].
+    class_counts: i64[classes], the training images of each class that were
+      searched.
+    class_names: of all classes.
+    split: the name of the split that the N images are from.
+  """
+
+  images: np.ndarray
+  labels: np.ndarray
+  log_probabilities: np.ndarray
+  features: np.ndarray
+  neighbours: np.ndarray
+  distances: np.ndarray
+  neighbour_images: np.ndarray
+  neighbour_labels: np.ndarray
+  class_counts: np.ndarray
+  class_names: Sequence[str]
+  split: str
+
+
+def compute_figure4(
+  net: AlexNet,
+  config: dict[str, Any],
+  mesh: Mesh,
+  *,
+  count: int = PREDICTIONS,
+  search: int = 0,
+  data_dir: str = "",
+) -> Figure4:
+  """Computes Figure 4 for evenly spaced images of the validation split.
+
+  Args:
+    net: on `mesh`.
+    config: of the run.
+    mesh: the devices.
+    count: N, the number of images.
+    search: number of training images to search; 0: all.
+    data_dir: directory of the dataset; "": the configuration's.
+
+  Raises:
+    UserError: the dataset cannot be found.
+  """
+  train, validation = (
+    sources.open_run(config, split, data_dir)
+    for split in ("train", "validation")
+  )
+  size = config["image_size"]
+  statistics = runs.load_statistics(config, train, mesh)
+  chosen = np.linspace(0, len(validation) - 1, count).astype(int)
+  images, labels = _images(validation, chosen, size)
+  on_device = place(images, mesh)
+  predict = step.make_predict(net.towers.network, 1, mesh)
+  compute_features = make_features(net, mesh)
+  log_probabilities = np.asarray(predict(net, on_device, statistics))[:count]
+  features = np.asarray(compute_features(net, on_device, statistics))[:count]
+
+  searched = search or len(train)
+  class_counts = np.zeros(train.num_classes, np.int64)
+
+  def training_features():
+    batch_size = config["batch_size"]
+    batch_size += -batch_size % mesh.shape[DATA]
+    batches = evaluation_batches(
+      train,
+      batch_size=batch_size,
+      size=size,
+      max_undecodable=config["max_undecodable"],
+    )
+    total = -(-searched // batch_size)
+    shown = track(batches, "Figure 4: training images", total, transient=True)
+    for _, batch in zip(range(total), shown, strict=False):
+      placed = jax.device_put(batch["image"], sharding.batch_sharding(mesh))
+      real = (batch["weight"] > 0) & (batch["index"] < searched)
+      np.add.at(class_counts, batch["label"][real], 1)
+      found = np.asarray(compute_features(net, placed, statistics))
+      yield found[real], batch["index"][real]
+
+  neighbours, distances = nearest(features, training_features())
+  near, near_labels = _images(train, neighbours.ravel(), size)
+  return Figure4(
+    images=_thumbnails(images),
+    labels=labels,
+    log_probabilities=log_probabilities,
+    features=features,
+    neighbours=neighbours,
+    distances=distances,
+    neighbour_images=_thumbnails(near).reshape(
+      *neighbours.shape, THUMBNAIL, THUMBNAIL, 3
+    ),
+    neighbour_labels=near_labels.reshape(neighbours.shape),
+    class_counts=class_counts,
+    class_names=train.class_names,
+    split=validation.name,
+  )
+
+
+def _images(
+  source: sources.Source, indices: Sequence[int], size: int
+) -> tuple[np.ndarray, np.ndarray]:
+  """Images uint8[N,S,S,3] and labels i64[N]; damaged images are black."""
+  found = np.zeros((len(indices), size, size, 3), np.uint8)
+  labels = np.zeros(len(indices), np.int64)
+  for i, index in enumerate(indices):
+    with contextlib.suppress(UndecodableImage):
+      encoded, labels[i] = source[int(index)]
+      found[i] = rescale(decode(encoded), size)
+  return found, labels
+
+
+def _thumbnails(images: np.ndarray) -> np.ndarray:
+  """uint8[N,S,S,3] -> uint8[N,96,96,3]."""
+  size = (THUMBNAIL, THUMBNAIL)
+  return np.stack(
+    [cv2.resize(x, size, interpolation=cv2.INTER_AREA) for x in images]
+  )
+
+
+def place(images: np.ndarray, mesh: Mesh) -> jax.Array:
+  """Images on the devices, padded so that they divide over "data"."""
+  missing = -len(images) % mesh.shape[DATA]
+  padded = np.concatenate([images, images[:missing]])
+  return jax.device_put(padded, sharding.batch_sharding(mesh))

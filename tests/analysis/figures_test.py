@@ -29,9 +29,9 @@ def test_specialisation_is_seen_where_it_is_and_not_elsewhere():
   random = np.random.default_rng(1)
   alike = random.uniform(0.3, 0.7, (2, 48))
   apart = np.stack([random.uniform(0, 0.4, 48), random.uniform(0.3, 0.9, 48)])
-  assert not figures.specialisation(alike).appears
+  assert not figures.specialisation(alike).significant
   seen = figures.specialisation(apart)
-  assert seen.appears and seen.tower == 1
+  assert seen.significant and seen.tower == 1
   assert figures.specialisation(apart[::-1]).tower == 0
   assert seen.means == pytest.approx(apart.mean(1))
 

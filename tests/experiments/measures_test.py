@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from alexnet_jax.analysis import gallery
+from alexnet_jax.analysis import figures
 from experiments import dropout, figure4, plateau, relu_tanh
 from experiments.common.curves import images_to_leave_plateau, running_mean
 from experiments.common.outcome import Outcome
@@ -117,12 +117,12 @@ def test_a_run_ends_when_all_units_of_fc7_are_dead():
 
 
 def test_hits_of_figure_4():
-  content = gallery.Figure4(**dict.fromkeys(gallery.Figure4._fields))._replace(
+  content = figures.Figure4(**dict.fromkeys(figures.Figure4._fields))._replace(
     labels=np.array([0, 6]),
     # Of seven classes the last is the most probable.
-    said=np.log(np.tile(np.arange(1, 8) / 28, (2, 1))),
-    near_labels=np.array([[0, 0, 6, 1, 1, 1], [6, 6, 6, 6, 6, 0]]),
-    counts=np.array([3, 1, 1, 1, 1, 1, 2]),
+    log_probabilities=np.log(np.tile(np.arange(1, 8) / 28, (2, 1))),
+    neighbour_labels=np.array([[0, 0, 6, 1, 1, 1], [6, 6, 6, 6, 6, 0]]),
+    class_counts=np.array([3, 1, 1, 1, 1, 1, 2]),
   )
   assert figure4.count_hits(content) == {
     "images": 2,

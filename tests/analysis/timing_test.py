@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from alexnet_jax.analysis import benchmark_step
+from alexnet_jax.analysis import timing
 from alexnet_jax.model import sharding
 from alexnet_jax.model.network import Network, shapes
 from alexnet_jax.training.recipe import Recipe
@@ -26,13 +26,11 @@ def test_operations_are_the_papers():
     "fc7": 4096 * 4096,
     "fc8": 4096 * 1000,
   }
-  flops = benchmark_step.forward_flops(Network())
+  flops = timing.forward_flops(Network())
   assert flops == {name: 2 * count for name, count in expected.items()}
   # The figures of docs: 0.724 G products forward, 4.14 GFLOP in training.
   assert sum(flops.values()) == 2 * 724_406_816
-  assert benchmark_step.training_flops(Network()) == pytest.approx(
-    4.14e9, rel=2e-3
-  )
+  assert timing.training_flops(Network()) == pytest.approx(4.14e9, rel=2e-3)
 
 
 def test_rounds_alternate_and_the_first_does_not_count():
@@ -42,7 +40,7 @@ def test_rounds_alternate_and_the_first_does_not_count():
     calls.append(name)
     time.sleep(seconds if len(calls) > 2 else 0.5)  # the first round is slow
 
-  seconds = benchmark_step.alternate(
+  seconds = timing.alternate(
     {"a": lambda: work("a", 0.01), "b": lambda: work("b", 0.05)}, 3
   )
   assert calls == ["a", "b"] * 4
@@ -52,14 +50,14 @@ def test_rounds_alternate_and_the_first_does_not_count():
 
 
 def test_a_row_is_the_median():
-  row = benchmark_step.row("x", np.array([0.5, 0.1, 0.2]), 10)
+  row = timing.row("x", np.array([0.5, 0.1, 0.2]), 10)
   assert row["images_per_second"] == pytest.approx(50)
   assert row["ms"] == pytest.approx({"min": 100, "median": 200, "max": 500})
 
 
 def test_the_step_is_timed():
   mesh = sharding.make_mesh(1, 2)
-  rows, details = benchmark_step.benchmark_step(
+  rows, summary = timing.benchmark_step(
     Recipe(SMALL, batch_size=2, image_size=226), mesh, rounds=9, matrix=64
   )
   by_name = {row["name"]: row for row in rows}
@@ -69,7 +67,7 @@ def test_the_step_is_timed():
   # The least of the rounds: one alone may have been disturbed.
   assert by_name["train"]["ms"]["min"] > by_name["inference"]["ms"]["min"]
   for name, flops in [
-    ("train", 2 * benchmark_step.training_flops(SMALL)),
+    ("train", 2 * timing.training_flops(SMALL)),
     ("matmul_peak", 2 * 64**3),  # one product for all cores of a CPU
   ]:
     row = by_name[name]
@@ -84,13 +82,13 @@ def test_the_step_is_timed():
   held = 2 * 4 * (parameters_of_a_tower(SMALL) + SMALL.num_classes)
   batch = 2 * (226 * 226 * 3 + 4 * 4)
   mean = 4 * 226 * 226 * 3
-  assert details["memory_bytes"]["arguments"] == pytest.approx(
+  assert summary.memory_bytes["arguments"] == pytest.approx(
     held + batch + mean, rel=1e-3
   )
   # It reads them all, and writes them.
-  assert details["bytes_accessed"] > 2 * held
-  assert details["share_of_roofline"] > 0
-  share = details["share_of_peak"]["train"]
+  assert summary.bytes_accessed > 2 * held
+  assert summary.share_of_roofline > 0
+  share = summary.share_of_peak["train"]
   assert share == pytest.approx(
     by_name["train"]["flops_per_second"]
     / by_name["matmul_peak"]["flops_per_second"]
@@ -121,7 +119,7 @@ def test_a_slow_input_is_named_as_the_limit():
       time.sleep(1)
       yield jax.device_put(batch, sharding.batch_sharding(mesh))
 
-  rows, details = benchmark_step.benchmark_end_to_end(
+  rows, summary = timing.benchmark_end_to_end(
     Recipe(SMALL, batch_size=2, image_size=226),
     mesh,
     batches,
@@ -129,7 +127,7 @@ def test_a_slow_input_is_named_as_the_limit():
     rounds=1,
   )
   by_name = {row["name"]: row for row in rows}
-  assert details["limited_by"] == "input"
+  assert summary.limited_by == "input"
   assert by_name["input"]["ms"]["median"] >= 1000
   assert by_name["end_to_end"]["ms"]["median"] > 1000
-  assert 0.5 < details["waited"] < 1
+  assert 0.5 < summary.waited < 1

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import simplejpeg
 
-from alexnet_jax.analysis import benchmark_input
+from alexnet_jax.analysis import input_timing
 from alexnet_jax.data import parallel, sources
 
 
@@ -30,7 +30,7 @@ def source():
 
 
 def measure(source):
-  rows = benchmark_input.benchmark_input(
+  rows = input_timing.benchmark_input(
     source, batch_size=8, size=16, num_images=32, rounds=2
   )
   return {row["name"]: row for row in rows}
@@ -66,7 +66,7 @@ def test_reading_slowly_slows_reading_and_the_pipeline_alone(source):
 
 def test_decoding_slowly_slows_the_yardstick_alone(source, monkeypatch):
   monkeypatch.setattr(
-    benchmark_input, "_bare_decoder", lambda _: lambda _: time.sleep(0.025)
+    input_timing, "_bare_decoder", lambda _: lambda _: time.sleep(0.025)
   )
   cores = parallel.num_cores()
   rows = measure(source)

@@ -1,14 +1,14 @@
-"""The figure of the exchanges shows what crosses towers, and how much."""
+"""The report's drawing of the exchanges: lines, bars and bytes."""
 
 import re
 
-from alexnet_jax.analysis import exchanges
-from alexnet_jax.analysis.collectives import Collective, Traffic
-from alexnet_jax.audit import Audit
+from alexnet_jax.analysis import sections
+from alexnet_jax.analysis.collectives import Collective, DeclaredExchange
+from alexnet_jax.analysis.programs import Audit
 from alexnet_jax.model.network import Network
 
-# Section 3.5 and Figure 2, of 128 images in float32: numbers of all towers
-# forward, of one backward.
+# Section 3.5 and Figure 2, per image: array elements of all towers in the
+# forward pass, of one tower in the backward pass.
 FORWARD = {"conv3": 13 * 13 * 256, "fc6": 9216, "fc7": 4096, "fc8": 1000}
 BACKWARD = {"conv3": 13 * 13 * 128, "fc6": 4608, "fc7": 2048}
 
@@ -16,7 +16,7 @@ BACKWARD = {"conv3": 13 * 13 * 128, "fc6": 4608, "fc7": 2048}
 def make_audit(*more):
   rows = [("forward", layer, numbers) for layer, numbers in FORWARD.items()]
   rows += [("backward", layer, numbers) for layer, numbers in BACKWARD.items()]
-  declared = [Traffic(*row[:2], "any", 128 * row[2]) for row in rows]
+  declared = [DeclaredExchange(*row[:2], "any", 128 * row[2]) for row in rows]
   between = [
     Collective("train", phase, layer, "x", ("model",), "f32", n, 512 * n)
     for phase, layer, n in (*rows, *more)
@@ -38,18 +38,18 @@ def make_audit(*more):
 
 
 def bars(figure):
-  """Of each bar: class, height."""
+  """The class and the height of each bar."""
   found = re.findall(r'<rect[^>]*height="([\d.]+)" class="(\w+)">', figure)
   return [(kind, float(height)) for height, kind in found]
 
 
-def test_the_figure_has_the_papers_crossings_and_bytes():
-  figure = exchanges.figure(make_audit(), Network())
-  # Four places, from each tower to the other.
+def test_the_drawing_has_the_papers_exchanges_and_bytes():
+  figure = sections.exchange_figure(make_audit(), Network())
+  # Four layers, from each tower to the other.
   assert figure.count('class="crossing"') == 2 * 4
   assert figure.count('class="box"') == 2 * 8
   assert 'class="undeclared"' not in figure
-  # conv3: 128 images x 43,264 numbers x 4 bytes = 22.2 MB, and half back.
+  # conv3: 128 images x 43,264 elements x 4 bytes = 22.2 MB forward.
   for size in ("22.2", "11.1", "4.72", "2.36", "2.1", "1.05", "0.512"):
     assert f">{size}</text>" in figure
   heights = [height for kind, height in bars(figure) if kind == "forward"]
@@ -59,8 +59,8 @@ def test_the_figure_has_the_papers_crossings_and_bytes():
   assert sum(kind == "backward" for kind, _ in bars(figure)) == 3
 
 
-def test_what_is_not_declared_stands_out():
+def test_undeclared_exchanges_are_red():
   more = [("forward", "conv2", 1000), ("forward", "unknown", 7)]
-  figure = exchanges.figure(make_audit(*more), Network())
+  figure = sections.exchange_figure(make_audit(*more), Network())
   assert figure.count('class="undeclared"') == 2 * 2 + 2
   assert ">unknown</text>" in figure

@@ -1,0 +1,135 @@
+"""Times the stages of the input pipeline.
+
+The yardstick is decoding the same bytes from memory, one thread per core: no
+pipeline on this machine can be faster. The stages take turns, so other load on
+the machine affects all of them alike.
+"""
+
+import collections
+import concurrent.futures
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+import simplejpeg
+
+from alexnet_jax.analysis import timing
+from alexnet_jax.data import images, pipeline
+from alexnet_jax.data.parallel import num_cores
+from alexnet_jax.data.sources import Source
+
+
+def benchmark_input(
+  source: Source,
+  *,
+  batch_size: int,
+  size: int,
+  num_images: int = 2048,
+  rounds: int = 5,
+) -> list[timing.Row]:
+  """Times the stages of the input pipeline, each alone and all together.
+
+  Args:
+    source: the images; the first `num_images` are used.
+    batch_size: images in a batch.
+    size: side S of the rescaled images.
+    num_images: images of a round, for each stage.
+    rounds: number of rounds.
+
+  Returns:
+    The rows "read" (from the files, in random order), "decode_all_cores" (the
+    yardstick), "batch" (decode and rescale into uint8[B,S,S,3], from memory),
+    "pipeline" (`train_batches`: read, decode, batch), "transfer" (batches to
+    the first device) and "pipeline_to_device", as `row` makes them, with
+    `cores_per_1000_images_per_second`.
+  """
+  steps = max(1, min(num_images, len(source)) // batch_size)
+  count = steps * batch_size
+  records = _records(source, count)
+  device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+
+  def read(i):
+    source[i * 7919 % len(source)]  # a prime: close to random for a disk
+
+  batch_memory = pipeline.BatchMemory((batch_size, size, size, 3))
+
+  def batch(step):
+    out = batch_memory.take()
+    for i in range(batch_size):
+      images.decode_into(out[i], records[step * batch_size + i])
+
+  def stream():
+    return pipeline.train_batches(
+      source, batch_size=batch_size, seed=0, start_step=0, size=size
+    )
+
+  def stream_to_device():
+    return map(jax.block_until_ready, pipeline.to_device(stream(), device))
+
+  host_batch = next(stream())
+
+  def transfer():
+    for _ in range(steps):
+      jax.block_until_ready(jax.device_put(host_batch, device))
+
+  stages = {
+    "read": lambda: _time_on_all_cores(read, count),
+    "decode_all_cores": bare_decoding(source, count),
+    "batch": lambda: _time_on_all_cores(batch, steps),
+    "pipeline": lambda: timing.time_stream(stream(), steps),
+    "transfer": lambda: timing.seconds_of(transfer),
+    "pipeline_to_device": lambda: timing.time_stream(stream_to_device(), steps),
+  }
+  seconds = collections.defaultdict(list)
+  for _ in range(rounds):
+    for name, stage in stages.items():
+      seconds[name].append(stage())
+  return [
+    timing.row(
+      name,
+      np.array(times) / steps,
+      batch_size,
+      # One thread transfers, however many cores there are.
+      cores=1 if name == "transfer" else num_cores(),
+    )
+    for name, times in seconds.items()
+  ]
+
+
+def bare_decoding(source: Source, count: int) -> Callable[[], float]:
+  """The yardstick of the input: decodes `count` images on all cores.
+
+  Returns:
+    A function that decodes them from memory and returns the seconds it took.
+  """
+  records = _records(source, count)
+  decoders = [_bare_decoder(record) for record in records]
+  return lambda: _time_on_all_cores(lambda i: decoders[i](records[i]), count)
+
+
+def _records(source: Source, count: int) -> list[bytes]:
+  return [source[i % len(source)][0] for i in range(count)]
+
+
+def _bare_decoder(record: bytes) -> Callable[[bytes], np.ndarray]:
+  """simplejpeg, or the package's own decoder if simplejpeg cannot."""
+  try:
+    simplejpeg.decode_jpeg(record)
+    return simplejpeg.decode_jpeg
+  except ValueError:
+    return images.decode
+
+
+def _time_on_all_cores(function: Callable[[int], Any], count: int) -> float:
+  """Seconds for function(0), ..., function(count - 1) on a thread per core."""
+  chunk = max(1, count // (8 * num_cores()))  # small, so all cores end together
+
+  def work(start):
+    for i in range(start, min(start + chunk, count)):
+      function(i)
+
+  with concurrent.futures.ThreadPoolExecutor(num_cores()) as pool:
+    return timing.seconds_of(
+      lambda: list(pool.map(work, range(0, count, chunk)))
+    )

@@ -1,0 +1,250 @@
+"""Audits the compiled programs: what they communicate, need and cost.
+
+Compiles the training and the evaluation step for a mesh, lists their
+collectives and compares those between towers with the exchanges that the
+network declares.
+"""
+
+import collections
+import dataclasses
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from alexnet_jax.analysis import chips, collectives
+from alexnet_jax.analysis.collectives import Collective, DeclaredExchange
+from alexnet_jax.model import sharding
+from alexnet_jax.model.sharding import DATA, MODEL
+from alexnet_jax.runtime.command import UserError
+from alexnet_jax.training.recipe import Recipe
+
+PROGRAMS = ("train", "evaluate")
+
+
+@dataclasses.dataclass(frozen=True)
+class Audit:
+  """The audited programs of one recipe on one mesh.
+
+  Attributes:
+    mesh: number of devices along each axis.
+    platform: "cpu", "gpu" or "tpu".
+    batch_size: global.
+    collectives: of all programs.
+    declared: the declared exchanges by program.
+    findings: differences between programs and declaration, one sentence each.
+    memory: bytes of the training step on one device, by use.
+    flops, bytes_accessed: of the training step on one device, as the compiler
+      counts them; 0 where it does not.
+  """
+
+  mesh: dict[str, int]
+  platform: str
+  batch_size: int
+  collectives: list[Collective]
+  declared: dict[str, list[DeclaredExchange]]
+  findings: list[str]
+  memory: dict[str, int]
+  flops: float
+  bytes_accessed: float
+
+
+def audit(
+  recipe: Recipe, mesh: Mesh, programs: Sequence[str] = PROGRAMS
+) -> Audit:
+  """Compiles the programs for `mesh` and reads their collectives.
+
+  Nothing is executed and no weights are allocated, so the devices of `mesh` do
+  not have to exist on this machine.
+
+  Args:
+    recipe: what to train; its network declares the exchanges.
+    mesh: the devices to compile for.
+    programs: a subset of PROGRAMS that includes "train".
+
+  Raises:
+    UserError: the batch size is not divisible by the size of the "data" axis.
+  """
+  network, batch_size = recipe.network, recipe.batch_size
+  sharding.check_batch_size(batch_size, mesh)
+  state, batch, statistics, *_ = arguments = recipe.abstract(mesh)
+  images = batch["image"]
+  lowered = {
+    "train": recipe.train_step(mesh).lower(*arguments),
+    "evaluate": recipe.predict(mesh).lower(state.net, images, statistics),
+  }
+  compiled = {name: lowered[name].compile() for name in programs}
+  parameter_sizes = _parameter_sizes(state.net)
+  found, declared, findings = [], {}, []
+  for program in programs:
+    declared[program] = collectives.declared_exchanges(
+      network, mesh, batch_size, program
+    )
+    found += collectives.find(
+      compiled[program].as_text(),
+      program,
+      mesh,
+      declared[program],
+      parameter_sizes,
+    )
+    findings += compare(found, declared[program], program, mesh)
+  memory = compiled["train"].memory_analysis()
+  cost = compiled["train"].cost_analysis() or {}
+  return Audit(
+    mesh=dict(mesh.shape),
+    platform=mesh.devices.flat[0].platform,
+    batch_size=batch_size,
+    collectives=found,
+    declared=declared,
+    findings=findings,
+    memory={
+      "arguments": memory.argument_size_in_bytes,
+      "temporary": memory.temp_size_in_bytes,
+      "program": memory.generated_code_size_in_bytes,
+    },
+    flops=cost.get("flops", 0.0),
+    bytes_accessed=cost.get("bytes accessed", 0.0),
+  )
+
+
+def _parameter_sizes(net: Any) -> set[int]:
+  """Numbers of elements of the parameters on one device.
+
+  The compiler may sum the gradients of a device's towers together or one by
+  one, so the size of one tower's part is included.
+  """
+  sizes = set()
+  for leaf in jax.tree.leaves(net):
+    shape = leaf.sharding.shard_shape(leaf.shape)
+    sizes |= {math.prod(shape), math.prod(shape[1:] or shape)}
+  return sizes
+
+
+def compare(
+  found: list[Collective],
+  declared: list[DeclaredExchange],
+  program: str,
+  mesh: Mesh,
+) -> list[str]:
+  """Differences between a program's collectives over "model" and `declared`.
+
+  The operation and the dtype are the compiler's choice. A layer without a
+  declared exchange is a difference, and so is more traffic than declared.
+  """
+  allowed = {(item.phase, item.layer): item.numbers for item in declared}
+  moved: collections.Counter[tuple[str, str]] = collections.Counter()
+  findings = []
+  for item in found:
+    if item.program != program or MODEL not in item.axes:
+      continue
+    # A backward all-reduce replaces a reduce-scatter: each device uses its
+    # part of the result.
+    whole = item.phase == "backward" and item.op == "all-reduce"
+    place = item.phase, item.layer
+    moved[place] += item.numbers // (mesh.shape[MODEL] if whole else 1)
+    if place not in allowed:
+      findings.append(
+        f"{program}: undeclared {item.op} of {item.numbers:,} {item.dtype}"
+        f" numbers over {' and '.join(item.axes)}, {item.phase} pass,"
+        f" {item.layer}"
+      )
+  for (phase, layer), limit in allowed.items():
+    if not moved[phase, layer]:
+      findings.append(f"{program}: no exchange at {layer}, {phase} pass")
+    elif moved[phase, layer] > limit:
+      findings.append(
+        f"{program}: the exchange at {layer}, {phase} pass, moves"
+        f" {moved[phase, layer]:,} numbers; {limit:,} are enough"
+      )
+  return findings
+
+
+def roofline(result: Audit, chip: chips.Chip) -> chips.Roofline:
+  """A lower bound on the time of one training step.
+
+  Args:
+    result: compiled for devices of this chip.
+    chip: its published figures.
+  """
+  seconds = {MODEL: 0.0, DATA: 0.0}
+  for item in result.collectives:
+    if item.program == "train":
+      devices = math.prod(result.mesh[axis] for axis in item.axes)
+      seconds[_crossed(item)] += chips.link_seconds(
+        item.op, item.bytes, devices, chip
+      )
+  return chips.Roofline(
+    compute=result.flops / chip.flops,
+    memory=result.bytes_accessed / chip.memory_bandwidth,
+    exchange=seconds[MODEL],
+    gradients=seconds[DATA],
+  )
+
+
+def _crossed(item: Collective) -> str:
+  """The axis that a collective is counted under."""
+  return MODEL if MODEL in item.axes else DATA
+
+
+def to_json(result: Audit) -> dict[str, Any]:
+  """The content of `audit --json`."""
+  totals: dict[str, collections.Counter[str]] = {
+    program: collections.Counter() for program in result.declared
+  }
+  listed = []
+  for item in result.collectives:
+    totals[item.program][f"{_crossed(item)}_{item.phase}"] += item.bytes
+    fields = dataclasses.asdict(item)
+    fields["pass"] = fields.pop("phase")
+    listed.append(fields)
+  values = dataclasses.asdict(result) | {
+    "collectives": listed,
+    "declared": {
+      program: [
+        {"pass": item.phase, "layer": item.layer, "numbers": item.numbers}
+        for item in exchanges
+      ]
+      for program, exchanges in result.declared.items()
+    },
+  }
+  return values | {"totals": {name: dict(c) for name, c in totals.items()}}
+
+
+def make_mesh(
+  sizes: Mapping[str, int], flag: str, towers: int, topology: str = ""
+) -> Mesh:
+  """The mesh of a configuration, changed by the flags of a command.
+
+  Args:
+    sizes: the configuration's devices along "data" and "model"; 0: fit.
+    flag: the value of --mesh, such as "data:1,model:2"; "" changes nothing.
+    towers: of the network.
+    topology: a TPU slice to compile for; "": the devices of this machine.
+
+  Raises:
+    UserError: `flag` cannot be parsed, there are too few devices or the slice
+      does not exist.
+  """
+  chosen = dict(sizes) | parse_mesh(flag)
+  devices = chips.slice_devices(topology) if topology else None
+  return sharding.make_mesh(
+    chosen[DATA], chosen[MODEL], towers=towers, devices=devices
+  )
+
+
+def parse_mesh(text: str) -> dict[str, int]:
+  """ "data:1,model:2" -> {"data": 1, "model": 2}; "" -> {}.
+
+  Raises:
+    UserError: the text has another form.
+  """
+  sizes = dict(re.findall(rf"({DATA}|{MODEL}):(\d+)", text))
+  if ",".join(f"{name}:{size}" for name, size in sizes.items()) != text:
+    raise UserError(
+      f"--mesh={text} is not a valid mesh; expected the form"
+      f" --mesh={DATA}:1,{MODEL}:2"
+    )
+  return {name: int(size) for name, size in sizes.items()}

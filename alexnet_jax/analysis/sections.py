@@ -1,0 +1,445 @@
+"""The report page and its sections.
+
+Each section is a function that returns HTML; `report` lists them in the order
+of the page.
+"""
+
+import collections
+import functools
+import json
+import os
+import pathlib
+import statistics
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+from jax.sharding import Mesh
+
+from alexnet_jax.analysis import (
+  comparison,
+  figures,
+  page,
+  programs,
+  tower_diagram,
+)
+from alexnet_jax.analysis.comparison import Ours
+from alexnet_jax.analysis.figures import Figure4, Specialisation
+from alexnet_jax.analysis.page import Html, element
+from alexnet_jax.analysis.programs import Audit
+from alexnet_jax.model import sharding
+from alexnet_jax.model.alexnet import AlexNet
+from alexnet_jax.model.network import Network
+from alexnet_jax.model.sharding import DATA, MODEL
+from alexnet_jax.runtime import config as configs
+from alexnet_jax.runtime.command import UserError
+from alexnet_jax.training import metrics, recipe
+from alexnet_jax.training import runs as stored_runs
+from alexnet_jax.training.checkpoint import latest_step
+
+PAPER = "configs/paper.py"
+
+
+class Run(NamedTuple):
+  """A run on disk.
+
+  Attributes:
+    workdir: its directory, which is also its name.
+    config: from config.json.
+    lines: of metrics.jsonl.
+    net: of the newest checkpoint; None if there is none.
+    metadata: of that checkpoint.
+    mesh: the mesh on this machine that `net` is placed on.
+  """
+
+  workdir: str
+  config: dict[str, Any]
+  lines: list[dict[str, Any]]
+  net: AlexNet | None
+  metadata: dict[str, Any]
+  mesh: Mesh
+
+  def split(self, name: str) -> list[dict[str, Any]]:
+    """The lines of "train" or "validation"."""
+    return [line for line in self.lines if line["split"] == name]
+
+
+def load(workdir: str) -> Run:
+  """Reads a run.
+
+  Raises:
+    UserError: `workdir` is not the directory of a run.
+  """
+  config = stored_runs.load_config(workdir)
+  mesh = sharding.make_mesh(towers=config["network"]["towers"])
+  net, metadata = None, {}
+  if latest_step(f"{workdir}/checkpoints") >= 0:
+    net, metadata = stored_runs.load_net(workdir, mesh)
+  return Run(workdir, config, metrics.read(workdir), net, metadata, mesh)
+
+
+def report(workdirs: Sequence[str], search: int = 0, data_dir: str = "") -> str:
+  """The HTML page about one or several runs.
+
+  Args:
+    workdirs: directories of the runs.
+    search: number of training images to search for Figure 4; 0: all.
+    data_dir: directory of the dataset; "": the configurations'.
+
+  Raises:
+    UserError: a directory is not the directory of a run.
+  """
+  runs = [load(workdir) for workdir in workdirs]
+  title = "AlexNet: " + ", ".join(workdirs)
+  parts: list[Any] = [element("h1", title), summary(runs)]
+  parts += _section("Training curves", curves, runs)
+  parts += _section("Results of the paper", paper_tables, runs)
+  figure4_of = functools.partial(figure4, search=search, data_dir=data_dir)
+  for run in runs:
+    name = f": {run.workdir}" if len(runs) > 1 else ""
+    parts += _section(f"Figure 3: kernels of conv1{name}", figure3, run)
+    parts += _section(
+      f"Figure 4: predictions and nearest images{name}", figure4_of, run
+    )
+    parts += _section(f"Exchanges between towers{name}", exchanges, run)
+  parts += _section("Differences from the paper's settings", differences, runs)
+  parts += _section("Environment", environment, runs)
+  return page.document(title, page.join(parts))
+
+
+def _section(
+  title: str, content: Callable[[Any], Html], runs: Sequence[Run] | Run
+) -> list[Html]:
+  """A heading and the section, or the reason why it cannot be made."""
+  try:
+    return [element("h2", title), content(runs)]
+  except UserError as error:
+    return [element("h2", title), element("p", error, class_="note")]
+
+
+def summary(runs: Sequence[Run]) -> Html:
+  """One line per run: data, duration, errors, speed."""
+  rows = []
+  for run in runs:
+    last = run.lines[-1] if run.lines else {}
+    validation = (run.split("validation") or [{}])[-1]
+    speeds = [line["images_per_second"] for line in run.split("train")]
+    speeds = [speed for speed in speeds if speed]
+    rows.append(
+      (
+        run.workdir,
+        run.config["dataset"],
+        _format(last.get("epoch"), ".4g"),
+        _format(validation.get("top1_error"), ".2%"),
+        _format(validation.get("top5_error"), ".2%"),
+        _format(last and last["seconds"] / 60, ".1f"),
+        _format(speeds and statistics.median(speeds), ",.0f"),
+      )
+    )
+  headings = ("run", "dataset", "epochs", "validation top-1 error (one view)")
+  headings += ("top-5 error", "minutes", "median images/s")
+  return page.table(headings, rows)
+
+
+def _format(value: Any, spec: str) -> str:
+  return f"{value:{spec}}" if isinstance(value, int | float) else "-"
+
+
+def curves(runs: Sequence[Run]) -> Html:
+  """A chart for each number of metrics.jsonl over the epochs."""
+  units = {"loss": "", "top1_error": "fraction", "top5_error": "fraction"}
+  units |= dict.fromkeys(
+    ("learning_rate", "images_per_second", "data_wait_fraction"), ""
+  )
+  known = {key for run in runs for line in run.lines for key in line}
+  diagnostics = sorted(known - units.keys() - _NOT_CHARTED)
+  charts = {
+    key: _chart(runs, key, units.get(key, "")) for key in (*units, *diagnostics)
+  }
+  main = [charts[key] for key in units if charts[key]]
+  more = [charts[key] for key in diagnostics if charts[key]]
+  note = (
+    "Drag over a chart to zoom in. Training points are single batches with"
+    " augmentation and dropout; validation points are over the whole split, one"
+    " view per image."
+  )
+  parts = [
+    element("p", note, class_="note"),
+    element("div", *main, class_="charts"),
+  ]
+  if more:
+    parts.append(
+      element(
+        "details",
+        element("summary", "Diagnostics by layer"),
+        element("div", *more, class_="charts"),
+      )
+    )
+  return page.join(parts)
+
+
+_NOT_CHARTED = {
+  *("step", "epoch", "split", "seconds", "views"),
+  *("num_examples", "undecodable"),
+}
+
+
+def _chart(runs: Sequence[Run], key: str, unit: str) -> Html | None:
+  """The chart of one key; None if no line has it."""
+  curves = {}
+  for run in runs:
+    for split in ("train", "validation"):
+      name = split if len(runs) == 1 else f"{run.workdir} {split}"
+      curves[name] = [
+        (line["epoch"], line[key])
+        for line in run.split(split)
+        if isinstance(line.get(key), int | float)
+        # The first line after a start has no speed yet.
+        and (line[key] or key != "images_per_second")
+      ]
+  if not any(curves.values()):
+    return None
+  title = key.replace("top1", "top-1").replace("top5", "top-5")
+  return page.chart(title.replace("_", " "), "epoch", unit, curves)
+
+
+def paper_tables(runs: Sequence[Run]) -> Html:
+  """The numbers of the paper beside ours."""
+  sizes = comparison.sizes(configs.load(PAPER)) if _paper_exists() else {}
+  ours = {key: Ours(value, PAPER) for key, value in sizes.items()}
+  rows = {"errors": [], "sizes": []}
+  for row in comparison.table(ours | comparison.committed()):
+    kind = "sizes" if row["key"].startswith("size.") else "errors"
+    what = (row["where"], row["what"], row["measure"])
+    rows[kind].append((*what, *comparison.shown(row), row["run"], row["note"]))
+  headings = ("where", "what", "measure", "paper", "authors' log", "ours")
+  headings += ("difference", "authors' run", "note")
+  datasets = ", ".join(sorted({run.config["dataset"] for run in runs}))
+  note = element(
+    "p",
+    f"The runs of this page were trained on {datasets}. The column “ours” has"
+    " the committed results of this project; ",
+    element("code", "python -m experiments.paper_tables --workdir=..."),
+    " evaluates runs on ImageNet for these tables.",
+    class_="note",
+  )
+  summary = element("summary", "Sizes and hyperparameters in the text")
+  return page.join(
+    [
+      note,
+      page.table(headings, rows["errors"]),
+      element("details", summary, page.table(headings, rows["sizes"])),
+    ]
+  )
+
+
+def figure3(run: Run) -> Html:
+  """The kernels of conv1 by tower, and their colour scores.
+
+  Raises:
+    UserError: there is no network, or its input has no colours.
+  """
+  network = run.net and run.net.towers.network
+  if not network or network.channels != 3 or network.conv1 is None:
+    raise UserError("There is no checkpoint of a network with RGB input.")
+  kernels = figures.kernels(run.net)
+  scores = figures.colour_scores(kernels)
+  note = (
+    "Kernels of conv1, each stretched to its own range. The colour score is the"
+    " share of a kernel's energy that red, green and blue do not have in"
+    " common: grey 0, random weights 0.667."
+  )
+  parts = [element("p", note, class_="note")]
+  for index, tower in enumerate(kernels):
+    text = f"Tower {index}: mean colour score {scores[index].mean():.3f}"
+    picture = page.picture(figures.kernel_grid(tower), f"kernels of {index}")
+    parts += [element("p", text), picture]
+  if len(kernels) == 2:
+    found = figures.specialisation(scores)
+    parts.append(element("p", specialisation_text(found)))
+  return page.join(parts)
+
+
+def specialisation_text(found: Specialisation) -> str:
+  """What the comparison of the towers' colour scores found."""
+  means = "{:.3f} and {:.3f}".format(*found.means)
+  test = f"permutation test, p = {found.p_value:.4f}"
+  if not found.significant:
+    return f"No difference between the towers found: {means} ({test})."
+  return (
+    f"Tower {found.tower} is more coloured, as one tower is in section 6.1:"
+    f" {means} ({test})."
+  )
+
+
+def figure4(run: Run, search: int, data_dir: str) -> Html:
+  """Predictions for some images, and the training images nearest to them.
+
+  Args:
+    run: the run.
+    search: number of training images to search; 0: all.
+    data_dir: directory of the dataset; "": the configuration's.
+
+  Raises:
+    UserError: there is no network, or its dataset cannot be found.
+  """
+  if run.net is None:
+    raise UserError("There is no checkpoint yet.")
+  found = figures.compute_figure4(
+    run.net, run.config, run.mesh, search=search, data_dir=data_dir
+  )
+  names, near = found.class_names, []
+  for i, distances in enumerate(found.distances[: figures.QUERIES]):
+    near.append(_thumbnail(found.images[i], names[found.labels[i]]))
+    for j, distance in enumerate(distances):
+      text = f"{names[found.neighbour_labels[i, j]]} {distance:.3g}"
+      near.append(_thumbnail(found.neighbour_images[i, j], text))
+  note = (
+    f"The five most probable labels for {figures.PREDICTIONS} evenly spaced"
+    f" images of {found.split}, the correct one in red. Below, for"
+    f" {figures.QUERIES} of them, the {figures.NEIGHBOURS} nearest of"
+    f" {found.class_counts.sum():,} training images and their Euclidean"
+    " distance in the last hidden layer (exact search)."
+  )
+  return page.join(
+    [
+      element("p", note, class_="note"),
+      element("div", *_predictions(found), class_="predictions"),
+      element("h3", "Nearest training images"),
+      element("div", *near, class_="neighbours"),
+    ]
+  )
+
+
+def _predictions(found: Figure4) -> list[Html]:
+  best, probabilities = figures.most_probable(found.log_probabilities)
+  predictions = []
+  for image, label, order, values in zip(
+    found.images, found.labels, best, probabilities, strict=True
+  ):
+    bars = [
+      element(
+        "div",
+        element("b", style=f"width: {value:.1%}"),
+        element("span", found.class_names[other]),
+        f"{value:.0%}",
+        class_="bar correct" if other == label else "bar",
+      )
+      for other, value in zip(order, values, strict=True)
+    ]
+    picture = page.picture(image, "validation image", "JPEG")
+    name = element("p", found.class_names[label], class_="true")
+    predictions.append(element("div", picture, name, *bars))
+  return predictions
+
+
+def _thumbnail(image: Any, text: str) -> Html:
+  picture = page.picture(image, "training image", "JPEG")
+  return element("div", picture, element("br"), text)
+
+
+def exchanges(run: Run) -> Html:
+  """The collectives of the run's programs, compiled on this machine.
+
+  Raises:
+    UserError: the batch size does not fit the mesh of this machine.
+  """
+  what = recipe.from_config(run.config)
+  result = programs.audit(what, run.mesh)
+  layers = ", ".join(what.network.exchanges) or "no layer"
+  verdict = "; ".join(result.findings) or (
+    f"As declared: the towers exchange at {layers} and nowhere else."
+  )
+  where = sharding.describe_mesh(run.mesh)
+  note = f"Compiled on this machine: {where}, batch size {what.batch_size}."
+  parts = [element("p", verdict), element("p", note, class_="note")]
+  if not result.collectives:
+    text = "One device holds all towers, so nothing crosses devices."
+    return page.join([*parts, element("p", text, class_="note")])
+  if result.mesh[MODEL] > 1:
+    parts.append(exchange_figure(result, what.network))
+  rows = [
+    (
+      item.program,
+      item.phase,
+      item.layer,
+      item.op,
+      " and ".join(item.axes),
+      item.dtype,
+      f"{item.bytes:,}",
+    )
+    for item in result.collectives
+  ]
+  headings = ("program", "pass", "layer", "operation", "axes", "dtype")
+  headings += ("bytes per device and step",)
+  return page.join([*parts, page.table(headings, rows)])
+
+
+def exchange_figure(result: Audit, network: Network) -> Html:
+  """The towers and the bytes that they exchange in one training step.
+
+  Args:
+    result: the audit of a mesh with several devices along "model".
+    network: the audited network.
+  """
+  sizes: collections.Counter[tuple[str, str]] = collections.Counter()
+  for item in result.collectives:
+    if item.program == "train" and MODEL in item.axes:
+      sizes[item.layer, item.phase] += item.bytes
+  declared = {(item.layer, item.phase) for item in result.declared["train"]}
+  drawing = tower_diagram.draw(
+    network,
+    (
+      tower_diagram.Exchange(*place, size, place in declared)
+      for place, size in sizes.items()
+    ),
+  )
+  images = result.batch_size // result.mesh[DATA]
+  note = (
+    "Bytes that a device holds after each exchange between towers, in a"
+    f" training step of {images} images."
+  )
+  return element(
+    "figure",
+    element("p", note, class_="note"),
+    element("div", drawing, class_="wide"),
+  )
+
+
+def differences(runs: Sequence[Run]) -> Html:
+  """The configuration keys that differ from the paper's configuration."""
+  if not _paper_exists():
+    raise UserError(f"{PAPER} is not in {os.getcwd()}: nothing to compare.")
+  paper = dict(configs.flatten(configs.to_json(configs.load(PAPER))))
+  flat = [dict(configs.flatten(run.config)) for run in runs]
+  rows = []
+  for key in dict.fromkeys([*paper, *sorted(set().union(*flat))]):
+    expected, *values = (
+      json.dumps(config.get(key, "absent")) for config in (paper, *flat)
+    )
+    if any(value != expected for value in values):
+      rows.append((key, expected, *values))
+  headings = ("key", PAPER, *(run.workdir for run in runs))
+  return page.table(headings, rows)
+
+
+def environment(runs: Sequence[Run]) -> Html:
+  """Where the runs were trained, from their checkpoints' metadata."""
+  rows = []
+  for run in runs:
+    shown = {
+      key: value
+      for key, value in run.metadata.items()
+      if key not in ("config", "schedule", "evaluation_due")
+    }
+    rows += [
+      (run.workdir, key, value if isinstance(value, str) else json.dumps(value))
+      for key, value in configs.flatten(shown)
+    ]
+  here = f"{jax.default_backend()}, {len(jax.devices())} device(s)"
+  rows.append(("this page", "made on", here))
+  return page.table(("run", "property", "value"), rows)
+
+
+def _paper_exists() -> bool:
+  return pathlib.Path(PAPER).is_file()

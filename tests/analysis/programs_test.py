@@ -1,0 +1,241 @@
+"""The compiled programs have the collectives that the network declares."""
+
+import collections
+import dataclasses
+import functools
+import importlib.util
+import pathlib
+
+import jax
+import pytest
+from jax import lax
+
+from alexnet_jax.analysis import chips, collectives, programs
+from alexnet_jax.model import kernels, layers, sharding
+from alexnet_jax.model.network import Layer, Network
+from alexnet_jax.runtime.command import UserError
+from alexnet_jax.training.recipe import Recipe
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+NARROW = Network(width=1 / 16, num_classes=10)
+BATCH_SIZE = 8
+
+# Section 3.5 and Figure 2: what all towers together hand on, per image.
+PAPER_NUMBERS = {
+  "conv3": 13 * 13 * 256,
+  "fc6": 6 * 6 * 256,
+  "fc7": 4096,
+  "fc8": 1000,
+}
+
+
+def run_audit(network, data, model):
+  return programs.audit(
+    Recipe(network, BATCH_SIZE),
+    sharding.make_mesh(data, model, towers=network.towers),
+  )
+
+
+@functools.cache
+def audit_of_the_paper(data, model):
+  return run_audit(Network(), data, model)
+
+
+def between_towers(result, program, phase):
+  return [
+    item
+    for item in result.collectives
+    if (item.program, item.phase) == (program, phase) and "model" in item.axes
+  ]
+
+
+@pytest.mark.parametrize(("data", "model"), [(1, 2), (2, 2)])
+def test_papers_network_exchanges_four_times_forward_three_backward(
+  data, model
+):
+  result = audit_of_the_paper(data, model)
+  assert result.findings == []
+  images = BATCH_SIZE // data
+  for program in ("train", "evaluate"):
+    forward = between_towers(result, program, "forward")
+    # On CPU the bytes are the formula's, exactly: float32, all towers' maps.
+    assert [(item.layer, item.bytes) for item in forward] == [
+      (layer, 4 * images * numbers) for layer, numbers in PAPER_NUMBERS.items()
+    ]
+    assert {item.dtype for item in forward} == {"f32"}
+    assert {item.axes for item in forward} == {("model",)}
+  backward = between_towers(result, "train", "backward")
+  assert sorted((item.layer, item.bytes) for item in backward) == [
+    (layer, 4 * images * PAPER_NUMBERS[layer] // 2)
+    for layer in ("conv3", "fc6", "fc7")
+  ]
+  assert between_towers(result, "evaluate", "backward") == []
+  assert between_towers(result, "train", "update") == []
+
+
+def test_gradients_are_summed_over_images_and_counted_apart():
+  result = audit_of_the_paper(2, 2)
+  gradients = [item for item in result.collectives if item.axes == ("data",)]
+  # fidelity: 60,965,224 parameters, of which fc8's 1,000 biases are on both.
+  on_one_device = (60_965_224 - 1000) // 2 + 1000
+  assert [
+    (item.phase, item.layer, item.bytes)
+    for item in gradients
+    if item.layer == "gradients"
+  ] == [("update", "gradients", 4 * on_one_device)]
+  rest = [item for item in gradients if item.layer != "gradients"]
+  # loss, both errors and the count of images
+  assert sum(item.numbers for item in rest) == 4
+  assert {item.layer for item in rest} == {"metrics"}
+
+
+@pytest.mark.parametrize(("data", "model"), [(1, 1), (2, 1)])
+def test_one_device_with_both_towers_exchanges_nothing(data, model):
+  result = run_audit(NARROW, data, model)
+  assert result.findings == []
+  assert all("model" not in item.axes for item in result.collectives)
+  # What crosses "data" is every parameter's gradient, and loss, errors, count.
+  sums = collections.Counter()
+  for item in result.collectives:
+    sums[item.layer] += item.numbers
+  state, *_ = Recipe(NARROW, BATCH_SIZE).abstract(sharding.make_mesh(1, 1))
+  parameters = sum(leaf.size for leaf in jax.tree.leaves(state.net))
+  expected = {"gradients": parameters, "metrics": 4} if data > 1 else {}
+  assert dict(sums) == expected
+
+
+def test_a_sixth_convolution_and_fewer_exchanges_are_as_declared():
+  conv6 = Layer(128, size=3, padding=(1, 1), bias=1.0)
+  more = Network(
+    width=1 / 16,
+    num_classes=10,
+    conv6=conv6,
+    exchanges=("conv3", "conv6", "fc6", "fc7", "fc8"),
+  )
+  result = run_audit(more, 1, 2)
+  assert result.findings == []
+  backward = between_towers(result, "train", "backward")
+  assert {item.layer for item in backward} == {"conv3", "conv6", "fc6", "fc7"}
+
+  column_150 = Network(width=1 / 16, num_classes=10, exchanges=("fc8",))
+  result = run_audit(column_150, 1, 2)
+  assert result.findings == []
+  assert [
+    item.layer for item in between_towers(result, "train", "forward")
+  ] == ["fc8"]
+  assert between_towers(result, "train", "backward") == []
+
+
+def test_normalising_across_towers_is_found(monkeypatch):
+  inside_a_tower = layers.local_response_norm
+
+  def across_towers(x, **options):
+    both = lax.all_gather(x, "model", axis=3, tiled=True)
+    own = lax.axis_index("model") * x.shape[3]
+    normed = inside_a_tower(both, **options)
+    return lax.dynamic_slice_in_dim(normed, own, x.shape[3], axis=3)
+
+  monkeypatch.setattr(kernels, "local_response_norm", across_towers)
+  result = run_audit(NARROW, 1, 2)
+  text = "\n".join(result.findings)
+  assert "train: undeclared all-gather" in text
+  assert "evaluate: undeclared all-gather" in text
+  assert "conv1" in text
+  assert "backward pass, conv2" in text
+
+
+def test_an_exchange_left_out_is_found(monkeypatch):
+  def alone(parts, dtype):
+    return jax.numpy.concatenate([*parts, *parts], axis=-1)
+
+  monkeypatch.setattr("alexnet_jax.model.alexnet.exchange", alone)
+  findings = run_audit(NARROW, 1, 2).findings
+  assert "train: no exchange at conv3, forward pass" in findings
+  assert "train: no exchange at fc7, backward pass" in findings
+
+
+def test_diagnostics_inside_the_step_are_audited(monkeypatch):
+  from alexnet_jax.training import step
+
+  sums = step._sums
+
+  def with_a_diagnostic(scores, label, weight):
+    """Adds, say, a score averaged over the towers."""
+    own = lax.pcast(scores.sum(), "model", to="varying")
+    both = lax.psum(lax.psum(own, "model"), "data")
+    results = sums(scores, label, weight)
+    return results | {"top1_error": results["top1_error"] + both}
+
+  monkeypatch.setattr(step, "_sums", with_a_diagnostic)
+  findings = run_audit(NARROW, 1, 2).findings
+  assert any("over model, forward pass, unknown" in f for f in findings)
+
+
+def test_half_precision_exchanges_are_half_the_bytes():
+  whole, half = (
+    run_audit(dataclasses.replace(NARROW, exchange_dtype=dtype), 1, 2)
+    for dtype in ("float32", "float16")
+  )
+  assert whole.findings == half.findings == []
+  assert {item.dtype for item in half.collectives} == {"f16"}
+  assert [2 * item.bytes for item in half.collectives] == [
+    item.bytes for item in whole.collectives
+  ]
+  assert len(half.collectives) == 4 + 3 + 4
+
+
+@pytest.mark.parametrize("text", ["data", "data:1,data:2", "data:x", "a:1"])
+def test_a_mesh_written_wrongly(text):
+  with pytest.raises(UserError, match="--mesh="):
+    programs.parse_mesh(text)
+
+
+def test_a_machine_without_the_tpu_compiler_is_told_what_to_install(
+  monkeypatch,
+):
+  monkeypatch.setenv("TPU_LIBRARY_PATH", "nowhere/libtpu.so")
+  monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+  with pytest.raises(UserError, match="pip install"):
+    chips.slice_devices("v5e:2x4")
+  with pytest.raises(UserError, match="is no slice"):
+    chips.slice_devices("h100:8")
+
+
+def test_seconds_on_a_slice_are_published_figures_and_arithmetic():
+  gigabyte = chips.Chip(
+    flops=1e12,
+    memory=1e9,
+    memory_bandwidth=1e11,
+    link_bandwidth=1e9,
+    source="",
+  )
+  result = programs.Audit(
+    mesh={"data": 4, "model": 2},
+    platform="tpu",
+    batch_size=64,
+    collectives=[
+      # Two neighbours, one link: half of 2 GB.
+      collective("forward", "all-gather", "model", 2 * 10**9),
+      # The other one's half, 1 GB.
+      collective("backward", "reduce-scatter", "model", 10**9),
+      # A ring of four, two links: 2 x 3/4 x 4 GB.
+      collective("update", "all-reduce", "data", 4 * 10**9),
+    ],
+    declared={},
+    findings=[],
+    memory={},
+    flops=5e12,
+    bytes_accessed=4e11,
+  )
+  roofline = programs.roofline(result, gigabyte)
+  assert roofline == chips.Roofline(
+    compute=5.0, memory=4.0, exchange=2.0, gradients=3.0
+  )
+  assert roofline.seconds(overlap=True) == 5.0
+  assert roofline.seconds(overlap=False) == 10.0
+
+
+def collective(phase, op, axis, size):
+  return collectives.Collective(
+    "train", phase, "", op, (axis,), "f32", size // 4, size
+  )
