@@ -53,17 +53,18 @@ def _numbers(counts: Mapping[str, Any]) -> tuple[str, ...]:
   )
 
 
-def _counts(config: Any) -> dict[str, Any]:
-  network = networks.from_dict(config.network.to_dict(), config.num_classes)
-  return networks.counts(network)
+def _network(config: Any) -> networks.Network:
+  return networks.from_dict(config.network.to_dict(), config.num_classes)
 
 
 def main() -> None:
   flag = flags.FLAGS
-  counts = _counts(flag.config)
+  network = _network(flag.config)
+  configs.check_overrides(networks.unused_keys(network))
+  counts = networks.counts(network)
   print_table(counts, configs.path())
   if flag.beside:
-    other = _counts(configs.load(flag.beside))
+    other = networks.counts(_network(configs.load(flag.beside)))
     print_table(other, flag.beside)
     parameters, macs = (
       counts["totals"][key] / other["totals"][key]

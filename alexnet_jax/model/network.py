@@ -32,6 +32,13 @@ COMPUTE_DTYPES = ("float32", "bfloat16")
 STEPS = ("relu", "tanh", "sigmoid", "dropout")
 # Steps that need maps, so they can follow convolutions only.
 MAP_STEPS = ("lrn", "within_map_norm", "pool", "avg_pool")
+# The steps that use the constants of a network whose names begin so.
+STEPS_OF_CONSTANTS = {
+  "lrn_": ("lrn",),
+  "within_map_": ("within_map_norm",),
+  "pool_": ("pool", "avg_pool"),
+  "dropout_": ("dropout",),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -182,6 +189,30 @@ def from_dict(values: Mapping[str, Any], num_classes: int) -> Network:
     else:
       fields[name] = _tuple(value)
   return Network(**fields)
+
+
+def unused_keys(network: Network) -> dict[str, str]:
+  """Keys of the `network` group that do not affect this network.
+
+  Returns:
+    Dotted keys, such as "network.lrn_n", each with the reason.
+  """
+  reasons = {}
+  layers = {name: getattr(network, name) for name in LAYERS}
+  steps = {step for layer in layers.values() if layer for step in layer.then}
+  for field in dataclasses.fields(Network):
+    for prefix, users in STEPS_OF_CONSTANTS.items():
+      if field.name.startswith(prefix) and not steps & set(users):
+        names = " or ".join(map(repr, users))
+        reasons[field.name] = f"no layer is followed by {names}"
+  if not network.exchanges:
+    reasons["exchange_dtype"] = "network.exchanges is empty"
+  for name, layer in layers.items():
+    if layer is None:
+      for field in dataclasses.fields(Layer):
+        if field.name != "features":
+          reasons[f"{name}.{field.name}"] = f"network.{name}.features is 0"
+  return {f"network.{key}": reason for key, reason in reasons.items()}
 
 
 def _tuple(value: Any) -> Any:

@@ -8,7 +8,6 @@ resumed run may change. Configurations are Python, so run only those you trust.
 import ast
 import copy
 import difflib
-import fnmatch
 import inspect
 import json
 import os
@@ -16,7 +15,7 @@ import pathlib
 import re
 import runpy
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from absl import flags
@@ -75,8 +74,6 @@ def DEFINE_config(required: bool = True) -> flags.FlagHolder[ConfigDict]:
   flags.FLAGS["config"].parser = _FileParser(name="config")
   if required:
     flags.register_validator("config", _required)
-  # Validators run when all overrides are in.
-  flags.register_validator("config", _check_overrides_are_read)
   return holder
 
 
@@ -140,77 +137,27 @@ def to_json(config: ConfigDict) -> dict[str, Any]:
   return _plain(config.to_dict())
 
 
-def check_read(config: ConfigDict, key: str) -> None:
-  """Refuses a key that this configuration never reads.
+def check_overrides(unused: Mapping[str, str]) -> None:
+  """Rejects keys on the command line that would have no effect.
 
   Args:
-    config: the configuration, whole.
-    key: dotted, of one that was set on purpose.
+    unused: dotted keys that the present configuration does not use, each with
+      the reason, such as "no layer is followed by 'lrn'".
 
   Raises:
-    UserError: saying what would read it.
+    UserError: one of them was set with `--config.KEY=VALUE`.
   """
-  for pattern, (where, holds) in READ_WHERE.items():
-    if fnmatch.fnmatchcase(key, pattern) and not holds(config):
-      raise UserError(
-        f"--config.{key} would change nothing: it is read only with {where},"
-        " which this configuration does not have. Leave it out, or set that"
-        " too."
-      )
-  group, _, field = key.rpartition(".")
-  name = group.removeprefix("network.")
-  if name == group or field == "features":
+  if "config" not in flags.FLAGS:
     return
-  if not config.network[name].features:
-    raise UserError(
-      f"--config.{key} would change nothing: this network has no {name}"
-      f" (network.{name}.features is 0). Leave it out, or give it features."
-    )
-
-
-def _has_step(*steps: str) -> tuple[str, Callable[[ConfigDict], bool]]:
-  def holds(config: ConfigDict) -> bool:
-    layers = [v for v in config.network.values() if isinstance(v, ConfigDict)]
-    return any(
-      set(steps) & set(layer.then) for layer in layers if layer.features
-    )
-
-  return f"{' or '.join(map(repr, steps))} in a layer's `then`", holds
-
-
-# Keys that not every configuration reads: what reads them, in words, and
-# whether a configuration has that.
-READ_WHERE = {
-  "schedule.boundaries": (
-    "schedule.name='piecewise'",
-    lambda c: c.schedule.name == "piecewise",
-  ),
-  "schedule.patience": (
-    "schedule.name='plateau'",
-    lambda c: c.schedule.name == "plateau",
-  ),
-  "schedule.drops": (
-    "schedule.name='plateau'",
-    lambda c: c.schedule.name == "plateau",
-  ),
-  "schedule.warmup_epochs": (
-    "schedule.name='cosine'",
-    lambda c: c.schedule.name == "cosine",
-  ),
-  "augmentation.shared_by": (
-    "augmentation.crop or augmentation.flip",
-    lambda c: c.augmentation.crop or c.augmentation.flip,
-  ),
-  "start_layers": ("start_from", lambda c: c.start_from),
-  "network.exchange_dtype": (
-    "exchanges in network.exchanges",
-    lambda c: c.network.exchanges,
-  ),
-  "network.lrn_*": _has_step("lrn"),
-  "network.pool_*": _has_step("pool", "avg_pool"),
-  "network.dropout_*": _has_step("dropout"),
-  "network.within_map_*": _has_step("within_map_norm"),
-}
+  flag = flags.FLAGS["config"]
+  if not config_flags.is_config_flag(flag) or flag.value is None:
+    return  # the command line has no --config
+  for key in flag.override_values:
+    if key in unused:
+      raise UserError(
+        f"--config.{key} would have no effect: {unused[key]}. Remove it, or"
+        " change the configuration so that it is used."
+      )
 
 
 def call(
@@ -371,13 +318,6 @@ for _type, _expected, _convert in (
   config_flags.register_flag_parser_for_type(
     _type, _ValueParser(_expected, _convert)
   )
-
-
-def _check_overrides_are_read(config: ConfigDict | None) -> bool:
-  if config is not None:
-    for key in flags.FLAGS["config"].override_values:
-      check_read(config, key)
-  return True
 
 
 def _required(config: ConfigDict | None) -> bool:

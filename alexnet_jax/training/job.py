@@ -17,6 +17,7 @@ from alexnet_jax.model.network import Network
 from alexnet_jax.runtime import config as configs
 from alexnet_jax.runtime import provenance
 from alexnet_jax.runtime.command import UserError
+from alexnet_jax.training import schedule as schedules
 from alexnet_jax.training.optimizer import momentum_sgd
 from alexnet_jax.training.schedule import Schedule, make_schedule
 from alexnet_jax.training.timetable import Timetable
@@ -53,6 +54,7 @@ def make_job(config: ConfigDict) -> Job:
     config.mesh.data, config.mesh.model, towers=network.towers
   )
   sharding.check_batch_size(config.batch_size, mesh)
+  configs.check_overrides(unused_keys(config))
   optimizer = configs.call(momentum_sgd, config, "optimizer")
   augmentation = configs.call(Augmentation, config, "augmentation")
   augmentation.check(
@@ -90,6 +92,21 @@ def make_job(config: ConfigDict) -> Job:
     validation,
     timetable,
   )
+
+
+def unused_keys(config: ConfigDict) -> dict[str, str]:
+  """Keys of a configuration that would have no effect, with the reason."""
+  network = networks.from_dict(config.network.to_dict(), config.num_classes)
+  keys = networks.unused_keys(network) | schedules.unused_keys(
+    config.schedule.name
+  )
+  if not config.start_from:
+    keys["start_layers"] = "start_from is empty"
+  if not (config.augmentation.crop or config.augmentation.flip):
+    keys["augmentation.shared_by"] = (
+      "augmentation.crop and augmentation.flip are off"
+    )
+  return keys
 
 
 def _open_splits(config: ConfigDict) -> tuple[Source, Source]:

@@ -18,6 +18,7 @@ from alexnet_jax.data.augment import Augmentation, ImageStatistics
 from alexnet_jax.model import network as networks
 from alexnet_jax.model.network import Network
 from alexnet_jax.model.sharding import BATCH, REPLICATED
+from alexnet_jax.runtime import config as configs
 from alexnet_jax.training import step
 from alexnet_jax.training.optimizer import momentum_sgd
 
@@ -103,10 +104,13 @@ def from_config(config: Mapping[str, Any], batch_size: int = 0) -> Recipe:
     batch_size: global; 0: the configuration's.
 
   Raises:
-    UserError: the network cannot be built.
+    UserError: the network cannot be built, or a key on the command line has no
+      effect on it.
   """
+  network = networks.from_dict(config["network"], config["num_classes"])
+  configs.check_overrides(networks.unused_keys(network))
   return Recipe(
-    networks.from_dict(config["network"], config["num_classes"]),
+    network,
     batch_size or config["batch_size"],
     config["image_size"],
     Augmentation(**config["augmentation"]),

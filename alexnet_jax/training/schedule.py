@@ -288,3 +288,21 @@ def make_schedule(*, name: str, **values: Any) -> Schedule:
       " keys."
     )
   return make(**{k: v for k, v in values.items() if k in common or k in own})
+
+
+def unused_keys(name: str) -> dict[str, str]:
+  """Keys of the `schedule` group that the schedule `name` does not use.
+
+  Returns:
+    Dotted keys, such as "schedule.patience", each with the reason.
+  """
+  users: dict[str, list[str]] = {}
+  for other, (_, keys) in SCHEDULES.items():
+    for key in keys:
+      users.setdefault(key, []).append(other)
+  return {
+    f"schedule.{key}": f"only schedule.name={' or '.join(map(repr, names))}"
+    " uses it"
+    for key, names in users.items()
+    if name not in names
+  }

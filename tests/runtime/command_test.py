@@ -17,13 +17,15 @@ from alexnet_jax.runtime import command, config
 
 CONFIG = config.DEFINE_config()
 SIZE = flags.DEFINE_integer("size", 3, "the help text of size")
-OUTCOMES = ["", "mistake", "stop", "five", "full"]
+OUTCOMES = ["", "mistake", "unused", "stop", "five", "full"]
 OUTCOME = flags.DEFINE_enum("outcome", "", OUTCOMES, "")
 
 
 def main():
   if OUTCOME.value == "mistake":
     raise command.UserError("you did this; do that")
+  if OUTCOME.value == "unused":
+    config.check_overrides({"rate": "the wind is calm"})
   if OUTCOME.value == "stop":
     raise KeyboardInterrupt
   if OUTCOME.value == "full":
@@ -160,6 +162,11 @@ MISTAKES = {
   "order": (["--config.seed=1", "--config=good.py"], "before", "seed"),
   "missing file": (["--config=god.py"], "'god.py'", "good.py"),
   "a folder": (["--config=."], "no configuration", "'.'"),
+  "key without effect": (
+    ["--config=good.py", "--config.rate=1", "--outcome=unused"],
+    "--config.rate would have no effect: the wind is calm",
+    "Remove it",
+  ),
   "user error": (
     ["--config=good.py", "--outcome=mistake"],
     "you did this; do that",

@@ -4,7 +4,6 @@ import copy
 import functools
 import json
 import operator
-import re
 
 import pytest
 from hypothesis import given
@@ -209,45 +208,3 @@ def test_a_group_with_a_wrong_key_is_named():
   assert config_lib.call(
     lambda momentum, x: momentum + x, made, "optimizer", x=1
   )
-
-
-@pytest.mark.parametrize(
-  ("key", "changes"),
-  [
-    ("schedule.boundaries", {"schedule.name": "plateau"}),
-    ("schedule.patience", {}),
-    ("schedule.warmup_epochs", {}),
-    ("schedule.drops", {"schedule.name": "dexp"}),
-    ("augmentation.shared_by", {"augmentation.crop": False}),
-    ("start_layers", {}),
-    ("network.exchange_dtype", {"network.exchanges": ()}),
-    ("network.lrn_alpha", {"network.conv1.then": ("relu",)}),
-    ("network.within_map_n", {}),
-    ("network.dropout_rate", {"network.fc6.then": ("relu",)}),
-    ("network.conv6.size", {}),
-  ],
-)
-def test_a_key_that_nothing_reads_is_refused(key, changes):
-  config = paper.get_config()
-  config.augmentation.flip = False
-  for name in ("conv2", "fc7"):
-    config.network[name].then = ("relu",)
-  config.update_from_flattened_dict(changes)
-  with pytest.raises(UserError, match="would change nothing"):
-    config_lib.check_read(config, key)
-
-
-def test_a_key_that_something_reads_is_not_refused():
-  config = paper.get_config()
-  config.schedule.name = "plateau"
-  for key, _ in config_lib.flatten(config.to_dict()):
-    others = r"schedule\.(boundaries|warmup_epochs)|start_layers|.*within_map.*"
-    if not re.fullmatch(others, key) and "conv6" not in key:
-      config_lib.check_read(config, key)
-
-
-def test_mean_pooling_reads_the_pools_size_too():
-  config = paper.get_config()
-  for name in ("conv1", "conv2", "conv5"):
-    config.network[name].then = ("relu", "avg_pool")
-  config_lib.check_read(config, "network.pool_size")

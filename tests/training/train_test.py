@@ -186,6 +186,7 @@ def test_a_finished_run_prints_its_table_and_writes_nothing(place, whole):
     (["--config.batchsize=3"], "'batch_size'"),
     (["--config.batch_size=9", "--config.mesh.data=2"], "batch_size=9"),
     (["--config.mesh.data=5", "--config.mesh.model=2"], "needs 10 devices"),
+    (["--config.network.within_map_n=3"], "no layer is followed by 'within"),
     (["--config.checkpoints_to_keep=0"], "keep 1 or more"),
     (["--config.num_classes=4"], "--config.num_classes=3"),
     (["--config.dataset=nothing"], "alexnet_jax.prepare"),
