@@ -1,12 +1,12 @@
-"""This project beside PyTorch: the same network, in one run, in turns.
+"""Times this project and PyTorch on the same network, in alternating rounds.
 
   python -m benchmarks.compare --output=experiments/results/compare.json
 
-Every contender lives in a process of its own, which waits while the others
-compute; a round times each of them once. PyTorch gets float images that are
-ready; this project's training step starts from bytes and augments them too.
-Each keeps its own defaults for the products of float32 (which on a GPU may mean
-TF32); the record says which.
+Every contender has its own process, which waits while the others compute; a
+round times each of them once. PyTorch receives float images without
+augmentation; this project's training step also converts and augments the bytes.
+Each keeps its default precision for float32 products (on a GPU possibly TF32),
+which the record states. Needs benchmarks/requirements.txt.
 """
 
 import json
@@ -19,6 +19,7 @@ import time
 from absl import flags
 
 from alexnet_jax.runtime import command, files, provenance
+from experiments.common import markdown
 
 CONTENDERS = (
   "pytorch_eager",
@@ -31,7 +32,15 @@ CONTENDERS = (
 
 
 def make(name, work, batch_size, dtype, device):
-  """What a contender does once, as a function."""
+  """A function without arguments that does one step or one inference.
+
+  Args:
+    name: one of CONTENDERS.
+    work: "train" or "inference".
+    batch_size: images.
+    dtype: "float32" or "bfloat16".
+    device: "cpu" or "cuda".
+  """
   if name.startswith("pytorch"):
     from benchmarks import pytorch
 
@@ -58,7 +67,7 @@ def make(name, work, batch_size, dtype, device):
 
 
 def precision(name):
-  """What a contender's library does with products of float32 on a GPU."""
+  """The settings that decide the precision of float32 products on a GPU."""
   if name.startswith("pytorch"):
     import torch
 
@@ -70,13 +79,13 @@ def precision(name):
     }
   import jax
 
-  # None leaves it to XLA, whose default is TF32 where the GPU has it.
+  # None is XLA's default, which is TF32 on GPUs that have it.
   chosen = jax.config.jax_default_matmul_precision
   return {"jax_default_matmul_precision": chosen}
 
 
 def peak_memory(name, device):
-  """The most bytes that this process ever held, on the GPU if it uses one."""
+  """The largest memory of this process so far, in bytes; on a GPU, its own."""
   if device == "cpu":
     with open("/proc/self/status") as lines:  # Linux
       (peak,) = [line for line in lines if line.startswith("VmHWM:")]
@@ -91,15 +100,15 @@ def peak_memory(name, device):
 
 
 def worker(name):
-  """Serves one contender: a line in asks for one go, a line out answers.
+  """Serves one contender: runs once for every line of standard input.
 
-  The first line out, once it has warmed up, is its `precision`; each of the
-  others a go's wall and CPU seconds and the peak memory so far.
+  The first line of output, after a warm-up, is its `precision`; every other one
+  has the wall seconds, CPU seconds and peak memory in bytes of one run.
   """
   work, dtype = _WORK.value[0], _DTYPES.value[0]
   batch_size = int(_BATCH_SIZES.value[0])
   output = os.fdopen(os.dup(1), "w")
-  os.dup2(2, 1)  # what libraries print must not look like an answer
+  os.dup2(2, 1)  # so that output of libraries is not taken for an answer
   function = make(name, work, batch_size, dtype, _DEVICE.value)
   for _ in range(3):
     function()
@@ -113,9 +122,9 @@ def worker(name):
 
 
 def compare(work, batch_size, dtype):
-  """One row for each contender, and {contender: its `precision`}."""
+  """Runs all contenders: one row for each, and {contender: its `precision`}."""
   workers, precisions = {}, {}
-  # Several processes share a GPU: JAX must not take most of it beforehand.
+  # The processes share a GPU, so JAX must not reserve most of its memory.
   environment = os.environ | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
   try:
     for name in _CONTENDERS.value:
@@ -132,7 +141,9 @@ def compare(work, batch_size, dtype):
       )
       ready = workers[name].stdout.readline()
       if not ready:
-        raise command.UserError(f"{name} did not start; see its message above")
+        raise command.UserError(
+          f"{name} did not start; its output above has the reason"
+        )
       precisions[name] = json.loads(ready)
     answers = {name: [] for name in workers}
     for _ in range(_ROUNDS.value):
@@ -153,7 +164,7 @@ def compare(work, batch_size, dtype):
 
 
 def summary(answers, batch_size):
-  """A row's figures, from the answers of all rounds."""
+  """Statistics of the answers of all rounds; times in ms, memory in MiB."""
   wall, cpu, peak = zip(*answers, strict=True)
   return {
     "images_per_second": batch_size / statistics.median(wall),
@@ -172,9 +183,9 @@ def summary(answers, batch_size):
 
 
 def ratios(rows):
-  """How many times as long as this project's each contender takes.
+  """Each contender's time over this project's, of the same work.
 
-  Beside `jax_two_devices`, or the one device where there is only one.
+  This project's is `jax_two_devices`, or `jax_one_device` if that is absent.
   """
   found = []
   for row in rows:
@@ -192,7 +203,7 @@ def ratios(rows):
 
 
 def beside(row, rows):
-  """This project's row of the same work, batch size and dtype, if any."""
+  """This project's row of the same work, batch size and dtype, or `row`."""
   keys = ("work", "batch_size", "dtype")
   ours = [
     other
@@ -204,29 +215,36 @@ def beside(row, rows):
 
 
 def table(rows):
-  """The rows as Markdown; what each contender takes over what ours takes."""
-  lines = [
-    "| | batch | | images/s | ms: min, median, max | ratio of medians |"
-    " of minima | peak memory |",
-    "|---|--:|---|--:|--:|--:|--:|--:|",
-  ]
+  """The rows as Markdown, with the ratio of each time to this project's."""
+  headings = (
+    "|batch||images/s|ms: min, median, max|ratio of medians|of minima|"
+    "peak memory"
+  )
+  cells = []
   for row in rows:
     ms, ours = row["ms"], beside(row, rows)["ms"]
-    memory = row.get("peak_memory_mb")  # not in older records
-    lines.append(
-      f"| {row['work']}, {row['dtype']} | {row['batch_size']} | {row['name']}"
-      f" | {row['images_per_second']:.1f}"
-      f" | {ms['min']:.0f}, {ms['median']:.0f}, {ms['max']:.0f}"
-      f" | {ms['median'] / ours['median']:.2f}"
-      f" | {ms['min'] / ours['min']:.2f}"
-      f" | {f'{memory:,.0f} MB' if memory else ''} |"
+    memory = row.get("peak_memory_mb")  # absent in older records
+    cells.append(
+      [
+        f"{row['work']}, {row['dtype']}",
+        f"{row['batch_size']}",
+        row["name"],
+        f"{row['images_per_second']:.1f}",
+        f"{ms['min']:.0f}, {ms['median']:.0f}, {ms['max']:.0f}",
+        f"{ms['median'] / ours['median']:.2f}",
+        f"{ms['min'] / ours['min']:.2f}",
+        f"{memory:,.0f} MB" if memory else "",
+      ]
     )
-  return "\n".join(lines)
+  return markdown.table(headings.split("|"), cells, "lrlrrrrr")
 
 
 def plot(rows, path):
-  """Images/s over the batch size: a panel for each work, a line for each
-  contender with its name at the end; bfloat16 is dashed."""
+  """Draws images/s over the batch size; bfloat16 is dashed.
+
+  One panel for each kind of work, one line for each contender, with its name at
+  the end.
+  """
   import matplotlib
 
   matplotlib.use("Agg")
@@ -273,9 +291,8 @@ def _of(rows, **values):
 
 
 def _write_beside(axis, ends):
-  """Names right of the axis, at the height of the lines' ends or as near as
-  lets each be read."""
-  axis.get_ylim()  # now the scale is final
+  """Writes each line's name at its end, moved up or down to be readable."""
+  axis.get_ylim()  # fixes the scale
   place = (axis.transData - axis.transAxes).transform
   ends = sorted(ends, key=lambda line: line[0][1])
   heights = [place(end)[1] for end, _, _ in ends]
@@ -336,13 +353,15 @@ def _torch_version():
 
 if __name__ == "__main__":
   _OUTPUT = flags.DEFINE_string(
-    "output", "", "JSON file, and its .png beside it"
+    "output", "", "JSON file for the results; the figure goes to its .png"
   )
-  _WORK = flags.DEFINE_list("work", ["train", "inference"], "what to time")
-  _BATCH_SIZES = flags.DEFINE_list("batch_sizes", ["64"], "of all contenders")
-  _CONTENDERS = flags.DEFINE_list("contenders", list(CONTENDERS), "which")
+  _WORK = flags.DEFINE_list("work", ["train", "inference"], "train, inference")
+  _BATCH_SIZES = flags.DEFINE_list("batch_sizes", ["64"], "images per step")
+  _CONTENDERS = flags.DEFINE_list(
+    "contenders", list(CONTENDERS), "what is timed"
+  )
   _DTYPES = flags.DEFINE_list("dtypes", ["float32"], "float32, bfloat16")
   _DEVICE = flags.DEFINE_string("device", "cpu", "cpu or cuda")
-  _ROUNDS = flags.DEFINE_integer("rounds", 5, "of timing", 1)
-  _WORKER = flags.DEFINE_string("worker", "", "internal: be this contender")
+  _ROUNDS = flags.DEFINE_integer("rounds", 5, "number of timed rounds", 1)
+  _WORKER = flags.DEFINE_string("worker", "", "internal: run as this contender")
   command.run(main)

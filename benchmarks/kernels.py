@@ -1,11 +1,11 @@
-"""The fast layers beside their definitions, one tower's sizes, in turns.
+"""Times the fast layers and their definitions, at the sizes of one tower.
 
   python -m benchmarks.kernels --output=experiments/results/kernels.json
 
-Times each value and each gradient; the definitions' gradients are JAX's own.
-Where a device holds both towers, a layer that reads its own tower alone can be
-laid out in three ways, which are timed beside each other too.
-`cpu_ms` is the processor time of all threads: on a busy machine it tells more.
+Times the value and every gradient, in alternating rounds; the gradients of the
+definitions are JAX's own. If a device holds both towers, a layer that reads
+only its own tower can be computed in three layouts, which are timed too.
+`cpu_ms` is the processor time of all threads, which depends less on other load.
 """
 
 import functools
@@ -23,10 +23,11 @@ from alexnet_jax.model import kernels, layers
 from alexnet_jax.model import network as networks
 from alexnet_jax.model.network import Network
 from alexnet_jax.runtime import command, files, processes, provenance
+from experiments.common import markdown
 
 
 def pairs(network, batch_size):
-  """Yields (name, definition, fast, arguments) of what kernels.py replaces."""
+  """Yields (name, definition, fast, arguments) for the layers of kernels.py."""
   rng = np.random.default_rng(0)
 
   def array(*shape):
@@ -77,12 +78,11 @@ def _convolve(x, kernel, *, stride, padding):
 
 
 def layouts(network, batch_size):
-  """Yields (name, {layout: (function, x, kernel, g)}) of conv2, conv4, conv5.
+  """Yields (name, {layout: (function, x, kernel, g)}) for conv2, conv4, conv5.
 
-  The same numbers for both towers of one device, each layout's maps, kernels
-  and gradients of the output already as it wants them: two plain convolutions;
-  one with two groups, of maps side by side, f32[B,H,W,2C]; one over a tower
-  axis, f32[2,B,H,W,C].
+  All layouts have the same numbers, arranged as each needs them, for maps `x`,
+  kernels and gradients of the output `g`: two plain convolutions; one with two
+  groups, f32[B,H,W,2C]; one over a tower axis, f32[2,B,H,W,C].
   """
   rng = np.random.default_rng(0)
 
@@ -115,7 +115,7 @@ def layouts(network, batch_size):
 
 
 def _each(function, x, kernel):
-  """`function` of each tower's maps and kernel."""
+  """Applies a function to each tower's maps and kernel."""
   return tuple(function(*tower) for tower in zip(x, kernel, strict=True))
 
 
@@ -144,7 +144,7 @@ def programs(function, arguments):
   names = ("input", "kernel")
   for i, argument in enumerate(arguments):
     if i == 0 and argument.shape[-1] == 3:
-      continue  # nobody asks for the image's own gradient
+      continue  # the gradient of the images is never computed
 
     def gradient(*arguments, i=i):
       *arguments, g = arguments
@@ -158,7 +158,7 @@ def programs(function, arguments):
 
 
 def measure(contenders, rounds):
-  """{name: least wall and CPU milliseconds} of functions, in turns."""
+  """{name: smallest wall and CPU milliseconds} over alternating rounds."""
   times = {name: [] for name in contenders}
   for round_ in range(rounds + 2):
     for name, program in contenders.items():
@@ -193,24 +193,20 @@ def rows(network, batch_size, rounds):
 
 
 def table(rows):
-  """The rows as Markdown: milliseconds of processor time, and how often the
-  second contender's go into those of the first."""
-  lines = []
+  """The rows as Markdown: CPU milliseconds, and first over second contender."""
+  tables = []
   for names, group in itertools.groupby(rows, lambda row: tuple(row)[2:]):
     first, second = names[:2]
-    lines += [
-      "",
-      f"| layer | what | {' | '.join(names)} | {first} / {second} |",
-      f"|---|---|{'--:|' * (len(names) + 1)}",
-    ]
+    cells = []
     for row in group:
       ms = [row[name]["cpu_ms"] for name in names]
-      lines.append(
-        f"| {row['layer']} | {row['what']} |"
-        f" {' | '.join(f'{value:.1f}' for value in ms)} |"
-        f" {ms[0] / ms[1]:.2f} |"
-      )
-  return "\n".join(lines[1:])
+      times = [f"{value:.1f}" for value in ms]
+      ratio = f"{ms[0] / ms[1]:.2f}"
+      cells.append([row["layer"], row["what"], *times, ratio])
+    headings = ["layer", "what", *names, f"{first} / {second}"]
+    align = "ll" + "r" * (len(names) + 1)
+    tables.append(markdown.table(headings, cells, align))
+  return "\n\n".join(tables)
 
 
 def main() -> None:
@@ -231,7 +227,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-  _OUTPUT = flags.DEFINE_string("output", "", "JSON file")
-  _BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "images", 1)
-  _ROUNDS = flags.DEFINE_integer("rounds", 5, "of timing", 1)
+  _OUTPUT = flags.DEFINE_string("output", "", "JSON file for the results")
+  _BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "images per step", 1)
+  _ROUNDS = flags.DEFINE_integer("rounds", 5, "number of timed rounds", 1)
   command.run(main)

@@ -1,15 +1,15 @@
-"""Three ways to feed the same prepared images, side by side.
+"""Times three input pipelines on the same prepared images.
 
   python -m benchmarks.loaders --dataset=NAME --data_dir=DIR [--json=FILE]
 
 Each yields shuffled batches of uint8[B,256,256,3] with labels, from the same
-JPEG bytes, on all cores of this machine: this project's pipeline; torch's
-`DataLoader` with a worker process a core and Pillow, what a user would write
-first; `tf.data` with its own decoder. The yardstick is the bare decoding of
-those bytes by simplejpeg on all cores. Rounds alternate.
+JPEG bytes, on all cores of this machine: this project's pipeline; PyTorch's
+`DataLoader` with Pillow and one worker process per core, as a user would write
+it first; `tf.data` with its own decoder. The yardstick is decoding alone, by
+simplejpeg on all cores. Rounds alternate.
 
-Wants benchmarks/requirements.txt; a loader whose library is absent is left
-out, and it says so.
+Needs benchmarks/requirements.txt; a loader whose library is not installed is
+skipped with a message.
 """
 
 import collections
@@ -29,16 +29,18 @@ from alexnet_jax.analysis import input_timing, timing
 from alexnet_jax.data import parallel, pipeline, sources
 from alexnet_jax.runtime import command, files, provenance
 
-_DATASET = flags.DEFINE_string("dataset", None, "a prepared one", required=True)
-_DATA_DIR = flags.DEFINE_string("data_dir", "", "folder that holds it")
-_BATCH_SIZE = flags.DEFINE_integer("batch_size", 128, "images in a batch", 1)
-_STEPS = flags.DEFINE_integer("steps", 24, "batches a round", 1)
-_ROUNDS = flags.DEFINE_integer("rounds", 5, "of all loaders", 1)
-_JSON = flags.DEFINE_string("json", "", "file to write the figures into")
+_DATASET = flags.DEFINE_string(
+  "dataset", None, "a prepared dataset", required=True
+)
+_DATA_DIR = flags.DEFINE_string("data_dir", "", "folder that holds the dataset")
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", 128, "images per batch", 1)
+_STEPS = flags.DEFINE_integer("steps", 24, "batches per round", 1)
+_ROUNDS = flags.DEFINE_integer("rounds", 5, "number of rounds", 1)
+_JSON = flags.DEFINE_string("json", "", "JSON file for the results")
 
 
 class PillowDataset:
-  """What torch's DataLoader is given: random access, Pillow, an array."""
+  """A map-style dataset for PyTorch's DataLoader, decoded by Pillow."""
 
   def __init__(self, name: str, data_dir: str):
     self._name, self._data_dir, self._source = name, data_dir, None
@@ -76,7 +78,7 @@ def torch_batches(name: str, data_dir: str, batch_size: int):
 
 
 def write_tfrecord(source, path: str) -> None:
-  """The same JPEG bytes as tf.data's users keep them."""
+  """Writes the same JPEG bytes as a TFRecord file for tf.data."""
   import tensorflow as tf
 
   with tf.io.TFRecordWriter(path) as writer:
@@ -156,9 +158,9 @@ def main() -> None:
   rates = {row["name"]: row["images_per_second"] for row in rows}
   for other in rates:
     ratio = rates["alexnet_jax"] / rates[other]
-    print(f"alexnet_jax gives {ratio:.2f} times the images of {other}")
+    print(f"alexnet_jax: {ratio:.2f} times the images/s of {other}")
   for absent in sorted({"torch_dataloader_pillow", "tf_data"} - set(rates)):
-    print(f"{absent} is left out: its library is not installed")
+    print(f"skipped {absent}: its library is not installed")
   if _JSON.value:
     record = provenance.record(
       "loaders side by side on the same prepared images",
@@ -170,7 +172,7 @@ def main() -> None:
 
 
 def time_stream(stream, steps: int, batch_size: int) -> float:
-  """Seconds for so many batches, once what was made ahead is used up."""
+  """Seconds for `steps` batches, after ten that may have been prefetched."""
   for image, label in itertools.islice(stream, 10):
     assert image.shape == (batch_size, 256, 256, 3)
     assert image.dtype == np.uint8

@@ -1,11 +1,11 @@
-"""What `prepare` costs: time, cores, memory and disk, and what a kill does.
+"""Measures `prepare`: time, cores, memory, disk, and the effect of kills.
 
   python -m benchmarks.preparing --data_dir=DIR [--json=FILE]
 
-Writes tars in the official layout from the originals of the tfds dataset
-imagenet2012 in DIR (a sample will do: each image is used `--copies` times),
-prepares them at several qualities on one core and on all, and once more with
-kills at random moments, whose result is to be the same to the byte.
+Writes tars in the official layout from the tfds dataset imagenet2012 in DIR. A
+sample of it is enough: each image is used `--copies` times. Prepares the tars
+at several qualities on one core and on all cores, and once more with kills at
+random moments, after which the result should be the same to the byte. Linux.
 """
 
 import hashlib
@@ -27,16 +27,20 @@ from absl import flags
 from alexnet_jax.data import parallel, sources
 from alexnet_jax.runtime import command, files, provenance
 
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "see above", required=True)
-_COPIES = flags.DEFINE_integer("copies", 10, "uses of each image", 1)
-_KILLS = flags.DEFINE_integer("kills", 5, "at random moments", 0)
-_JSON = flags.DEFINE_string("json", "", "file to write the figures into")
+_DATA_DIR = flags.DEFINE_string(
+  "data_dir", None, "folder of imagenet2012, or a sample", required=True
+)
+_COPIES = flags.DEFINE_integer("copies", 10, "how often each image is used", 1)
+_KILLS = flags.DEFINE_integer(
+  "kills", 5, "number of kills at random moments", 0
+)
+_JSON = flags.DEFINE_string("json", "", "JSON file for the results")
 
 ENCODINGS = ((95, "444"), (90, "420"), (85, "420"))
 
 
 def write_tars(data_dir: str, folder: pathlib.Path, copies: int) -> None:
-  """The two official tars, of the images there are, `copies` times each."""
+  """Writes the two official tars, with every image `copies` times."""
 
   def add(tar, name, content):
     member = tarfile.TarInfo(name)
@@ -73,12 +77,12 @@ def prepare_command(tars, target, quality, subsampling) -> list[str]:
 
 
 def measure(arguments: list[str], cores: int) -> dict[str, float]:
-  """Runs to the end on some cores.
+  """Runs a command on a number of cores.
 
   Returns:
-    seconds; `cores_used`, processor time per second; `cores_wanted`, that and
-    the time in which its threads stood ready while other programs had the
-    cores, so what it would use on a machine of its own; peak memory.
+    `seconds`; `cores_used`, CPU seconds per second; `cores_wanted`, the same
+    with the time in which its threads waited for a core, that is what it would
+    use on an idle machine; `peak_memory_mb`.
   """
   usable = sorted(os.sched_getaffinity(0))[:cores]
   pinned = ["taskset", "-c", ",".join(map(str, usable)), *arguments]
@@ -105,25 +109,29 @@ def measure(arguments: list[str], cores: int) -> dict[str, float]:
 
 
 def thread_times(process: int) -> dict[str, tuple[float, float]]:
-  """Seconds that each thread ran, and stood ready to (Linux)."""
+  """Seconds that each thread ran, and waited for a core (Linux)."""
   found = {}
   for path in pathlib.Path(f"/proc/{process}/task").glob("*/schedstat"):
     try:
       ran, waited, _ = map(int, path.read_text().split())
-    except (OSError, ValueError):  # it has just ended
+    except (OSError, ValueError):  # the thread has just ended
       continue
     found[path.parent.name] = ran / 1e9, waited / 1e9
   return found
 
 
 def kill_and_restart(arguments: list[str], kills: int, seconds: float) -> int:
-  """Kills at random moments, then lets it end; how many kills hit."""
+  """Kills the command at random moments, then lets it finish.
+
+  Returns:
+    The number of kills that hit a running process.
+  """
   moments, hits = random.Random(0), 0
   for _ in range(kills):
     process = subprocess.Popen(
       arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
-    # A start takes a second or two; five kills must fit into one run.
+    # The start takes a second or two, and five kills must fit into one run.
     time.sleep(1.5 + moments.uniform(0, 0.12) * seconds)
     process.send_signal(signal.SIGKILL)
     hits += process.wait() == -signal.SIGKILL
@@ -179,7 +187,7 @@ def main() -> None:
     parts = ("imagenet2012_256", "1.0.0")
     whole = (scratch / f"{quality}-{all_cores}").joinpath(*parts)
     same = digests(killed.joinpath(*parts)) == digests(whole)
-    print(f"{hits} kills; the same to the byte: {same}")
+    print(f"{hits} kills; result the same to the byte: {same}")
   if _JSON.value:
     record = provenance.record(
       "prepare: from the official tars to a dataset",

@@ -1,7 +1,7 @@
 """The same network as a PyTorch user would write it, and its training step.
 
-Two towers are grouped convolutions. PyTorch's normalisation divides alpha by n
-(so alpha is 5e-4 here) and reaches over both towers, at equal cost.
+The two towers are grouped convolutions. PyTorch's normalisation divides alpha
+by n, so alpha is 5e-4 here; it spans both towers, which costs the same.
 """
 
 import torch
@@ -9,7 +9,7 @@ from torch import nn
 
 
 def alexnet(num_classes: int = 1000) -> nn.Module:
-  """f32[B,3,224,224] -> f32[B,num_classes], unnormalised scores."""
+  """A network from images f32[B,3,224,224] to scores f32[B,num_classes]."""
 
   def norm():
     return nn.LocalResponseNorm(5, alpha=5e-4, beta=0.75, k=2.0)
@@ -43,12 +43,12 @@ def alexnet(num_classes: int = 1000) -> nn.Module:
 
 
 def make(work: str, batch_size: int, compiled: bool, dtype: str, device: str):
-  """What does one training step, or one inference, when called.
+  """A function without arguments that does one training step or inference.
 
   Args:
     work: "train" or "inference".
     batch_size: images.
-    compiled: by `torch.compile`; on a GPU with mode="max-autotune".
+    compiled: use `torch.compile`; on a GPU with mode="max-autotune".
     dtype: "float32" or "bfloat16" (autocast over float32 parameters).
     device: "cpu" or "cuda".
   """

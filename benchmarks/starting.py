@@ -1,13 +1,12 @@
-"""What a start costs: the imports, and all up to the first finished step.
+"""Times the start of a process: the imports, and the first training step.
 
   python -m benchmarks.starting --output=experiments/results/starting.json
 
-Every figure is of a fresh process, by turns. A first step is that of the
-training command itself, from the process's start to the first line of
-metrics.jsonl, for which nothing is measured inside the network; cold means that
-nothing compiled is kept from before. The images are drawn and their statistics
-computed beforehand. `cpu_seconds` is the processor time of all threads until
-then: on a busy machine it tells more.
+Every time is that of a new process, in alternating rounds. The first step is
+timed from the start of the training command to the first line of metrics.jsonl,
+with diagnostics off; a cold cache has no compiled programs. The images and
+their statistics exist beforehand. `cpu_seconds` is the processor time of all
+threads, which depends less on other load.
 """
 
 import json
@@ -23,6 +22,7 @@ import time
 from absl import flags
 
 from alexnet_jax.runtime import command, files, provenance
+from experiments.common import markdown
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 IMPORTS = ("jax", "alexnet_jax.training.train")
@@ -38,15 +38,15 @@ NETWORKS = {
 
 
 def importing(module):
-  """Seconds and CPU seconds of a process that imports `module`."""
+  """Wall and CPU seconds of a process that imports `module`."""
   return watch([sys.executable, "-c", f"import {module}"])
 
 
 def first_step(name, cache):
-  """Seconds and CPU seconds to the first step of one of NETWORKS.
+  """Wall and CPU seconds until the first step of one of NETWORKS.
 
   Args:
-    name: of the network.
+    name: key of NETWORKS.
     cache: folder of compiled programs.
   """
   with tempfile.TemporaryDirectory() as workdir:
@@ -63,7 +63,11 @@ def first_step(name, cache):
 
 
 def watch(arguments, done=lambda: False, environment=None):
-  """Starts a process and ends it once it is `done`: (wall, CPU) seconds."""
+  """Starts a process and kills it when `done`; returns (wall, CPU) seconds.
+
+  Raises:
+    UserError: the process failed.
+  """
   with tempfile.TemporaryFile("w+") as messages:
     start = time.perf_counter()
     process = subprocess.Popen(
@@ -93,11 +97,11 @@ def watch(arguments, done=lambda: False, environment=None):
 
 
 def measure(rounds, networks):
-  """One row for each import, and for each network with either cache."""
+  """One row for each import, and two for each network: cold and warm cache."""
   times = {f"import {module}": [] for module in IMPORTS}
   for name in networks:
     times |= {f"{name}, cold cache": [], f"{name}, warm cache": []}
-    with tempfile.TemporaryDirectory() as cache:  # draws the images
+    with tempfile.TemporaryDirectory() as cache:  # generates the images
       first_step(name, cache)
   for round_ in range(rounds):
     for module in IMPORTS:
@@ -111,7 +115,7 @@ def measure(rounds, networks):
 
 
 def summary(values):
-  """A row's figures, from (wall, CPU) seconds of all rounds."""
+  """Minimum, median and maximum of (wall, CPU) seconds."""
   wall, cpu = zip(*values, strict=True)
   return {
     what: {
@@ -125,17 +129,13 @@ def summary(values):
 
 def table(rows):
   """The rows as Markdown."""
-  lines = [
-    "| | seconds: min, median, max | of processor time |",
-    "|---|--:|--:|",
-  ]
+  cells = []
   for row in rows:
     wall, cpu = row["seconds"], row["cpu_seconds"]
-    lines.append(
-      f"| {row['name']} | {wall['min']:.1f}, {wall['median']:.1f},"
-      f" {wall['max']:.1f} | {cpu['median']:.1f} |"
-    )
-  return "\n".join(lines)
+    times = f"{wall['min']:.1f}, {wall['median']:.1f}, {wall['max']:.1f}"
+    cells.append([row["name"], times, f"{cpu['median']:.1f}"])
+  headings = ["", "seconds: min, median, max", "of processor time"]
+  return markdown.table(headings, cells, "lrr")
 
 
 def main() -> None:
@@ -151,7 +151,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-  _OUTPUT = flags.DEFINE_string("output", "", "JSON file")
-  _NETWORKS = flags.DEFINE_list("networks", list(NETWORKS), "which")
-  _ROUNDS = flags.DEFINE_integer("rounds", 3, "of all", 1)
+  _OUTPUT = flags.DEFINE_string("output", "", "JSON file for the results")
+  _NETWORKS = flags.DEFINE_list("networks", list(NETWORKS), "what is trained")
+  _ROUNDS = flags.DEFINE_integer("rounds", 3, "number of rounds", 1)
   command.run(main)

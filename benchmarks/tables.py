@@ -5,67 +5,81 @@
 
 from benchmarks import compare, kernels, starting
 from experiments import dropout, figure3, figure4, precision, ten_views
+from experiments.common import markdown
 
-IMAGENET = 1_281_167 + 50_000
-WANTED_END_TO_END = 0.95  # of the step's own rate
+ILSVRC_2012 = 1_281_167 + 50_000  # training and validation images
+TARGET = 0.95  # of the rate of the training step alone
 
 
 def prepare_table(result) -> str:
-  lines = [
-    "| JPEG quality | cores | images/s | cores used, wanted | peak memory |"
-    " an image | ILSVRC-2012: disk, time |",
-    "|---|---|---|---|---|---|---|",
-  ]
+  headings = (
+    "JPEG quality|cores|images/s|cores used, wanted|peak memory|an image|"
+    "ILSVRC-2012: disk, time"
+  )
+  rows = []
   for row in result["rows"]:
-    size = row["bytes_per_image"]
-    hours = IMAGENET / row["images_per_second"] / 3600
-    lines.append(
-      f"| {row['quality']}, {':'.join(row['subsampling'])} | {row['cores']} |"
-      f" {row['images_per_second']:,.0f} | {row['cores_used']:.2f},"
-      f" {row['cores_wanted']:.2f} |"
-      f" {row['peak_memory_mb']:,.0f} MB | {size / 1e3:.1f} kB |"
-      f" {size * IMAGENET / 1e9:.0f} GB, {hours:.1f} h |"
+    size, rate = row["bytes_per_image"], row["images_per_second"]
+    gigabytes, hours = size * ILSVRC_2012 / 1e9, ILSVRC_2012 / rate / 3600
+    rows.append(
+      [
+        f"{row['quality']}, {':'.join(row['subsampling'])}",
+        f"{row['cores']}",
+        f"{rate:,.0f}",
+        f"{row['cores_used']:.2f}, {row['cores_wanted']:.2f}",
+        f"{row['peak_memory_mb']:,.0f} MB",
+        f"{size / 1e3:.1f} kB",
+        f"{gigabytes:.0f} GB, {hours:.1f} h",
+      ]
     )
   same = "the same to the byte" if result["same_bytes_after_kills"] else "other"
-  lines += ["", f"After {result['kills']} kills at random: {same}."]
-  return "\n".join(lines)
+  return (
+    f"{markdown.table(headings.split('|'), rows)}\n\n"
+    f"After {result['kills']} kills at random: {same}."
+  )
 
 
 def loaders_table(result) -> str:
   names = {
-    "decode_all_cores": "bare decoding on all cores (the yardstick)",
+    "decode_all_cores": "decoding alone on all cores (the yardstick)",
     "alexnet_jax": "this pipeline",
     "torch_dataloader_pillow": "torch `DataLoader`, Pillow, a worker a core",
     "tf_data": "`tf.data`",
   }
   rates = {row["name"]: row["images_per_second"] for row in result["rows"]}
-  lines = ["| | images/s | of the yardstick |", "|---|---|---|"]
-  for name, rate in rates.items():
-    share = rate / rates["decode_all_cores"]
-    lines.append(f"| {names[name]} | {rate:,.0f} | {share:.0%} |")
-  return "\n".join(lines)
+  yardstick = rates["decode_all_cores"]
+  return markdown.table(
+    ["", "images/s", "of the yardstick"],
+    [
+      [names[name], f"{rate:,.0f}", f"{rate / yardstick:.0%}"]
+      for name, rate in rates.items()
+    ],
+  )
 
 
 def start_table(result) -> str:
-  lines = [
-    "| recipe | seed | first loss | mean loss of each 100 steps | spread of the"
-    " scores before training; after steps | images until learning |",
-    "|---|---|---|---|---|---|",
-  ]
+  headings = (
+    "recipe|seed|first loss|mean loss of each 100 steps|spread of the scores"
+    " before training; after steps|images until learning"
+  )
+  rows = []
   for recipe, runs in result["recipes"].items():
     for run in runs:
       losses = run["mean_loss_of_each_100_steps"]
-      before, *after = run["spread_of_scores_at_step"].items()
+      (_, before), *after = run["spread_of_scores_at_step"].items()
+      spreads = ", ".join(f"{spread:.3f} ({step})" for step, spread in after)
       images = run["images_until_learning"]
-      seen = f"more than {run['images_seen']:,}"
-      lines.append(
-        f"| {recipe} | {run['seed']} | {run['first_loss']:.3f} |"
-        f" {', '.join(f'{loss:.3f}' for loss in losses)} |"
-        f" {before[1]:.4f};"
-        f" {', '.join(f'{spread:.3f} ({step})' for step, spread in after)} |"
-        f" {f'{images:,}' if images else seen} |"
+      unreached = f"more than {run['images_seen']:,}"
+      rows.append(
+        [
+          recipe,
+          f"{run['seed']}",
+          f"{run['first_loss']:.3f}",
+          ", ".join(f"{loss:.3f}" for loss in losses),
+          f"{before:.4f}; {spreads}",
+          f"{images:,}" if images else unreached,
+        ]
       )
-  return "\n".join(lines)
+  return markdown.table(headings.split("|"), rows)
 
 
 def compare_table(result) -> str:
@@ -73,78 +87,71 @@ def compare_table(result) -> str:
 
 
 def step_table(result) -> str:
-  lines = [
-    "| | images/s | ms: min, median, max | does | of the peak |",
-    "|---|--:|--:|--:|--:|",
-  ]
   shares = {"matmul_peak": 1.0} | result["share_of_peak"]
+  rows = []
   for row in result["rows"]:
     name = row["name"]
     if "bytes_per_second" in row:
-      does = f"{row['bytes_per_second'] / 1e9:.1f} GB/s"
+      work = f"{row['bytes_per_second'] / 1e9:.1f} GB/s"
     else:
-      does = f"{row['flops_per_second'] / 1e9:.0f} GFLOP/s"
+      work = f"{row['flops_per_second'] / 1e9:.0f} GFLOP/s"
     share = f"{shares[name]:.0%}" if name in shares else ""
-    lines.append(f"| {name} | {_rate(row)} | {_ms(row)} | {does} | {share} |")
+    rows.append([name, _rate(row), _ms(row), work, share])
+  headings = ["", "images/s", "ms: min, median, max", "work", "of the peak"]
   memory = result["memory_bytes"]
-  lines += [
-    "",
-    "By the compiler's account a training step moves"
+  return (
+    f"{markdown.table(headings, rows, 'lrrrr')}\n\n"
+    "According to the compiler, a training step moves"
     f" {result['bytes_accessed'] / 1e9:.1f} GB on a device and needs"
-    f" {memory['arguments'] / 1e9:.2f} GB for arguments,"
+    f" {memory['arguments'] / 1e9:.2f} GB for arguments and"
     f" {memory['temporaries'] / 1e9:.2f} GB for temporaries. It runs at"
-    f" {result['share_of_roofline']:.0%} of the roofline.",
-  ]
-  return "\n".join(lines)
+    f" {result['share_of_roofline']:.0%} of the roofline."
+  )
 
 
 def end_to_end_table(result) -> str:
-  lines = ["| | images/s | ms: min, median, max |", "|---|--:|--:|"]
-  for row in result["rows"]:
-    lines.append(f"| {row['name']} | {_rate(row)} | {_ms(row)} |")
+  rows = [[row["name"], _rate(row), _ms(row)] for row in result["rows"]]
   share = result["share_of_step"]
-  verdict = "at least" if share >= WANTED_END_TO_END else "short of"
-  return "\n".join(
-    [
-      *lines,
-      "",
-      f"{share:.1%} of the step's own rate, {verdict} the"
-      f" {WANTED_END_TO_END:.0%} wanted; {result['waited']:.1%} of the time is"
-      f" waited for images, and {result['limited_by']} limits.",
-    ]
+  verdict = "at least" if share >= TARGET else "below"
+  headings = ["", "images/s", "ms: min, median, max"]
+  return (
+    f"{markdown.table(headings, rows, 'lrr')}\n\n"
+    f"{share:.1%} of the rate of the step alone, {verdict} the target of"
+    f" {TARGET:.0%}; {result['waited']:.1%} of the time is spent waiting for"
+    f" images. The bottleneck: {result['limited_by']}."
   )
 
 
 def precision_table(result) -> str:
   last = len(result["losses"]["float32"][0])
   places = [last * (i + 1) // 5 - 1 for i in range(5)]
-  steps = (str(precision.WINDOW * (place + 1)) for place in places)
-  lines = [
-    f"| loss, mean of {precision.WINDOW} steps until step | "
-    + " | ".join(steps)
-    + " |",
-    "|---" * 6 + "|",
+  window = precision.WINDOW
+  headings = [
+    f"loss, mean of {window} steps until step",
+    *(f"{window * (place + 1)}" for place in places),
   ]
-  for name, curves in result["losses"].items():
-    for seed, curve in enumerate(curves):
-      losses = " | ".join(f"{curve[place]:.3f}" for place in places)
-      lines.append(f"| {name}, seed {seed} | {losses} |")
-  return "\n".join([*lines, "", f"{precision.describe(result).capitalize()}."])
+  rows = [
+    [f"{name}, seed {seed}", *(f"{curve[place]:.3f}" for place in places)]
+    for name, curves in result["losses"].items()
+    for seed, curve in enumerate(curves)
+  ]
+  text = precision.describe(result).capitalize()
+  return f"{markdown.table(headings, rows)}\n\n{text}."
 
 
 def plateau_table(result) -> str:
-  lines = [
-    "| cell | left | after images, by seed | loss at the end | spread of the"
-    " scores before training | correlation in fc7 |",
-    "|---|---|---|---|---|---|",
-  ]
+  headings = (
+    "cell|left|after images, by seed|loss at the end|spread of the scores"
+    " before training|correlation in fc7"
+  )
+  rows = []
   for name, cell in result.items():
-    left, seen = cell["images_to_leave"], cell["images_trained"]
-    each = (
+    left, trained = cell["images_to_leave"], cell["images_trained"]
+    images = (
       f"{at:,}" if at else f"not in {count:,}"
-      for at, count in zip(left, seen, strict=True)
+      for at, count in zip(left, trained, strict=True)
     )
-    figures = (
+    numbers = (
       ", ".join(f"{x:.{digits}f}" for x in cell[key]) or "not measured"
       for key, digits in (
         ("last_loss", 3),
@@ -152,38 +159,35 @@ def plateau_table(result) -> str:
         ("first_fc7_correlation", 4),
       )
     )
-    lines.append(
-      f"| `{name}` | {sum(map(bool, left))} of {len(left)} |"
-      f" {', '.join(each)} | {' | '.join(figures)} |"
-    )
-  return "\n".join(lines)
+    count = f"{sum(map(bool, left))} of {len(left)}"
+    rows.append([f"`{name}`", count, ", ".join(images), *numbers])
+  return markdown.table(headings.split("|"), rows)
 
 
 def relu_tanh_table(result) -> str:
-  lines = [
-    "| units | learning rate | epochs to 25% training error, by seed | mean |"
-    " times ReLU's |",
-    "|---|---|---|---|---|",
-  ]
-  for step, chosen in result["chosen"].items():
-    each = (
+  headings = (
+    "units|learning rate|epochs to 25% training error, by seed|mean|times"
+    " ReLU's"
+  )
+  rows = []
+  for unit, chosen in result["chosen"].items():
+    epochs = (
       "not reached" if epochs is None else f"{epochs:.1f}"
       for epochs in chosen["epochs_to_25_percent"]
     )
-    ratio = result["ratio_to_relu"].get(step)
-    mean = f"{chosen['mean']:.1f} | {ratio:.1f}" if ratio else " | "
-    lines.append(
-      f"| {step} | {chosen['learning_rate']:g} | {', '.join(each)} | {mean} |"
-    )
-  return "\n".join(lines)
+    ratio = result["ratio_to_relu"].get(unit)
+    means = [f"{chosen['mean']:.1f}", f"{ratio:.1f}"] if ratio else ["", ""]
+    rate = f"{chosen['learning_rate']:g}"
+    rows.append([unit, rate, ", ".join(epochs), *means])
+  return markdown.table(headings.split("|"), rows)
 
 
 def released_source_table(result) -> str:
-  lines = [
-    "| recipe | left the loss of guessing after images | validation error,"
-    " top-1 and top-5 | error on training batches, top-1 |",
-    "|---|---|---|---|",
-  ]
+  headings = (
+    "recipe|left the loss of guessing after images|validation error, top-1 and"
+    " top-5|error on training batches, top-1"
+  )
+  rows = []
   for name, run in result["runs"].items():
     images = result["images_to_leave_the_plateau"][name]
     left = ", ".join("never" if i is None else f"{i:,}" for i in images)
@@ -191,67 +195,72 @@ def released_source_table(result) -> str:
       f"{run[f'{key}_error']['mean']:.1%}"
       for key in ("validation_top1", "validation_top5", "train_top1")
     )
-    lines.append(f"| `{name}` | {left} | {top1}, {top5} | {train} |")
-  return "\n".join(lines)
+    rows.append([f"`{name}`", left, f"{top1}, {top5}", train])
+  return markdown.table(headings.split("|"), rows)
 
 
 def overfitting_table(result) -> str:
-  lines = [
-    "| run | seed | top-1 error on training images | on validation images |"
-    " gap |",
-    "|---|---|---|---|---|",
-  ]
-  for name, errors in result["errors"].items():
-    seeds = result["runs"][name]["seeds"]
-    for seed, train, validation in zip(
-      seeds, errors["train"], errors["validation"], strict=True
-    ):
-      lines.append(
-        f"| `{name}` | {seed} | {train:.1%} | {validation:.1%} |"
-        f" {validation - train:.1%} |"
-      )
-  if "iterations_ratios" in result:
-    lines += [
-      "",
-      "To the training loss that the run without dropout has after a quarter of"
-      f" its steps: {dropout.describe_cost(result['iterations_ratios'])}.",
+  headings = "run|seed|top-1 error on training images|on validation images|gap"
+  rows = [
+    [
+      f"`{name}`",
+      f"{seed}",
+      f"{train:.1%}",
+      f"{validation:.1%}",
+      f"{validation - train:.1%}",
     ]
+    for name, errors in result["errors"].items()
+    for seed, train, validation in zip(
+      result["runs"][name]["seeds"],
+      errors["train"],
+      errors["validation"],
+      strict=True,
+    )
+  ]
+  parts = [markdown.table(headings.split("|"), rows)]
+  if "iterations_ratios" in result:
+    cost = dropout.describe_cost(result["iterations_ratios"])
+    parts.append(
+      "To the training loss that the run without dropout has after a quarter of"
+      f" its steps: {cost}."
+    )
   for name, steps in result.get("dead_by_step", {}).items():
     if any(steps):
-      told = ", ".join(str(step or "never") for step in steps)
-      lines += ["", f"`{name}`: all units of fc7 dead by step {told}."]
-  return "\n".join(lines)
+      text = ", ".join(str(step or "never") for step in steps)
+      parts.append(f"`{name}`: all units of fc7 dead by step {text}.")
+  return "\n\n".join(parts)
 
 
 def lrn_cifar10_table(result) -> str:
-  lines = [
-    "| net | epochs | test error | error on training batches |",
-    "|---|---|---|---|",
-  ]
+  rows = []
   for name, run in result["runs"].items():
     test, train = (
       f"{run[f'{key}_top1_error']['mean']:.1%}"
       for key in ("validation", "train")
     )
-    lines.append(f"| `{name}` | {result['epochs'][name]} | {test} | {train} |")
-  return "\n".join(lines)
+    rows.append([f"`{name}`", f"{result['epochs'][name]}", test, train])
+  headings = ["net", "epochs", "test error", "error on training batches"]
+  return markdown.table(headings, rows)
 
 
 def figure3_table(result) -> str:
-  lines = [
-    "| seed | colour score of tower 0 | of tower 1 | p |",
-    "|---|---|---|---|",
+  rows = [
+    [
+      f"{seed['seed']}",
+      *(f"{mean:.3f}" for mean in seed["means"]),
+      f"{seed['p_value']:.2g}",
+    ]
+    for seed in result["seeds"]
   ]
-  for seed in result["seeds"]:
-    means = " | ".join(f"{mean:.3f}" for mean in seed["means"])
-    lines.append(f"| {seed['seed']} | {means} | {seed['p_value']:.2g} |")
-  return "\n".join(
-    [*lines, "", f"One tower is coloured {figure3.describe(result)}."]
+  headings = ["seed", "colour score of tower 0", "of tower 1", "p"]
+  return (
+    f"{markdown.table(headings, rows)}\n\n"
+    f"One tower is coloured {figure3.describe(result)}."
   )
 
 
 def _rate(row) -> str:
-  """Images a second; nothing for the yardstick, which has no images."""
+  """Images per second; empty for a yardstick, which has no images."""
   rate = row["images_per_second"]
   return f"{rate:,.1f}" if rate else ""
 

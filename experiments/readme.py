@@ -10,6 +10,7 @@ import json
 import pathlib
 from typing import Any
 
+from experiments.common import markdown
 from experiments.common.experiment import Experiment
 
 FOLDER = pathlib.Path(__file__).parent
@@ -83,7 +84,7 @@ def text() -> str:
       command = f"`python -m experiments.{name}`"
       rows.append([experiment.question, configs, command, "not run", *[""] * 3])
   headings = "question|configurations|command|result|hardware|date|commit"
-  return HEAD + _table(headings.split("|"), rows)
+  return f"{HEAD}{markdown.table(headings.split('|'), rows)}\n"
 
 
 def _cells(record: dict[str, Any], file: str) -> list[str]:
@@ -108,11 +109,3 @@ def _link(file: str) -> str:
   figure = f"results/{pathlib.Path(file).stem}.svg"
   link = f", [figure]({figure})" if (FOLDER / figure).exists() else ""
   return f"[{file}](results/{file}){link}"
-
-
-def _table(headings: list[str], rows: list[list[str]]) -> str:
-  lines = [headings, ["---"] * len(headings), *rows]
-  return "".join(
-    f"| {' | '.join(' '.join(str(c).split()) for c in line)} |\n"
-    for line in lines
-  )

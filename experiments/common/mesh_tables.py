@@ -13,6 +13,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from experiments.common import markdown
+
 HERE = "here"
 CHIP = "v5e"  # the chip whose scaling is drawn
 KINDS = ("measured", "estimated")
@@ -107,10 +109,7 @@ def to_markdown(rows: Sequence[Row]) -> str:
     ),
     strict=True,
   ):
-    lines = [
-      f"| place | data x model | batch | {heading} |",
-      "|---|---|--:|--:|",
-    ]
+    cells = []
     for row in rows:
       if kind not in row:
         continue
@@ -121,11 +120,10 @@ def to_markdown(rows: Sequence[Row]) -> str:
           for name in ("min", "max")
         )
         text = f"{text} ({least:.1f} to {most:.1f})"
-      lines.append(
-        f"| {row['place']} | {row['data']} x {row['model']}"
-        f" | {row['batch_size']:,} | {text} |"
-      )
-    tables.append("\n".join(lines) + "\n")
+      mesh = f"{row['data']} x {row['model']}"
+      cells.append([row["place"], mesh, f"{row['batch_size']:,}", text])
+    headings = ["place", "data x model", "batch", heading]
+    tables.append(markdown.table(headings, cells, "llrr") + "\n")
   return "\n".join(tables)
 
 

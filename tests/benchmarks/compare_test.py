@@ -1,4 +1,4 @@
-"""PyTorch's contender is our network, and learns by the paper's rule."""
+"""The comparison with PyTorch: the same network, the same update rule."""
 
 import dataclasses
 import json
@@ -17,7 +17,7 @@ from alexnet_jax.model import sharding
 from alexnet_jax.model.network import Network
 from benchmarks import compare
 
-# Two towers as PyTorch has them: one, whose normalisation sees all maps.
+# The two towers as in PyTorch: one, whose normalisation spans all maps.
 FIGURE2 = Network()
 GROUPED = dataclasses.replace(
   FIGURE2,
@@ -44,7 +44,7 @@ def pytorch():
 
 @pytest.fixture(scope="module")
 def net():
-  """Weights that keep the size of the activations, so that images differ."""
+  """Weights that keep the size of the activations, so that scores differ."""
   abstract = jax.eval_shape(lambda: model.AlexNet(GROUPED, jax.random.key(0)))
   rng = np.random.default_rng(0)
 
@@ -55,7 +55,7 @@ def net():
   return jax.tree.map(draw, abstract)
 
 
-def test_pytorch_s_network_gives_our_scores(pytorch, net):
+def test_the_pytorch_network_gives_our_scores(pytorch, net):
   import torch
 
   images = np.random.default_rng(1).normal(0, 70, (3, 224, 224, 3))
@@ -91,8 +91,8 @@ def test_both_have_the_parameters_of_figure_2(pytorch):
   assert theirs == sum(leaf.size for leaf in jax.tree.leaves(ours)) == 60965224
 
 
-def test_pytorch_s_step_is_the_paper_s_rule(pytorch, monkeypatch):
-  """Two steps, in float64, from the gradients that PyTorch found."""
+def test_the_pytorch_step_follows_the_paper(pytorch, monkeypatch):
+  """Two steps in float64 from PyTorch's gradients."""
   net = pytorch.alexnet()
   monkeypatch.setattr(pytorch, "alexnet", lambda: net)
   train = pytorch.make("train", 2, False, "float32", "cpu")
@@ -128,7 +128,7 @@ def _row(name, milliseconds, **more):
   return row | compare.summary(answers, 64) | more
 
 
-def test_ratios_are_over_ours_of_the_same_kind():
+def test_ratios_compare_the_same_work_and_dtype():
   rows = [
     _row("pytorch_eager", 300),
     _row("jax_one_device", 150),
@@ -149,7 +149,7 @@ def test_ratios_are_over_ours_of_the_same_kind():
   )
 
 
-def test_the_plot_has_a_panel_for_each_work(tmp_path, monkeypatch):
+def test_the_plot_has_a_panel_for_each_kind_of_work(tmp_path, monkeypatch):
   from matplotlib import pyplot
 
   figures = []
@@ -171,7 +171,7 @@ def test_the_plot_has_a_panel_for_each_work(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["pytorch_eager", "jax_one_device"])
-def test_what_decides_the_products_precision_is_told(name, request):
+def test_the_record_has_the_precision_settings(name, request):
   if name.startswith("pytorch"):
     request.getfixturevalue("pytorch")
   settings = compare.precision(name)
@@ -179,7 +179,7 @@ def test_what_decides_the_products_precision_is_told(name, request):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="no /proc")
-def test_peak_memory_is_what_the_system_counts():
+def test_peak_memory_equals_the_system_s_count():
   counted = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
   found = compare.peak_memory("jax_one_device", "cpu")
   assert found == pytest.approx(counted, rel=0.05)

@@ -1,4 +1,4 @@
-"""What benchmarks/kernels.py sets beside each other computes the same."""
+"""The functions that benchmarks/kernels.py compares compute the same."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The start is timed to the moment that is meant, and nothing is left over."""
+"""Starts are timed until the given moment, and no process is left behind."""
 
 import os
 import sys
@@ -23,7 +23,7 @@ time.sleep(60)
 
 
 def _lives(pid):
-  """A killed child stays a zombie until its parent, or init, looks."""
+  """Whether a process runs; a killed child is a zombie until it is reaped."""
   try:
     with open(f"/proc/{pid}/stat") as file:
       return file.read().rpartition(")")[2].split()[0] != "Z"
@@ -32,7 +32,7 @@ def _lives(pid):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="no /proc")
-def test_a_process_is_timed_until_it_is_done_and_ended_with_its_children(
+def test_a_process_is_timed_until_done_and_killed_with_its_children(
   tmp_path,
 ):
   file = tmp_path / "done"
@@ -49,18 +49,18 @@ def test_a_process_is_timed_until_it_is_done_and_ended_with_its_children(
   assert len(pids) == 2 and not any(map(_lives, pids))
 
 
-def test_a_process_that_fails_is_no_figure():
+def test_a_failing_process_is_an_error():
   with pytest.raises(UserError, match=r"failed: (?s:.*)no_such_module"):
     starting.importing("no_such_module")
 
 
-def test_importing_is_timed_to_the_end():
+def test_importing_is_timed():
   wall, cpu = starting.importing("json")
   assert 0 < cpu < 30 and wall > 0
 
 
 @pytest.mark.parametrize("name", starting.NETWORKS)
-def test_the_networks_are_configurations_of_ours(name):
+def test_the_networks_use_known_configuration_keys(name):
   path = starting.NETWORKS[name][0].partition("=")[2]
   values = config.load(os.path.join(starting.ROOT, path))
   known = dict(config.flatten(values.to_dict()))
@@ -70,7 +70,7 @@ def test_the_networks_are_configurations_of_ours(name):
   assert {"total_steps", "diagnose_every_lines"} <= known.keys()
 
 
-def test_the_table_is_of_medians():
+def test_the_table_shows_minimum_median_and_maximum():
   rows = [
     {"name": "import jax"}
     | starting.summary([(1.0, 0.5), (2.0, 0.75), (6.0, 4.0)])

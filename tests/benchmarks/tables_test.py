@@ -29,7 +29,7 @@ def test_a_table_is_arithmetic_on_its_rows():
   assert "After 5 kills at random: the same to the byte." in text
 
 
-def test_an_image_count_that_was_not_reached_is_not_a_result():
+def test_a_run_that_did_not_learn_shows_the_images_it_saw():
   run = {
     "seed": 4,
     "first_loss": 2.5,
@@ -45,7 +45,7 @@ def test_an_image_count_that_was_not_reached_is_not_a_result():
   )
 
 
-def test_the_yardstick_has_no_images_and_the_verdict_is_of_the_share():
+def test_tables_of_the_step_and_end_to_end():
   def row(name, rate, **does):
     ms = {"min": 1.0, "median": 1234.5, "max": 2000.0}
     row = {"name": name, "images_per_second": rate, "ms": ms}
@@ -68,20 +68,20 @@ def test_the_yardstick_has_no_images_and_the_verdict_is_of_the_share():
     "| matmul_peak |  | 1, 1234, 2000 | 200 GFLOP/s | 100% |",
     "| memory_copy |  | 1, 1234, 2000 | 12.3 GB/s |  |",
     "",
-    "By the compiler's account a training step moves 3.1 GB on a device and"
-    " needs 0.50 GB for arguments, 1.25 GB for temporaries. It runs at 80% of"
-    " the roofline.",
+    "According to the compiler, a training step moves 3.1 GB on a device and"
+    " needs 0.50 GB for arguments and 1.25 GB for temporaries. It runs at 80%"
+    " of the roofline.",
   ]
   result = {"rows": rows, "waited": 0.02, "limited_by": "step"}
-  for share, verdict in ((0.96, "at least"), (0.94, "short of")):
+  for share, verdict in ((0.96, "at least"), (0.94, "below")):
     text = tables.end_to_end_table(result | {"share_of_step": share})
     assert text.endswith(
-      f"{share:.1%} of the step's own rate, {verdict} the 95% wanted; 2.0% of"
-      " the time is waited for images, and step limits."
+      f"{share:.1%} of the rate of the step alone, {verdict} the target of 95%;"
+      " 2.0% of the time is spent waiting for images. The bottleneck: step."
     )
 
 
-def test_who_did_not_leave_the_plateau_is_said_not_to_have():
+def test_runs_that_did_not_leave_the_plateau():
   cell = {
     "images_to_leave": [None, 12_800, None],
     "images_trained": [64_000, 12_800, 64_000],
@@ -95,7 +95,7 @@ def test_who_did_not_leave_the_plateau_is_said_not_to_have():
   )
 
 
-def test_what_was_not_reached_has_no_mean_and_no_ratio():
+def test_a_bound_not_reached_has_no_mean_and_no_ratio():
   result = {
     "chosen": {
       "relu": {
@@ -135,7 +135,7 @@ def test_errors_of_recipes_are_percentages():
   )
 
 
-def test_overfitting_is_the_gap_between_the_splits():
+def test_overfitting_shows_the_gap_between_the_splits():
   result = {
     "runs": {"paper": {"seeds": [0, 1]}},
     "errors": {"paper": {"train": [0.25, 0.5], "validation": [0.5, 0.625]}},
@@ -151,7 +151,7 @@ def test_overfitting_is_the_gap_between_the_splits():
   assert dead == "`same_rate`: all units of fc7 dead by step 100, never."
 
 
-def test_cifar_nets_are_told_with_the_epochs_they_had():
+def test_cifar_table_shows_the_epochs():
   result = {
     "runs": {
       "13pct": {
@@ -166,7 +166,7 @@ def test_cifar_nets_are_told_with_the_epochs_they_had():
   )
 
 
-def test_the_colours_of_each_seed_s_towers_are_told():
+def test_figure3_table_shows_each_seed():
   seeds = [
     {"seed": 0, "means": [0.5, 0.25], "p_value": 0.004, "appears": True},
     {"seed": 1, "means": [0.375, 0.5], "p_value": 0.75, "appears": False},
@@ -180,7 +180,7 @@ def test_the_colours_of_each_seed_s_towers_are_told():
   assert lines[-1].endswith("in 1 of 2 seeds; coloured tower: 0.")
 
 
-def test_curves_are_read_at_five_places():
+def test_precision_table_has_five_points_of_each_curve():
   losses = [float(i) for i in range(15)]  # one of every 20 steps
   result = {
     "losses": {"float32": [losses]},

@@ -1,4 +1,4 @@
-"""docs/performance.md: measured figures come from the results alone."""
+"""docs/performance.md: measured numbers are only in the generated tables."""
 
 import pathlib
 import re
@@ -7,8 +7,8 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs/performance.md").read_text()
 
 
-def test_the_prose_has_no_figures_that_go_stale():
-  """Apart from the log of what was tried, whose scripts were not kept."""
+def test_the_prose_has_no_numbers_that_become_outdated():
+  """Except in the hand-written tables of what was tried, which have no scripts."""
   prose = re.sub("<!-- table: .*?<!-- end -->", "", PAGE, flags=re.DOTALL)
   prose = "\n".join(
     line for line in prose.splitlines() if not line.startswith("|")
@@ -19,6 +19,6 @@ def test_the_prose_has_no_figures_that_go_stale():
   assert figures.findall("70%, 1.2 s a step") == ["70%", "1.2 s"]
 
 
-def test_its_figure_is_there():
+def test_its_figure_exists():
   (link,) = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", PAGE)
   assert (ROOT / "docs" / link).stat().st_size > 10_000

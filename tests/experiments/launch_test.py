@@ -1,4 +1,4 @@
-"""Sweeps, with submitit's local executor and a SLURM that only takes notes."""
+"""Sweeps with submitit's local executor, and with fake SLURM commands."""
 
 import json
 import os
@@ -26,7 +26,7 @@ def get_config():
 """
 
 
-def test_a_sweep_runs_is_collected_and_not_run_twice(
+def test_a_sweep_is_run_and_collected_and_not_run_twice(
   tmp_path, monkeypatch, capfd
 ):
   monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -42,7 +42,7 @@ def test_a_sweep_runs_is_collected_and_not_run_twice(
   good, bad = table
   assert good["outcome"] == "finished"
   assert good["step"] == 2
-  # The table's figures are those that the run itself wrote last.
+  # The table has the last metrics that the run wrote.
   written = [
     json.loads(line)
     for line in (output / "seed=5" / "metrics.jsonl").read_text().splitlines()
@@ -65,7 +65,7 @@ def test_a_sweep_runs_is_collected_and_not_run_twice(
 
 @pytest.fixture
 def slurm(tmp_path, monkeypatch):
-  """Commands called sbatch and srun; the script that sbatch got."""
+  """Fake sbatch and srun commands; returns the script given to sbatch."""
   script = tmp_path / "script.sh"
   programs = {
     "sbatch": f'cp "$1" {script}\necho "Submitted batch job 4711"',
@@ -80,7 +80,7 @@ def slurm(tmp_path, monkeypatch):
   return script
 
 
-def test_the_script_that_slurm_would_get(slurm, tmp_path):
+def test_the_script_given_to_slurm(slurm, tmp_path):
   options = launch._options(["partition=gpu", "gpus_per_node=2", "time=90"])
   pool = launch._executor("slurm", str(tmp_path / "jobs"), options)
   command = launch.run_command("configs/paper.py", {"seed": 1}, "runs/x")
@@ -100,7 +100,7 @@ def test_the_script_that_slurm_would_get(slurm, tmp_path):
     assert word.encode() in pickled
 
 
-def test_mistakes_are_told(tmp_path, slurm, monkeypatch):
+def test_mistakes_are_user_errors(tmp_path, slurm, monkeypatch):
   with pytest.raises(UserError, match="cannot be read"):
     launch.load_sweep(str(tmp_path / "none.json"))
   (tmp_path / "x.json").write_text('{"seed": 1}')

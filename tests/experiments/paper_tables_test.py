@@ -1,4 +1,4 @@
-"""The table runner: errors, ensembles, fitted weights, and the command."""
+"""The tables of the paper: errors, ensembles, fitted weights, the command."""
 
 import itertools
 import json
@@ -22,7 +22,7 @@ def random_probabilities(seed, networks=3, examples=60, classes=8):
   return list(found.astype(np.float32)), labels
 
 
-def test_top_error_is_that_of_a_sort():
+def test_top_error_equals_that_of_a_sort():
   (found, *_), labels = random_probabilities(0)
   order = np.argsort(-found, axis=1)
   for k in (1, 5):
@@ -32,20 +32,20 @@ def test_top_error_is_that_of_a_sort():
     )
 
 
-def test_ties_count_in_part():
+def test_tied_classes_count_in_part():
   found = np.full((2, 10), 0.1, np.float32)
   labels = np.array([0, 9], np.int32)
   assert paper_tables.top_error(found, labels, 5) == pytest.approx(0.5)
 
 
-def test_what_is_not_a_number_is_no_right_answer():
+def test_nan_is_a_wrong_answer():
   found = np.full((2, 10), np.nan)
   found[1] = np.arange(10) == 3
   assert paper_tables.top_error(found, np.array([3, 3]), 5) == 0.5
 
 
 def test_ilsvrc_2010_is_evaluated_on_its_test_images(monkeypatch):
-  """The configurations' "test" is 2012's validation split."""
+  """In the configurations "test" is the validation split of 2012."""
   opened = []
 
   def open_split(dataset, split, data_dir):
@@ -85,7 +85,7 @@ def test_equally_good_weights_stay_equal():
 
 
 def test_runs_answer_the_claims_about_them(tmp_path, monkeypatch):
-  """Errors that stand for trained networks reach the rows they belong to."""
+  """Errors of networks and of their ensemble reach the rows of their claims."""
   monkeypatch.setattr(
     paper_tables.stored_runs, "load_config", lambda path: runs[path]
   )

@@ -1,4 +1,4 @@
-"""The evidence of a run, by hand from six lines of metrics."""
+"""The record of a run, from six lines of metrics."""
 
 import pytest
 
@@ -29,7 +29,7 @@ def _validation(step, error):
   }
 
 
-def test_losses_are_means_since_the_evaluation_before():
+def test_losses_are_means_since_the_previous_evaluation():
   rows = record.evaluations(
     [
       _train(1, 3.0, 0.0),
