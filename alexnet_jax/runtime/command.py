@@ -1,7 +1,8 @@
-"""What every command shares: parse the flags, speak plainly, exit cleanly.
+"""Flag parsing, error messages and exit statuses of all commands.
 
-Exit statuses: 0 done, 2 a mistake the user can mend (one paragraph, no
-traceback), 130 interrupted. A traceback (status 1) is always our own bug.
+Exit statuses: 0 success; 2 a mistake that the user can correct, explained in
+one paragraph without a traceback; 130 interrupted. A traceback (status 1) is
+always a bug of this package.
 """
 
 import os
@@ -14,23 +15,23 @@ HELP_FLAGS = ("--help", "-help", "-h", "-?", "--helpshort", "--helpfull")
 
 
 class UserError(Exception):
-  """A mistake the user can mend, told in one paragraph.
+  """A mistake that the user can correct.
 
-  The text says what was wrong, where the program looked and what to do.
+  The message is one paragraph: what is wrong, with which value, and what to do.
   """
 
 
 def run(main: Callable[..., int | None], *choices: str) -> None:
-  """Parses the flags, calls `main` and exits; every command ends in this.
+  """Parses the flags, calls `main` and exits; the last line of every command.
 
-  absl and ml_collections answer wrong flags with status 1, some with a
-  traceback; here each is one paragraph on stderr and status 2.
+  absl and ml_collections exit with status 1 for wrong flags, sometimes with a
+  traceback. Here every mistake is one paragraph on stderr and status 2.
 
   Args:
-    main: called without arguments, or with the chosen word if there are
-      choices; the integer that it returns is the exit status (None is 0).
-    *choices: words of which the command line must name one, such as
-      `export` and `import`.
+    main: called without arguments, or with the subcommand if there are
+      `choices`; returns the exit status (None: 0).
+    *choices: subcommands, such as `export` and `import`; the command line must
+      contain exactly one.
 
   Raises:
     SystemExit: always, with the exit status.
@@ -48,13 +49,13 @@ def run(main: Callable[..., int | None], *choices: str) -> None:
   except KeyboardInterrupt:
     print("interrupted", file=sys.stderr)
     status = 130
-  except BrokenPipeError:  # the reader (`| head`) has seen enough
+  except BrokenPipeError:  # the reader (`| head`) has closed the pipe
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     status = 0
-  except OSError as error:  # a disk that is full, a folder that is not there
+  except OSError as error:  # for example a full disk or a missing folder
     print(
-      f"error: {error}. A file could not be read or written: look at its"
-      " path, its permissions and the room there.",
+      f"error: {error}. Check the path, its permissions and the free disk"
+      " space.",
       file=sys.stderr,
     )
     status = 2
@@ -62,8 +63,8 @@ def run(main: Callable[..., int | None], *choices: str) -> None:
 
 
 def _parse_flags(argv: list[str], choices: tuple[str, ...]) -> list[str]:
-  """Parses `argv` into absl's FLAGS and returns the chosen word, if any."""
-  # Flags may follow the chosen word: `benchmark step --batch_size=64`.
+  """Parses `argv` into absl's FLAGS; returns [subcommand] or []."""
+  # Flags may follow the subcommand: `benchmark step --batch_size=64`.
   flags.FLAGS.set_gnu_getopt(True)
   try:
     words = flags.FLAGS(argv)[1:]
@@ -71,15 +72,15 @@ def _parse_flags(argv: list[str], choices: tuple[str, ...]) -> list[str]:
     reason = " ".join(str(error).split())
     raise UserError(f"{reason} (--help lists the flags)") from None
   if flags.FLAGS["verbosity"].using_default_value:
-    logging.set_verbosity(logging.ERROR)  # libraries tell every step of theirs
+    logging.set_verbosity(logging.ERROR)  # libraries log every step
   if choices and (len(words) != 1 or words[0] not in choices):
     raise UserError(
-      f"say one of {', '.join(choices)} after the command's name"
-      f" (got: {' '.join(words) or 'nothing'}); --help lists the flags"
+      f"expected one of {', '.join(choices)} after the command's name, got"
+      f" {' '.join(words) or 'nothing'} (--help lists the flags)"
     )
   if words and not choices:
     raise UserError(
-      f"{words[0]!r} is no flag; flags are written --name=value"
+      f"unexpected argument {words[0]!r}; flags have the form --name=value"
       " (--help lists them)"
     )
   return words

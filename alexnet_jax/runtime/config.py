@@ -1,8 +1,9 @@
-"""Configurations: Python files with `get_config()`, overridden by flags.
+"""Configurations: files, overrides on the command line, and saved copies.
 
-`--config=configs/quickstart.py --config.batch_size=64`: ml_collections does
-the work; this file makes each mistake a sentence, and says which keys a
-resumed run may change. Configurations are Python, so run only those you trust.
+A configuration is a Python file with a function `get_config()`; ml_collections
+parses `--config=configs/quickstart.py --config.batch_size=64`. This file adds
+clear error messages, and the rules by which a saved configuration is read and
+a run resumed. A configuration file is executed, so use only those you trust.
 """
 
 import ast
@@ -24,8 +25,8 @@ from ml_collections.config_flags import config_flags
 
 from alexnet_jax.runtime.command import UserError
 
-# What a resumed run may change: how long it runs, where, and what it tells.
-# Every other key would make it another run.
+# Keys that may change when a run is resumed: its length, its devices, and what
+# it writes. With any other key changed it would be a different run.
 RESUMABLE = (
   "total_epochs",
   "total_steps",
@@ -40,18 +41,18 @@ RESUMABLE = (
   "stall_minutes",
 )
 
-# Keys that older runs lack, with the value that means what the program did
-# then. Whoever adds a key to the configurations adds it here too, so that runs
-# begun before go on. The value of a new group is a dict of its keys; `*` stands
-# for every group in its place (`network.*.groups`: each layer).
+# Keys that were added after older runs had begun, with the value under which
+# the program does what it did before. Every new key of the configurations needs
+# a line here, or no older run could be resumed. For a new group the value is a
+# dict; `*` stands for every group in its place (`network.*.groups`: each layer).
 ADDED = {
   "network.exchange_dtype": "float32",
   "network.compute_dtype": "float32",
   "schedule.warmup_epochs": 0.0,
 }
 
-# Keys that no longer exist, with the only value that the program still honours.
-# A saved configuration with another value is rejected.
+# Keys that no longer exist, with the only value that is still supported. A
+# saved configuration with another value is rejected.
 REMOVED: dict[str, Any] = {}
 
 flags.disclaim_key_flags()  # --config belongs to the command that defines it
@@ -61,15 +62,15 @@ def DEFINE_config(required: bool = True) -> flags.FlagHolder[ConfigDict]:
   """Defines `--config=FILE` and its overrides `--config.KEY=VALUE`.
 
   Args:
-    required: whether a command line without `--config` is an error; else the
-      flag's value is then None.
+    required: whether `--config` must be given; if not, the flag's value may be
+      None.
 
   Returns:
-    The flag's holder; `.value` is a locked ConfigDict once flags are parsed.
-    Parsing raises UserError for anything wrong with file or overrides.
+    The holder of the flag; after parsing, `.value` is a locked ConfigDict.
+    Parsing raises UserError if the file or an override is invalid.
   """
   holder = config_flags.DEFINE_config_file(
-    "config", help_string="configuration, such as configs/quickstart.py"
+    "config", help_string="configuration file, such as configs/quickstart.py"
   )
   flags.FLAGS["config"].parser = _FileParser(name="config")
   if required:
@@ -78,26 +79,27 @@ def DEFINE_config(required: bool = True) -> flags.FlagHolder[ConfigDict]:
 
 
 def path() -> str:
-  """The file that `--config` names."""
+  """The value of `--config` on the command line."""
   return flags.FLAGS["config"].config_filename
 
 
 def load(config_path: str) -> ConfigDict:
-  """Executes a configuration file.
+  """Executes a configuration file and returns its locked ConfigDict.
 
   Args:
-    config_path: a Python file that defines `get_config()`; what follows a
-      colon (`configs/x.py:ARGUMENT`) is handed to `get_config`.
+    config_path: a Python file that defines `get_config()`; text after a colon
+      (`configs/x.py:ARGUMENT`) is passed to `get_config` as its argument.
 
   Raises:
-    UserError: no such file, or it fails, or it returns no ConfigDict.
+    UserError: the file does not exist or fails, or `get_config` does not return
+      a ConfigDict.
   """
   name, *argument = config_path.split(":", 1)
   file = pathlib.Path(name)
   if not file.is_file():
     known = sorted(map(str, file.parent.glob("*.py"))) or _configs()
     raise UserError(
-      f"no configuration {str(file)!r} (looked in {file.parent.resolve()})."
+      f"configuration {str(file)!r} not found in {file.parent.resolve()}."
       + _nearest(str(file), known)
     )
   try:
@@ -105,15 +107,14 @@ def load(config_path: str) -> ConfigDict:
   except (Exception, SystemExit) as error:
     reason = " ".join(str(error).split())
     raise UserError(
-      f"the configuration {config_path} fails with {type(error).__name__}:"
-      f" {reason}"
+      f"the configuration {config_path} raised {type(error).__name__}: {reason}"
     ) from None
   if not isinstance(config, ConfigDict):
     raise UserError(
-      f"get_config() of {config_path} returns {type(config).__name__}; it must"
-      " return an ml_collections.ConfigDict"
+      f"get_config() of {config_path} must return an"
+      f" ml_collections.ConfigDict (got {type(config).__name__})"
     )
-  config.lock()  # a misspelt key is an error, not a new key
+  config.lock()  # a misspelt key raises instead of creating a new one
   return config
 
 
@@ -121,7 +122,7 @@ def default_workdir(config_path: str) -> str:
   """`configs/NAME.py` -> `runs/NAME`; `configs/NAME.py:ARG` -> `runs/NAME_ARG`.
 
   Args:
-    config_path: what `--config` says.
+    config_path: the value of `--config`.
   """
   file, _, argument = config_path.partition(":")
   name = pathlib.Path(file).stem + (f"_{argument}" if argument else "")
@@ -129,10 +130,11 @@ def default_workdir(config_path: str) -> str:
 
 
 def to_json(config: ConfigDict) -> dict[str, Any]:
-  """The configuration in JSON's own types: tuples become lists.
+  """The configuration in the types of JSON; tuples become lists.
 
   Args:
-    config: the configuration; references between its keys are resolved.
+    config: the configuration; references between its keys are replaced by
+      their values.
   """
   return _plain(config.to_dict())
 
@@ -163,34 +165,41 @@ def check_overrides(unused: Mapping[str, str]) -> None:
 def call(
   function: Callable[..., Any], config: ConfigDict, group: str, **more: Any
 ) -> Any:
-  """`function` with the keys of one group of the configuration as arguments.
+  """Calls `function` with the keys of a configuration group as arguments.
+
+  Args:
+    function: takes the keys of the group, and `more`, by name.
+    config: the whole configuration.
+    group: name of the group, such as "optimizer".
+    **more: further arguments.
 
   Raises:
-    UserError: the group has a key that `function` does not know, or lacks one.
+    UserError: the group has a key that is not a parameter of `function`, or
+      lacks one.
   """
   values = config[group].to_dict()
   try:
     inspect.signature(function).bind(**values, **more)
   except TypeError as error:
     raise UserError(
-      f"the configuration's group {group!r} cannot be used: {error}. Compare it"
-      f" with the same group of configs/paper.py."
+      f"invalid configuration group {group!r}: {error}; configs/paper.py lists"
+      " the valid keys."
     ) from None
   return function(**values, **more)
 
 
 def load_saved(path: str | os.PathLike) -> dict[str, Any]:
-  """Reads the `config.json` of a run, also one of an older version.
+  """Reads the `config.json` of a run that this or an older version began.
 
   Args:
     path: of the file.
 
   Returns:
-    The configuration as `to_json` gives it, with the keys of this version.
+    The configuration as `to_json` returns it, with the keys of this version.
 
   Raises:
-    UserError: the file is not valid JSON, or this version of the program can
-      no longer do what it asks for.
+    UserError: the file is not valid JSON, or has a value that is no longer
+      supported.
   """
   try:
     saved = json.loads(pathlib.Path(path).read_text())
@@ -208,16 +217,16 @@ def load_saved(path: str | os.PathLike) -> dict[str, Any]:
 
 
 def upgrade(saved: dict[str, Any]) -> dict[str, Any]:
-  """Brings a saved configuration to the keys of this version.
+  """A saved configuration with the keys of this version.
 
-  A key of ADDED that is missing gets its value from there; a key of REMOVED is
-  left out. Other keys stay as they are, known or not.
+  Missing keys of ADDED are filled in and keys of REMOVED are dropped. All other
+  keys are kept, also unknown ones.
 
   Args:
-    saved: `to_json` of the configuration, as any version wrote it.
+    saved: `to_json` of the configuration, by any version; not modified.
 
   Raises:
-    UserError: a key of REMOVED has a value that the program no longer honours.
+    UserError: a key of REMOVED has a value that is no longer supported.
   """
   saved = copy.deepcopy(saved)
   for key, value in ADDED.items():
@@ -235,7 +244,7 @@ def upgrade(saved: dict[str, Any]) -> dict[str, Any]:
 
 
 def _places(tree: Any, names: list[str]) -> Iterator[tuple[dict, str]]:
-  """Pairs (group, key in it) that a dotted key stands for; see ADDED."""
+  """Pairs (group, key in it) for a dotted key, which may contain `*`."""
   first, *rest = names
   if not isinstance(tree, dict):
     return
@@ -247,37 +256,40 @@ def _places(tree: Any, names: list[str]) -> Iterator[tuple[dict, str]]:
 
 
 def check_resume(saved: dict[str, Any], new: dict[str, Any]) -> None:
-  """Refuses to continue a run under another configuration.
+  """Checks that a run can be resumed with the present configuration.
 
   Args:
     saved: the configuration that the run began with, from `load_saved`.
-    new: `to_json` of the present one.
+    new: `to_json` of the present configuration.
 
   Raises:
-    UserError: naming every key outside RESUMABLE that differs, both values.
+    UserError: keys outside RESUMABLE differ; names each with both values.
   """
   before, after = dict(flatten(saved)), dict(flatten(new))
+
+  def show(values: dict[str, Any], key: str) -> str:
+    return repr(values[key]) if key in values else "absent"
+
   changed = [
-    f"{key} (was {before.get(key, 'absent')!r}, now"
-    f" {after.get(key, 'absent')!r})"
+    f"{key} (was {show(before, key)}, now {show(after, key)})"
     for key in sorted(before.keys() | after.keys())
     if not any(f"{key}.".startswith(f"{free}.") for free in RESUMABLE)
-    and before.get(key, "absent") != after.get(key, "absent")
+    and before.get(key, ...) != after.get(key, ...)
   ]
   if changed:
     raise UserError(
-      "the workdir holds a run of another configuration; these keys differ: "
-      + ", ".join(changed)
-      + ". Put them back, or start a new run with another --workdir."
-      + f" On resume only {', '.join(RESUMABLE)} may change."
+      "the workdir contains a run with another configuration; these keys"
+      f" differ: {', '.join(changed)}. Use the values of that run, or start a"
+      " new run with another --workdir. Only these keys may change when a run"
+      f" is resumed: {', '.join(RESUMABLE)}."
     )
 
 
 class _FileParser(config_flags.ConfigFileFlagParser):
   """Loads the configuration file and rejects overrides of unknown keys.
 
-  ml_collections would accept a file that does not exist, and its own errors
-  for unknown keys do not search other groups for the nearest one.
+  ml_collections accepts a file that does not exist, and for an unknown key it
+  suggests only keys of the same group.
   """
 
   def parse(self, path: str) -> ConfigDict:
@@ -323,8 +335,8 @@ for _type, _expected, _convert in (
 def _required(config: ConfigDict | None) -> bool:
   if config is None:
     raise UserError(
-      "--config is missing: say --config=configs/NAME.py (there are:"
-      f" {', '.join(_configs()) or 'none below ' + str(pathlib.Path.cwd())})"
+      "--config is missing; pass --config=configs/NAME.py (available:"
+      f" {', '.join(_configs()) or 'none in ' + str(pathlib.Path.cwd())})"
     )
   return True
 

@@ -1,4 +1,4 @@
-"""Where a result comes from: machine, versions, command and commit."""
+"""The origin of a result: hardware, versions, command and commit."""
 
 import functools
 import importlib.metadata
@@ -23,7 +23,7 @@ def versions() -> dict[str, str]:
 
 
 def hardware() -> str:
-  """The processor and the devices, in words."""
+  """Cores, processor and devices as text."""
   import jax
 
   affinity = getattr(os, "sched_getaffinity", None)
@@ -51,14 +51,14 @@ def record(
   seed: int | list[int] = 0,
   libraries: dict[str, str] | None = None,
 ) -> dict[str, Any]:
-  """A measurement as `experiments/results/` keeps it.
+  """A measurement in the format of `experiments/results/`.
 
   Args:
-    what: was measured, in words.
-    command: that measured it, without the paths of one machine.
+    what: description of what was measured.
+    command: the command line that measured it, without paths of this machine.
     result: the figures.
-    seed: or seeds, of what is random in it.
-    libraries: versions of others than this package's own.
+    seed: one seed, or the seeds of several runs.
+    libraries: versions of libraries beside those in LIBRARIES.
   """
   return {
     "what": what,
@@ -74,9 +74,9 @@ def record(
 
 @functools.cache
 def git_commit() -> str:
-  """The commit of this package's checkout, `+changes` if it was edited.
+  """The commit of this checkout, with `+changes` if tracked files differ.
 
-  An empty text where it is no git checkout.
+  The empty string outside a git checkout.
   """
   folder = pathlib.Path(__file__).parent
   try:

@@ -161,7 +161,7 @@ MISTAKES = {
   ),
   "order": (["--config.seed=1", "--config=good.py"], "before", "seed"),
   "missing file": (["--config=god.py"], "'god.py'", "good.py"),
-  "a folder": (["--config=."], "no configuration", "'.'"),
+  "a folder": (["--config=."], "not found", "'.'"),
   "key without effect": (
     ["--config=good.py", "--config.rate=1", "--outcome=unused"],
     "--config.rate would have no effect: the wind is calm",
@@ -237,4 +237,4 @@ def test_choices(probe, tmp_path):
   for words in ([], ["transport"], ["import", "export"]):
     result = probe(*words, name="choice.py")
     assert result.returncode == 2
-    assert "say one of export, import" in result.stderr
+    assert "expected one of export, import" in result.stderr
