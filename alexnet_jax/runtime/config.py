@@ -44,7 +44,7 @@ RESUMABLE = (
 # Keys that were added after older runs had begun, with the value under which
 # the program does what it did before. Every new key of the configurations needs
 # a line here, or no older run could be resumed. For a new group the value is a
-# dict; `*` stands for every group in its place (`network.*.groups`: each layer).
+# dict; `*` stands for each group in its place (`network.*.groups`: all layers).
 ADDED = {
   "network.exchange_dtype": "float32",
   "network.compute_dtype": "float32",
