@@ -1,10 +1,10 @@
-"""What to run on a new machine before a long run: a verdict a line.
+"""Checks a machine before a long run; prints one line per check.
 
   python -m alexnet_jax.selftest
 
 Checks the devices, that every mesh trains the same network, that the towers
-exchange what the paper says, that a killed run goes on as if nothing had
-happened, and how fast it all is. Exit status 1 if anything failed.
+exchange what the paper describes, that a killed run resumes exactly, and the
+speed of input and training. The exit status is 1 if a check failed.
 """
 
 import json
@@ -29,8 +29,10 @@ from alexnet_jax.training import recipe as recipes
 from alexnet_jax.training.recipe import Recipe
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
+PAPER = str(ROOT / "configs" / "paper.py")
+QUICKSTART = str(ROOT / "configs" / "quickstart.py")
 TIMINGS = ("seconds", "images_per_second", "data_wait_fraction")
-TINY = (
+TINY_RUN = (
   "--config.dataset=patterns/10",
   "--config.splits.train=train[:96]",
   "--config.splits.validation=validation[:32]",
@@ -45,11 +47,11 @@ TINY = (
 
 
 class Failure(Exception):
-  """A check that did not hold, and why."""
+  """A check failed; the message says how."""
 
 
 def check_resume() -> str:
-  """Kills a training run and compares what it becomes with a whole one."""
+  """Compares a run that is killed and resumed with an uninterrupted run."""
   with tempfile.TemporaryDirectory() as folder:
     whole, killed = f"{folder}/whole", f"{folder}/killed"
     environment = dict(
@@ -66,12 +68,12 @@ def check_resume() -> str:
     process.communicate()
     _finish(_start(killed, environment))
     if _record(whole) != _record(killed):
-      raise Failure("the resumed run is another one than the whole run")
-  return "killed after step 5 and resumed: bit for bit the whole run"
+      raise Failure("the resumed run differs from an uninterrupted run")
+  return "killed after step 5 and resumed: equal to an uninterrupted run"
 
 
 def check_devices() -> str:
-  """Names what JAX sees; of a CPU it makes four."""
+  """Names JAX's devices; a CPU is split into four."""
   jax.config.update("jax_num_cpu_devices", 4)
   devices = jax.devices()
   kinds = sorted({device.device_kind for device in devices})
@@ -82,7 +84,7 @@ def check_devices() -> str:
 
 
 def check_meshes() -> str:
-  """One update on every mesh that fits, against the one-device mesh."""
+  """Compares one update on every mesh that fits with the one-device mesh."""
   sizes = [(1, 1), (1, 2), (2, 1), (2, 2)]
   sizes = [size for size in sizes if np.prod(size) <= jax.device_count()]
   first, worst = _update(*sizes[0]), 0.0
@@ -93,95 +95,96 @@ def check_meshes() -> str:
   if not worst < 1e-3:
     raise Failure(f"one update differs by {worst:.1e} of the largest element")
   names = ", ".join(f"{data}x{model}" for data, model in sizes)
-  return f"data x model {names}: one update is the same to {worst:.0e}"
+  return f"data x model {names}: one update differs by at most {worst:.0e}"
 
 
 def check_exchanges() -> str:
-  """Compares the compiled program with what the configuration declares."""
+  """Compares the compiled programs with the exchanges of configs/paper.py."""
   model = 2 if jax.device_count() > 1 else 1
-  paper = config.load(str(ROOT / "configs" / "paper.py"))
+  paper = config.load(PAPER)
   recipe = recipes.from_config(paper.to_dict(), batch_size=2)
-  found = programs.audit(recipe, sharding.make_mesh(1, model))
-  if found.findings:
-    raise Failure("; ".join(found.findings))
+  result = programs.audit(recipe, sharding.make_mesh(1, model))
+  if result.findings:
+    raise Failure("; ".join(result.findings))
   if model == 1:
-    return "one device: the towers exchange nothing"
-  between = [c for c in found.collectives if sharding.MODEL in c.axes]
+    return "one device holds both towers: nothing to exchange"
+  between = [c for c in result.collectives if sharding.MODEL in c.axes]
   return (
-    f"{len(between)} collectives between the towers in the two compiled"
-    f" programs, at {', '.join(paper.network.exchanges)} as declared"
+    f"{len(between)} collectives between towers in two compiled programs, at"
+    f" {', '.join(paper.network.exchanges)} as declared"
   )
 
 
 def check_input() -> str:
-  """Reads and decodes the embedded data."""
+  """Times reading and decoding of the embedded data."""
   source = sources.open_split("patterns/10", "train")
   batches = pipeline.train_batches(
     source, batch_size=128, seed=0, start_step=0, size=256
   )
-  next(batches)
-  began, count = time.monotonic(), 8
-  for _ in range(count):
-    next(batches)
-  rate = count * 128 / (time.monotonic() - began)
+  rate = _images_per_second(lambda: next(batches), 128, count=8)
   return f"{rate:,.0f} images/s decoded and rescaled to 256 pixels"
 
 
-def check_throughput() -> str:
-  """Trains the full-size network a few steps."""
-  paper = config.load(str(ROOT / "configs" / "paper.py"))
+def check_training() -> str:
+  """Times training of the full-size network."""
+  paper = config.load(PAPER)
   full = network.from_dict(paper.network.to_dict(), paper.num_classes)
   on_cpu = jax.default_backend() == "cpu"
   mesh = sharding.make_mesh(1, 2) if on_cpu else sharding.make_mesh(towers=2)
   batch_size = (32 if on_cpu else 128) * mesh.shape[sharding.DATA]
-  run = _trainer(full, mesh, batch_size, paper.image_size)
-  run()
-  began, count = time.monotonic(), 2 if on_cpu else 20
-  for _ in range(count):
-    loss = run()
-  rate = count * batch_size / (time.monotonic() - began)
-  if not np.isfinite(loss):
-    raise Failure(f"the loss is {loss}")
+  update = _make_update(Recipe(full, batch_size, paper.image_size), mesh)
+
+  def train():
+    _, loss = update()
+    if not np.isfinite(loss):
+      raise Failure(f"the loss is {loss}")
+
+  rate = _images_per_second(train, batch_size, count=2 if on_cpu else 20)
   return (
-    f"{rate:,.1f} images/s trained by the full-size network, batch"
-    f" {batch_size} on mesh {sharding.describe_mesh(mesh)}"
+    f"the full-size network trains {rate:,.1f} images/s, batch size"
+    f" {batch_size}, mesh {sharding.describe_mesh(mesh)}"
   )
 
 
 CHECKS: dict[str, Callable[[], str]] = {
-  # Before JAX starts here: two processes may not fit on one accelerator.
+  # First, before JAX starts in this process: two processes may not fit on one
+  # accelerator.
   "kill and resume": check_resume,
   "devices": check_devices,
   "meshes": check_meshes,
   "exchanges": check_exchanges,
   "input": check_input,
-  "throughput": check_throughput,
+  "throughput": check_training,
 }
 
 
 def main() -> int:
+  """Runs all checks; returns 1 if one failed."""
   console = Console(highlight=False, soft_wrap=True)
   failures = 0
   for name, check in CHECKS.items():
-    began = time.monotonic()
+    start = time.monotonic()
     try:
       with console.status(f"{name} ..."):
-        verdict, told = "ok    ", check()
-    except Exception as error:  # any failure is a verdict, not the end
-      verdict, told = "FAILED", " ".join(f"{error!r}".split())[:500]
+        verdict, message = "ok    ", check()
+    except Exception as error:  # the other checks still run
+      verdict, message = "FAILED", " ".join(f"{error!r}".split())[:500]
       failures += 1
-    seconds = time.monotonic() - began
-    line = f"{verdict} {name}: {told} ({seconds:.0f} s)"
+    seconds = time.monotonic() - start
+    line = f"{verdict} {name}: {message} ({seconds:.0f} s)"
     console.print(line, markup=False)
-  print("all is well" if not failures else f"{failures} checks failed")
-  return 1 if failures else 0
+  if failures:
+    print(f"{failures} of {len(CHECKS)} checks failed")
+    return 1
+  print("all checks passed")
+  return 0
 
 
 def _start(workdir: str, environment: dict[str, str]) -> subprocess.Popen:
-  command_line = [sys.executable, "-m", "alexnet_jax.main"]
-  command_line += [f"--config={ROOT / 'configs' / 'quickstart.py'}"]
+  arguments = [sys.executable, "-m", "alexnet_jax.main"]
+  arguments += [f"--config={QUICKSTART}", f"--workdir={workdir}", *TINY_RUN]
   return subprocess.Popen(
-    [*command_line, f"--workdir={workdir}", *TINY],
+    arguments,
     cwd=ROOT,
     env=environment,
     stdout=subprocess.PIPE,
@@ -191,13 +194,15 @@ def _start(workdir: str, environment: dict[str, str]) -> subprocess.Popen:
 
 
 def _finish(process: subprocess.Popen) -> None:
-  said, _ = process.communicate()
+  output, _ = process.communicate()
   if process.returncode:
-    raise Failure(f"training ends with {process.returncode}: {said[-400:]}")
+    raise Failure(
+      f"training exited with status {process.returncode}: {output[-400:]}"
+    )
 
 
 def _record(workdir: str) -> tuple[list[dict], dict]:
-  """Metrics lines without timings; checksums of the last arrays."""
+  """Metrics without timings, and the checksums of the last checkpoint."""
   lines = []
   for text in pathlib.Path(workdir, "metrics.jsonl").read_text().splitlines():
     line = json.loads(text)
@@ -208,28 +213,37 @@ def _record(workdir: str) -> tuple[list[dict], dict]:
 
 def _update(data: int, model: int) -> list[np.ndarray]:
   """The parameters of a small network after one update."""
-  quickstart = config.load(str(ROOT / "configs" / "quickstart.py"))
+  quickstart = config.load(QUICKSTART)
   quickstart.network.width, quickstart.network.crop_size = 1 / 16, 64
   small = network.from_dict(quickstart.network.to_dict(), 10)
-  run = _trainer(small, sharding.make_mesh(data, model), 8, 72)
-  return run(parameters=True)
+  mesh = sharding.make_mesh(data, model)
+  net, _ = _make_update(Recipe(small, 8, 72), mesh)()
+  return [np.asarray(leaf) for leaf in jax.tree.leaves(net)]
 
 
-def _trainer(net, mesh, batch_size: int, image_size: int) -> Callable:
-  """A function that makes one update on fixed noise and returns the loss."""
-  recipe = Recipe(net, batch_size, image_size)
+def _make_update(recipe: Recipe, mesh) -> Callable[[], tuple]:
+  """A function that does one update on noise; returns network and loss."""
   state, batch, statistics, key, _ = recipe.noise(mesh)
   train_step = recipe.train_step(mesh)
 
-  def run(parameters: bool = False):
+  def update():
     nonlocal state
     rate = np.float32(0.01)
     state, metrics = train_step(state, batch, statistics, key, rate)
-    if parameters:
-      return [np.asarray(leaf) for leaf in jax.tree.leaves(state.net)]
-    return float(metrics["loss"])
+    return state.net, float(metrics["loss"])
 
-  return run
+  return update
+
+
+def _images_per_second(
+  function: Callable[[], object], batch_size: int, count: int
+) -> float:
+  """The rate of `count` calls, after one that warms up."""
+  function()
+  start = time.monotonic()
+  for _ in range(count):
+    function()
+  return count * batch_size / (time.monotonic() - start)
 
 
 if __name__ == "__main__":

@@ -86,7 +86,9 @@ def towers() -> str:
     network,
     (
       tower_diagram.Exchange(item.layer, item.phase, FLOAT32 * item.numbers)
-      for item in collectives.expected(network, mesh, BATCH_SIZE, "train")
+      for item in collectives.declared_exchanges(
+        network, mesh, BATCH_SIZE, "train"
+      )
     ),
   )
   return drawing.replace("><", ">\n<") + "\n"

@@ -187,11 +187,11 @@ def _answers(
       continue
     metric = claim.measure.replace("-", "").replace(" ", "_")
     found = [error(claim.net, claim.net.configs, metric)]
-    if claim.net.less:
-      found.append(error(claim.net, claim.net.less, metric))
+    if claim.net.minus:
+      found.append(error(claim.net, claim.net.minus, metric))
     if all(found):
-      value = found[0][0] - (found[1][0] if claim.net.less else 0)
-      source = " less ".join(text for _, text in found)
+      value = found[0][0] - (found[1][0] if claim.net.minus else 0)
+      source = " minus ".join(text for _, text in found)
       answers[claim.key] = Ours(value, source)
   return answers
 
@@ -239,7 +239,7 @@ def show(tables: dict[str, list[dict[str, Any]]], console: Console) -> None:
     if row["note"]:
       notes += [row["note"]] if row["note"] not in notes else []
       mark = f" ({notes.index(row['note']) + 1})"
-    paper, logged, ours, difference = comparison.shown(row)
+    paper, logged, ours, difference = comparison.format_row(row)
     what = f"{row['what']}{mark}"
     measure = row["measure"]
     table.add_row(

@@ -1,4 +1,4 @@
-"""The self-test's verdicts: a check that fails is told and the rest still run.
+"""The self-test reports a failed check and still runs the others.
 
 The checks themselves are run by `python -m alexnet_jax.selftest`.
 """
@@ -12,7 +12,7 @@ import pytest
 from alexnet_jax import selftest
 
 
-def test_a_failed_check_is_a_line_and_the_status_and_the_rest_still_run(
+def test_a_failed_check_is_reported_and_the_others_still_run(
   monkeypatch, capsys
 ):
   def fails():
@@ -24,16 +24,16 @@ def test_a_failed_check_is_a_line_and_the_status_and_the_rest_still_run(
   first, second, verdict = capsys.readouterr().out.splitlines()
   assert first.startswith("FAILED first: Failure('two and two make five')")
   assert second.startswith("ok     second: four devices")
-  assert verdict == "1 checks failed"
+  assert verdict == "1 of 2 checks failed"
 
 
-def test_all_is_well(monkeypatch, capsys):
+def test_all_checks_passed(monkeypatch, capsys):
   monkeypatch.setattr(selftest, "CHECKS", {"only": lambda: "fine"})
   assert selftest.main() == 0
-  assert capsys.readouterr().out.endswith("all is well\n")
+  assert capsys.readouterr().out.endswith("all checks passed\n")
 
 
-def test_a_mesh_that_trains_another_network_is_noticed(monkeypatch):
+def test_a_mesh_that_trains_another_network_fails(monkeypatch):
   def update(data, model):
     return [np.ones(3, np.float32) * (1.01 if data == 2 else 1.0)]
 
@@ -42,7 +42,7 @@ def test_a_mesh_that_trains_another_network_is_noticed(monkeypatch):
     selftest.check_meshes()
 
 
-def test_a_resumed_run_that_is_another_one_is_noticed(monkeypatch):
+def test_a_resumed_run_that_differs_fails(monkeypatch):
   def start(workdir, environment):
     return subprocess.Popen(
       [sys.executable, "-c", "print('step 5/8', flush=True)"],
@@ -52,7 +52,7 @@ def test_a_resumed_run_that_is_another_one_is_noticed(monkeypatch):
 
   monkeypatch.setattr(selftest, "_start", start)
   monkeypatch.setattr(selftest, "_record", lambda workdir: workdir[-5:])
-  with pytest.raises(selftest.Failure, match="another one"):
+  with pytest.raises(selftest.Failure, match="differs from an uninterrupted"):
     selftest.check_resume()
   monkeypatch.setattr(selftest, "_record", lambda workdir: "same")
-  assert "bit for bit" in selftest.check_resume()
+  assert "equal to an uninterrupted run" in selftest.check_resume()

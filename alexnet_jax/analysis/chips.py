@@ -1,4 +1,4 @@
-"""TPU slices that nobody here owns: devices to compile for, and their speed."""
+"""TPU chips: devices to compile for without owning them, published figures."""
 
 import dataclasses
 import importlib.metadata
@@ -16,12 +16,12 @@ class Chip:
   """Published figures of one chip.
 
   Attributes:
-    flops: bfloat16 operations a second, at best.
+    flops: peak bfloat16 FLOP/s.
     memory: bytes of HBM.
-    memory_bandwidth: bytes a second from and to HBM.
-    link_bandwidth: bytes a second to one neighbour, one way: the published
-      two-way figure of the chip, over its ports, over two.
-    source: where the figures stand.
+    memory_bandwidth: bytes/s from and to HBM.
+    link_bandwidth: bytes/s to one neighbour in one direction: the chip's
+      published two-way figure, divided by its ports and by two.
+    source: of the figures.
   """
 
   flops: float
@@ -55,22 +55,24 @@ def slice_devices(topology: str) -> list[jax.Device]:
   """The devices of a TPU slice, to compile for; no TPU is needed.
 
   Args:
-    topology: such as "v5e:2x4" or "v5p:2x2x4", chips along each direction.
+    topology: a chip and the number of chips along each direction, such as
+      "v5e:2x4" or "v5p:2x2x4".
 
   Returns:
-    One device a chip.
+    One device per chip.
 
   Raises:
-    UserError: libtpu is not installed, or there is no such slice.
+    UserError: libtpu is not installed, or the slice does not exist.
   """
   match = re.fullmatch(r"(v\w+):(\d+(?:x\d+){1,2})", topology)
   if not match or match[1] not in CHIPS:
     raise UserError(
-      f"--topology={topology} is no slice: say a chip ({', '.join(CHIPS)}), a"
-      " colon and the chips along each direction, such as v5e:2x4 or v5p:2x2x4."
+      f"--topology={topology} is not a TPU slice: expected a chip"
+      f" ({', '.join(CHIPS)}), a colon and the number of chips along each"
+      " direction, such as v5e:2x4 or v5p:2x2x4."
     )
   _check_compiler()
-  # Nothing runs, so neither JAX nor libtpu need look for this machine's TPU.
+  # Nothing is executed, so JAX and libtpu must not search for a local TPU.
   os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
   os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
   jax.config.update("jax_platforms", "cpu")
@@ -78,14 +80,14 @@ def slice_devices(topology: str) -> list[jax.Device]:
 
   chips = [int(number) for number in match[2].split("x")]
   chips += [1] * (3 - len(chips))
-  # A host has up to 2 x 2 chips; a smaller slice is part of one.
+  # A host has up to 2 x 2 chips; a smaller slice is a part of one host.
   host = (min(chips[0], 2), min(chips[1], 2), 1)
   try:
     description = topologies.get_topology_desc(
       platform="tpu",
       topology_name=topology,
       chips_per_host_bounds=host,
-      # Else each of v4's two cores is a device, and JAX makes no mesh of them.
+      # By default each of v4's two cores is a device, which no mesh accepts.
       chip_config_name="megacore" if match[1] == "v4" else "default",
     )
   except jax.errors.JaxRuntimeError as error:
@@ -97,7 +99,7 @@ def slice_devices(topology: str) -> list[jax.Device]:
 
 
 def _check_compiler() -> None:
-  """Raises UserError unless JAX will find libtpu."""
+  """Raises UserError if JAX cannot find libtpu."""
   path = os.environ.get("TPU_LIBRARY_PATH")
   if (path and os.path.isfile(path)) or importlib.util.find_spec("libtpu"):
     return
@@ -107,25 +109,25 @@ def _check_compiler() -> None:
     if requirement.startswith("libtpu")
   )
   raise UserError(
-    "--topology needs the TPU compiler, libtpu, which is neither installed nor"
-    " named by the environment variable TPU_LIBRARY_PATH. No TPU is needed."
-    f" jax {jax.__version__} wants this version: pip install --no-deps"
+    "--topology needs the TPU compiler libtpu, which is neither installed nor"
+    " named by the environment variable TPU_LIBRARY_PATH. (A TPU is not"
+    f" needed.) For jax {jax.__version__}: pip install --no-deps"
     f' --target=libtpu "{wanted.strip()}", then set'
-    " TPU_LIBRARY_PATH=libtpu/libtpu/libtpu.so for this command. (Installed"
-    " beside JAX it works as well, but then every start of JAX looks for a TPU"
-    " and says so.)"
+    " TPU_LIBRARY_PATH=libtpu/libtpu/libtpu.so for this command. If libtpu is"
+    " installed beside JAX instead, every start of JAX searches for a TPU and"
+    " prints a warning."
   )
 
 
 @dataclasses.dataclass(frozen=True)
 class Roofline:
-  """How long one step takes at best, in seconds, by its slowest resource.
+  """Lower bounds on the time of one step in seconds, one per resource.
 
   Attributes:
     compute: the compiler's count of operations at the chip's peak.
     memory: the compiler's count of bytes at the chip's memory bandwidth.
-    exchange: what crosses towers, over the links.
-    gradients: what is summed over images, over the links.
+    exchange: the exchanges between towers over the links.
+    gradients: the sum of the gradients over "data" over the links.
   """
 
   compute: float
@@ -134,10 +136,10 @@ class Roofline:
   gradients: float
 
   def seconds(self, *, overlap: bool) -> float:
-    """Of one step, if communication hides behind the rest, or if none does.
+    """Seconds of one step with all communication overlapped, or with none.
 
-    The truth lies between: an exchange stands in the way of the next layer, the
-    sum of the gradients runs beside the rest of the backward pass.
+    A real step lies between: the next layer waits for an exchange, while the
+    sum of the gradients overlaps with the rest of the backward pass.
     """
     on_chip = max(self.compute, self.memory)
     if overlap:
@@ -146,18 +148,18 @@ class Roofline:
 
 
 def sent_bytes(op: str, size: int, devices: int) -> float:
-  """What each device sends, at least, for one collective.
+  """The least number of bytes that each device sends in one collective.
 
   Args:
-    op: the compiler's name.
+    op: the compiler's name, such as "all-gather".
     size: bytes of the result on one device.
-    devices: in each group.
+    devices: number of devices in a group.
   """
   others = devices - 1
   match op:
-    case "all-gather":  # its own part, to everybody
+    case "all-gather":  # its own part to all others
       return size * others / devices
-    case "reduce-scatter":  # everybody else's part
+    case "reduce-scatter":  # the parts of all others
       return size * others
     case "all-reduce":  # both
       return 2 * size * others / devices
@@ -165,9 +167,10 @@ def sent_bytes(op: str, size: int, devices: int) -> float:
 
 
 def link_seconds(op: str, size: int, devices: int, chip: Chip) -> float:
-  """Seconds that one collective needs at least; arguments as `sent_bytes`.
+  """The least seconds of one collective; arguments as for `sent_bytes`.
 
-  Two devices are neighbours with one link; more form a ring, both ways round.
+  Two devices are neighbours with one link; more devices form a ring and use
+  both directions.
   """
   links = 1 if devices == 2 else 2
   return sent_bytes(op, size, devices) / (links * chip.link_bandwidth)

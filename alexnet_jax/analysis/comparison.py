@@ -1,4 +1,4 @@
-"""The paper's numbers, the authors' logged ones, and ours, side by side."""
+"""Puts the numbers of the paper, the authors' log and this project together."""
 
 import json
 import math
@@ -16,18 +16,18 @@ NOT_RUN = "not run"
 
 
 def sizes(config: Any) -> dict[str, float]:
-  """The numbers of the claims `size.*` as a configuration has them."""
+  """The values of the claims `size.*` in a configuration, by key."""
   net = networks.from_dict(config.network.to_dict(), config.num_classes)
-  layers = networks.counts(net)
+  counts = networks.counts(net)
   neurons = {"input": net.crop_size**2 * net.channels}
   kernels = {}
-  for layer in layers["layers"]:
+  for layer in counts["layers"]:
     name, shape = layer["name"], layer["output_shape"]
     neurons[name] = (1 if name == "fc8" else net.towers) * math.prod(shape)
     kernels[name] = net.towers * shape[-1]
   margin = config.image_size - net.crop_size
   return {
-    "size.parameters": layers["totals"]["parameters"],
+    "size.parameters": counts["totals"]["parameters"],
     "size.neurons": sum(neurons.values()) - neurons["input"],
     **{f"size.neurons.{name}": count for name, count in neurons.items()},
     **{f"size.kernels.{name}": count for name, count in kernels.items()},
@@ -51,17 +51,22 @@ def sizes(config: Any) -> dict[str, float]:
 
 
 class Ours(NamedTuple):
-  """Our number for a claim, and where it comes from."""
+  """Our number for a claim and its source.
+
+  Attributes:
+    value: errors are fractions.
+    source: of the value, such as a file of results.
+  """
 
   value: float
   source: str
 
 
 def committed(folder: str = "experiments/results") -> dict[str, Ours]:
-  """Our numbers among the committed results.
+  """Our numbers from the committed results, by key of the claim.
 
-  A result names the claims that it measures: `"claims": {KEY: {"value": x,
-  "how": "in what it differs from the paper's"}}`.
+  A result file lists the claims that it measures: `"claims": {KEY: {"value": x,
+  "how": "differences from the paper's experiment"}}`.
   """
   found = {}
   for path in sorted(pathlib.Path(folder).glob("*.json")):
@@ -72,16 +77,17 @@ def committed(folder: str = "experiments/results") -> dict[str, Ours]:
 
 
 def table(ours: Mapping[str, Ours]) -> list[dict[str, Any]]:
-  """All claims in the paper's order, as JSON.
+  """All claims in the order of the paper, as JSON.
 
   Args:
-    ours: by the claims' keys.
+    ours: our numbers by key of the claim.
 
   Returns:
-    One dict a claim: `key`, `where`, `what`, `measure`, `unit`, `paper` (text),
-    `logged` (six digits, text, or None), `logged_as` (the two that make a
-    difference), `run`, `ours` and `difference` (numbers, or "not run"),
-    `source`, `note`. Errors of ours are fractions; differences are in points.
+    One dict per claim: `key`, `where`, `what`, `measure`, `unit`, `paper`
+    (string), `logged` (six digits as a string, or None), `logged_as` (the two
+    numbers of a difference), `run`, `ours` and `difference` (numbers, or "not
+    run"), `source`, `note`. Our errors are fractions; differences are in
+    percentage points.
   """
   rows = []
   for claim in claims.CLAIMS:
@@ -107,7 +113,7 @@ def table(ours: Mapping[str, Ours]) -> list[dict[str, Any]]:
 
 
 def logged(claim: Claim) -> str | None:
-  """The authors' number with its six digits, None if none is logged."""
+  """The authors' number with six digits; None if they logged none."""
   if not claim.logged:
     return None
   first, *rest = map(Decimal, claim.logged)
@@ -115,13 +121,13 @@ def logged(claim: Claim) -> str | None:
 
 
 def difference(claim: Claim, ours: float) -> float:
-  """Ours less the paper's: in points for errors, else in its own unit."""
+  """Our number minus the paper's; for errors in percentage points."""
   scale = 100 if claim.unit in ("%", "points") else 1
   return round(scale * ours - float(claim.paper), 10)
 
 
-def shown(row: Mapping[str, Any]) -> tuple[str, str, str, str]:
-  """A row's paper, logged, ours and difference, for people."""
+def format_row(row: Mapping[str, Any]) -> tuple[str, str, str, str]:
+  """The columns paper, logged, ours and difference of a row, for a table."""
   unit, mine, delta = row["unit"], row["ours"], row["difference"]
   errors = unit in ("%", "points")
   paper = row["paper"]
@@ -138,10 +144,17 @@ def shown(row: Mapping[str, Any]) -> tuple[str, str, str, str]:
 
 
 def name_of(run: Mapping[str, Any], known: Iterable[str]) -> str:
-  """Which of the files `known` the configuration of a run is, "" if none.
+  """The name of the configuration file that a run was trained with.
 
-  Two are the same if their network, augmentation and update rule are; whose
-  data, length and rates they have does not matter.
+  Configurations count as equal if their network, augmentation and optimiser
+  are; data, duration and learning rates may differ.
+
+  Args:
+    run: the run's configuration, as in config.json.
+    known: configuration files to compare with.
+
+  Returns:
+    The file's name without ".py"; "" if none is equal.
   """
   for path in known:
     other = configs.to_json(configs.load(path))

@@ -211,7 +211,9 @@ def paper_tables(runs: Sequence[Run]) -> Html:
   for row in comparison.table(ours | comparison.committed()):
     kind = "sizes" if row["key"].startswith("size.") else "errors"
     what = (row["where"], row["what"], row["measure"])
-    rows[kind].append((*what, *comparison.shown(row), row["run"], row["note"]))
+    rows[kind].append(
+      (*what, *comparison.format_row(row), row["run"], row["note"])
+    )
   headings = ("where", "what", "measure", "paper", "authors' log", "ours")
   headings += ("difference", "authors' run", "note")
   datasets = ", ".join(sorted({run.config["dataset"] for run in runs}))

@@ -70,14 +70,14 @@ def test_the_log_rounds_to_what_is_printed():
 def test_what_is_not_run_says_so():
   row = by_key()["table2.1_cnn.top1"]
   assert (row["ours"], row["difference"]) == (NOT_RUN, NOT_RUN)
-  assert comparison.shown(row) == ("40.7%", "0.406640", "not run", "")
+  assert comparison.format_row(row) == ("40.7%", "0.406640", "not run", "")
 
 
 def test_differences_are_in_points():
   row = by_key({"table2.1_cnn.top1": Ours(0.41, "x"), "lrn.top1": Ours(0, "y")})
   assert row["table2.1_cnn.top1"]["difference"] == pytest.approx(0.3)
   assert row["lrn.top1"]["difference"] == pytest.approx(-1.4)
-  shown = comparison.shown(row["table2.1_cnn.top1"])
+  shown = comparison.format_row(row["table2.1_cnn.top1"])
   assert shown[2:] == ("0.410000", "+0.30 points")
 
 
