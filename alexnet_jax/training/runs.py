@@ -83,10 +83,22 @@ def is_finished(workdir: str, total_steps: int) -> bool:
 def load_net(workdir: str, mesh: Mesh) -> tuple[AlexNet, dict[str, Any]]:
   """The network of a run's newest checkpoint, and the metadata beside it.
 
+  Arguments and errors as of `load_state`.
+  """
+  state, metadata = load_state(workdir, mesh)
+  return state.net, metadata
+
+
+def load_state(
+  workdir: str, mesh: Mesh, checkpoints: Checkpoints | None = None
+) -> tuple[step.TrainState, dict[str, Any]]:
+  """The state in a run's newest good checkpoint, and the metadata beside it.
+
   Args:
     workdir: directory of the run.
     mesh: the mesh to place the parameters on; not necessarily the one of the
       training.
+    checkpoints: of the run, already open; None: they are opened to read.
 
   Raises:
     UserError: `workdir` holds no run, or no checkpoint yet, or the mesh does
@@ -103,16 +115,17 @@ def load_net(workdir: str, mesh: Mesh) -> tuple[AlexNet, dict[str, Any]]:
     )
   optimizer = momentum_sgd(**config["optimizer"])
   abstract = step.abstract_state(network, optimizer, mesh)
-  checkpoints = Checkpoints(f"{workdir}/checkpoints", read_only=True)
-  restored = checkpoints.restore(step.to_dict(abstract))
-  checkpoints.close()
+  opened = checkpoints or Checkpoints(f"{workdir}/checkpoints", read_only=True)
+  restored = opened.restore(step.to_dict(abstract))
+  if checkpoints is None:
+    opened.close()
   if restored is None:
     raise UserError(
       f"{workdir} has no checkpoint yet. A training writes its first one after"
       " its first evaluation."
     )
   arrays, metadata = restored
-  return step.from_dict(arrays, abstract).net, metadata
+  return step.from_dict(arrays, abstract), metadata
 
 
 def init_from_run(

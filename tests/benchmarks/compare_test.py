@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from alexnet_jax import weights
 from alexnet_jax.model import alexnet as model
 from alexnet_jax.model import network as networks
 from alexnet_jax.model import sharding
+from alexnet_jax.model.grouped import to_grouped
 from alexnet_jax.model.network import Network
 from benchmarks import compare
 
@@ -72,7 +72,7 @@ def test_the_pytorch_network_gives_our_scores(pytorch, net):
   theirs = pytorch.alexnet().eval()
   layers = [layer for layer in theirs if hasattr(layer, "weight")]
   names = [shape.name for shape in networks.shapes(GROUPED)]
-  arrays = weights.to_grouped(net, GROUPED)
+  arrays = to_grouped(net, GROUPED)
   with torch.inference_mode():
     for name, layer in zip(names, layers, strict=True):
       layer.weight.copy_(torch.tensor(arrays[f"{name}.weight"]))

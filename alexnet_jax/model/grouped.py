@@ -1,0 +1,155 @@
+"""The parameters in the layout of PyTorch and Caffe, and back.
+
+That layout has one tower with grouped convolutions. `conv2.weight` is
+[256,48,5,5]: outputs, inputs of a group, rows, columns; tower 0's outputs come
+first, and layers that read only their own tower have groups=2. `fc6.weight` is
+[4096,9216], its columns in the order channel, row, column.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from alexnet_jax.model import network as networks
+from alexnet_jax.model.alexnet import AlexNet
+from alexnet_jax.model.network import Network
+from alexnet_jax.runtime.command import UserError
+
+Arrays = dict[str, np.ndarray]
+
+
+def to_grouped(net: AlexNet, network: Network, channels: str = "rgb") -> Arrays:
+  """The parameters of all towers as those of one tower.
+
+  Args:
+    net: all towers, on any mesh.
+    network: the network that `net` is.
+    channels: "rgb", or "bgr" for a conv1 that reads blue first, as Caffe's.
+
+  Returns:
+    `conv1.weight`, `conv1.bias`, ..., `fc8.bias`, f32. Weights of convolutions
+    have the shape [towers*F,C,K,K], of fully connected layers
+    [towers*F,inputs], of fc8 [num_classes,towers*inputs]; everything else has
+    one value per output.
+
+  Raises:
+    UserError: the network has local layers.
+  """
+  inputs = _inputs(network)
+  arrays = {}
+  for path, leaf in jax.tree.leaves_with_path(net):
+    layer, kind = _name(path)
+    value = np.asarray(leaf)  # [towers,...] except fc8's bias
+    if kind == "weight":
+      value = _to_weight(value, layer, inputs[layer])
+    arrays[f"{layer}.{kind}"] = np.ascontiguousarray(
+      value if kind == "weight" else value.reshape(-1)
+    )
+  return _reorder_channels(arrays, channels)
+
+
+def from_grouped(
+  arrays: Mapping[str, np.ndarray], network: Network, channels: str = "rgb"
+) -> AlexNet:
+  """The inverse of `to_grouped`, bit for bit.
+
+  Raises:
+    UserError: names every array that is missing, unknown or misshapen.
+  """
+  inputs = _inputs(network)
+  abstract = jax.eval_shape(lambda: AlexNet(network, jax.random.key(0)))
+  _check(arrays, abstract, network)
+  arrays = _reorder_channels(arrays, channels)
+
+  def leaf(path, like):
+    layer, kind = _name(path)
+    value = arrays[f"{layer}.{kind}"]
+    if kind == "weight":
+      value = _to_kernel(value, layer, inputs[layer], like.shape)
+    return jnp.asarray(value.reshape(like.shape))
+
+  return jax.tree.map_with_path(leaf, abstract)
+
+
+def _name(path: tuple[Any, ...]) -> tuple[str, str]:
+  """("conv1", "weight") for .towers.conv1.kernel; ("fc8", "bias") for fc8's."""
+  names = [str(key.name) for key in path[:-1]]
+  if names == ["fc8_bias"]:
+    return "fc8", "bias"
+  _, layer, kind = names
+  return layer, "weight" if kind == "kernel" else kind
+
+
+def _to_weight(kernel, layer, maps):
+  """[towers,K,K,C,F] or [towers,inputs,F] -> [towers*F,C,K,K] or 2-D."""
+  towers = len(kernel)
+  if layer.startswith("fc"):
+    kernel = kernel.reshape(towers, *maps, -1)
+  weight = kernel.transpose(0, 4, 3, 1, 2)
+  if layer == "fc8":  # each tower scores all classes: its inputs are columns
+    weight = weight.swapaxes(0, 1)
+  else:
+    weight = weight.reshape(-1, *weight.shape[2:])
+  return weight.reshape(len(weight), -1) if layer.startswith("fc") else weight
+
+
+def _to_kernel(weight, layer, maps, shape):
+  """The inverse of `_to_weight`; `shape` is the kernel's."""
+  height, width, count = maps if layer.startswith("fc") else shape[1:4]
+  towers = shape[0]
+  if layer == "fc8":
+    weight = weight.reshape(-1, towers, count, height, width).swapaxes(0, 1)
+  else:
+    weight = weight.reshape(towers, -1, count, height, width)
+  return weight.transpose(0, 3, 4, 2, 1)
+
+
+def _inputs(network: Network) -> dict[str, tuple[int, int, int]]:
+  """Each layer's input as (height, width, maps); units count as 1 x 1 maps."""
+  result = {}
+  x = (network.crop_size, network.crop_size, network.channels)
+  for name, layer, _, _, outputs in networks.shapes(network):
+    if layer.local:
+      raise UserError(
+        f"{name} is a local layer; PyTorch and Caffe have no layout for it, so"
+        " the weights of this network cannot be exported or imported."
+      )
+    if name in network.exchanges and name != "fc8":
+      x = (*x[:-1], x[-1] * network.towers)
+    result[name] = x if len(x) == 3 else (1, 1, *x)
+    x = outputs
+  return result
+
+
+def _reorder_channels(arrays: Mapping[str, Any], channels: str) -> Arrays:
+  """`arrays` with the first layer's input channels reversed for "bgr"."""
+  arrays = dict(arrays)
+  if channels == "bgr":
+    layer = next(n for n in networks.LAYERS if f"{n}.weight" in arrays)
+    weight = arrays[f"{layer}.weight"]
+    arrays[f"{layer}.weight"] = np.ascontiguousarray(weight[:, ::-1])
+  return arrays
+
+
+def _check(arrays, abstract: AlexNet, network: Network) -> None:
+  zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), abstract)
+  expected = to_grouped(zeros, network)
+  problems = [f"{name} is missing" for name in expected if name not in arrays]
+  for name, array in arrays.items():
+    if name not in expected:
+      problems.append(f"{name} is unknown")
+      continue
+    shape = expected[name].shape
+    if array.shape != shape:
+      problems.append(
+        f"{name} has shape {list(array.shape)}, expected {list(shape)}"
+      )
+    if array.dtype != np.float32:
+      problems.append(f"{name} has type {array.dtype}, expected float32")
+  if problems:
+    raise UserError(
+      f"the weights do not fit this network: {'; '.join(problems)}."
+    )

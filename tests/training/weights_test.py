@@ -1,0 +1,104 @@
+"""Exporting and importing the weights of a run."""
+
+import json
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from alexnet_jax.model import network as networks
+from alexnet_jax.model import sharding
+from alexnet_jax.model.grouped import to_grouped
+from alexnet_jax.runtime import config
+from alexnet_jax.runtime.command import UserError
+from alexnet_jax.training import runs, step, weights
+from alexnet_jax.training.checkpoint import Checkpoints
+from alexnet_jax.training.optimizer import momentum_sgd
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory):
+  """A workdir with a checkpoint of step 3 and a velocity that is not zero."""
+  workdir = tmp_path_factory.mktemp("run")
+  values = config.load(str(ROOT / "configs/paper.py"))
+  values.network.width, values.num_classes = 1 / 32, 5
+  network = networks.from_dict(values.network.to_dict(), 5)
+  shapes = step.abstract_state(
+    network, momentum_sgd(), sharding.make_mesh(1, 1)
+  )
+  random = np.random.default_rng(0)
+  state = jax.tree.map(
+    lambda x: jnp.asarray(random.normal(size=x.shape).astype(x.dtype)), shapes
+  )._replace(step=jnp.int32(3))
+  (workdir / "config.json").write_text(json.dumps(config.to_json(values)))
+  checkpoints = Checkpoints(str(workdir / "checkpoints"))
+  checkpoints.save(3, step.to_dict(state), {"of": "the run"})
+  checkpoints.wait()
+  checkpoints.close()
+  return workdir
+
+
+@pytest.fixture
+def run(original, tmp_path):
+  return str(shutil.copytree(original, tmp_path / "run"))
+
+
+def test_a_run_exports_and_imports(run, tmp_path):
+  file = str(tmp_path / "file.safetensors")
+  assert weights.export_weights(run, file) == 3
+  changed = {name: array + 1 for name, array in load_file(file).items()}
+  save_file(changed, file)
+  assert weights.import_weights(run, file) == 4
+  # The new checkpoint: one step later, a velocity of zero, the same metadata.
+  checkpoints = Checkpoints(f"{run}/checkpoints", read_only=True)
+  state, metadata = runs.load_state(run, sharding.make_mesh(1, 1), checkpoints)
+  checkpoints.close()
+  assert int(state.step) == 4
+  assert metadata == {"of": "the run"}
+  assert not any(map(np.any, jax.tree.leaves(state.optimizer_state)))
+  arrays = to_grouped(state.net, state.net.towers.network)
+  assert arrays.keys() == changed.keys()
+  for name, array in arrays.items():
+    np.testing.assert_array_equal(array, changed[name])
+
+
+def test_the_command_exports_for_caffe(run, tmp_path):
+  file = str(tmp_path / "bgr.safetensors")
+  arguments = ["export", f"--workdir={run}", f"--output={file}"]
+  result = subprocess.run(
+    [sys.executable, "-m", "alexnet_jax.weights", *arguments, "--channels=bgr"],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+  )
+  assert "the weights after step 3" in result.stdout, result.stderr
+  rgb = str(tmp_path / "rgb.safetensors")
+  weights.export_weights(run, rgb)
+  np.testing.assert_array_equal(
+    load_file(file)["conv1.weight"], load_file(rgb)["conv1.weight"][:, ::-1]
+  )
+
+
+def test_a_file_of_another_network_changes_nothing(run, tmp_path):
+  file = str(tmp_path / "other.safetensors")
+  save_file({"conv9.weight": np.zeros(3, np.float32)}, file)
+  before = sorted(pathlib.Path(run, "checkpoints").rglob("*"))
+  with pytest.raises(UserError, match=r"conv9\.weight is unknown"):
+    weights.import_weights(run, file)
+  assert sorted(pathlib.Path(run, "checkpoints").rglob("*")) == before
+
+
+def test_a_missing_or_foreign_file_is_rejected(run, tmp_path):
+  with pytest.raises(UserError, match="no such file"):
+    weights.import_weights(run, str(tmp_path / "none.safetensors"))
+  (tmp_path / "text").write_text("no weights")
+  with pytest.raises(UserError, match="not a safetensors file"):
+    weights.import_weights(run, str(tmp_path / "text"))
