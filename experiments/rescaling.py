@@ -15,7 +15,8 @@ networks on ImageNet.
 import numpy as np
 import tensorflow_datasets as tfds
 
-from alexnet_jax.data import images, originals, shards, sources
+from alexnet_jax.data import images, preparing, shards, sources
+from alexnet_jax.data.originals import Options
 from alexnet_jax.runtime import files
 from experiments.common import frame
 from experiments.common.experiment import Experiment, Quick, Run
@@ -31,15 +32,13 @@ QUICK_SIDE = 72
 
 def prepare_quick(output: str) -> None:
   """The embedded images, 32 of a class and split, cropped and squeezed."""
-  from alexnet_jax import prepare
-
   sources.open_split("patterns/10", "train")  # generates them if absent
   place = files.cache_directory()
-  found = originals.open_originals("tfds:patterns/10", place, holdout=0)
+  found = preparing.open_originals("tfds:patterns/10", Options(place))
   for how in ("crop", "warp"):
     encoding = shards.Encoding(QUICK_SIDE, rescale=how)
     name = f"patterns_{how}"
-    prepare.prepare(found, output, name, encoding=encoding, limit=32)
+    preparing.prepare(found, output, name, encoding=encoding, limit=32)
 
 
 def check(outcomes: Outcomes, result: dict) -> None:

@@ -30,8 +30,13 @@ from sample_data import (
   write_tars,
 )
 
-from alexnet_jax import prepare
-from alexnet_jax.data import images, pixel_statistics, shards, sources
+from alexnet_jax.data import (
+  images,
+  pixel_statistics,
+  preparing,
+  shards,
+  sources,
+)
 from alexnet_jax.runtime.command import UserError
 
 
@@ -207,7 +212,7 @@ def test_nothing_is_written_over(tmp_path):
   (tmp_path / "two" / "1.0.0").mkdir(parents=True)
   with pytest.raises(UserError, match="was not made by this command"):
     make(source, tmp_path, "two")
-  with pytest.raises(UserError, match="no name of a tfds dataset"):
+  with pytest.raises(UserError, match="not a valid dataset name"):
     make(source, tmp_path, "../escape")
 
 
@@ -280,11 +285,11 @@ def test_begun_in_another_way_is_refused(tmp_path):
   unfinished = tmp_path / ".tiny_256.incomplete"
 
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(prepare, "_write_metadata", lambda *a: 1 / 0)
+    patch.setattr(preparing, "_write_metadata", lambda *a: 1 / 0)
     with pytest.raises(ZeroDivisionError):
       make(source, tmp_path)
   assert unfinished.is_dir()
-  with pytest.raises(UserError, match=r"begun in another way.*limit \(0 there"):
+  with pytest.raises(UserError, match=r"was begun with other.*limit \(0 there"):
     make(source, tmp_path, limit=1)
   (tmp_path / "in" / "train" / "ash" / "new.jpg").write_bytes(jpeg(1))
   with pytest.raises(UserError, match="inventory"):

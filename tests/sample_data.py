@@ -14,8 +14,8 @@ import simplejpeg
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from alexnet_jax import prepare
-from alexnet_jax.data import originals, shards
+from alexnet_jax.data import preparing, shards
+from alexnet_jax.data.originals import Options
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 ENCODING = shards.Encoding()
@@ -116,9 +116,9 @@ def write_folder(folder, per_class=6, splits=("train", "validation")):
 
 
 def make(source, data_dir, name="tiny_256", holdout=0.0, **options):
-  found = originals.open_originals(source, "", holdout)
+  found = preparing.open_originals(source, Options(holdout=holdout))
   options = {"encoding": ENCODING, **options}
-  return prepare.prepare(found, str(data_dir), name, **options)
+  return preparing.prepare(found, str(data_dir), name, **options)
 
 
 def command(module, *arguments):

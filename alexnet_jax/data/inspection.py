@@ -1,11 +1,9 @@
-"""Inspection: what a dataset is like, before a long run is spent on it.
+"""Inspection: checks of a dataset before a long run, one line per check.
 
-A verdict a line. `FAIL` is what would spoil a run, `note` what one should
-know; each says what it saw.
+Each line starts with a verdict: `FAIL` for what would spoil a run, `note` for
+what one should know, else `ok`.
 """
 
-import collections
-import concurrent.futures
 import dataclasses
 import hashlib
 import io
@@ -13,8 +11,9 @@ import itertools
 import json
 import pathlib
 import re
-import threading
 import time
+from collections.abc import Iterator
+from typing import Any
 
 import cv2
 import numpy as np
@@ -25,55 +24,75 @@ from alexnet_jax.data import (
   parallel,
   pipeline,
   pixel_statistics,
-  shards,
+  preparing,
   sources,
 )
+from alexnet_jax.data.pixel_statistics import PixelSums
 from alexnet_jax.data.sources import Source
 from alexnet_jax.runtime.command import UserError
 
+Verdict = tuple[str, str]  # "ok", "note" or "FAIL", and an explanation
+Manifest = dict[str, Any]
+
+MAX_HASH_DISTANCE = 3  # bits of 64 in which similar images may differ
+
+
+# What is recorded of each image of a split.
+FACTS = np.dtype(
+  [
+    ("label", np.int32),  # -1 if the record is damaged
+    ("content_hash", np.uint64),  # of the encoded image
+    ("difference_hash", np.uint64),  # similar images have similar ones
+    ("height", np.int32),
+    ("width", np.int32),
+    ("low", np.uint8),  # smallest and largest pixel value
+    ("high", np.uint8),
+  ]
+)
+
 
 @dataclasses.dataclass
-class Findings:
-  """What one look at every image of a split finds; N images.
+class Scan:
+  """Results of reading images of a split.
 
   Attributes:
-    labels: i32[N].
-    contents: u64[N], a digest of the encoded image.
-    looks: u64[N], a digest of how a thumbnail's brightness runs from left to
-      right, 0 where it hardly changes; of nearly equal images nearly equal.
-    damaged: names of the images that cannot be read or decoded, with reasons.
-    sizes: how often each (height, width) occurs.
-    range: the least and the greatest level.
-    flat: how many images are of one colour.
-    channel_error: mean absolute difference to Pillow's decoding, for RGB and
-      for BGR, over every 64th image.
-    moments: of the pixels, rescaled.
+    facts: FACTS[N] of the images.
+    damaged: names of the images that cannot be decoded, with reasons.
+    decoder_errors: f64[3], sums over a sample of images: their number, and the
+      mean absolute differences to Pillow's pixels as RGB and as BGR.
+    sums: of the rescaled pixels.
   """
 
-  labels: np.ndarray
-  contents: np.ndarray
-  looks: np.ndarray
+  facts: np.ndarray
   damaged: list[str]
-  sizes: collections.Counter
-  range: tuple[int, int]
-  flat: int
-  channel_error: np.ndarray
-  moments: pixel_statistics.PixelSums
+  decoder_errors: np.ndarray
+  sums: PixelSums
+
+  @classmethod
+  def empty(cls, count: int, size: int) -> "Scan":
+    """Of `count` images of which nothing is known yet."""
+    facts = np.zeros(count, FACTS)
+    facts["label"] = -1
+    return cls(facts, [], np.zeros(3), PixelSums(size))
+
+  def decoded(self) -> np.ndarray:
+    """The facts of the images that can be decoded."""
+    return self.facts[self.facts["height"] > 0]
 
 
 def inspect(data_dir: str, name: str, need: float) -> int:
-  """Prints the verdicts on a dataset, or on all prepared ones in a folder.
+  """Prints the checks of one dataset, or of all prepared ones in a folder.
 
   Args:
     data_dir: the folder that holds datasets.
-    name: of the dataset; "" is every one that `prepare` made.
-    need: images/s that training will use; 0 is not known.
+    name: of the dataset; "" for every dataset that `prepare` made.
+    need: images/s that training needs; 0 if unknown.
 
   Returns:
-    the exit status: 1 if a verdict is FAIL, else 0.
+    the exit status: 1 if a check fails, else 0.
 
   Raises:
-    UserError: there is none.
+    UserError: there is no dataset.
   """
   if name:
     folders = [sources.find_dataset(name, data_dir)]
@@ -82,119 +101,130 @@ def inspect(data_dir: str, name: str, need: float) -> int:
     folders = sorted(str(path.parent) for path in found)
   if not folders:
     raise UserError(
-      f"{data_dir} holds no prepared dataset: looked for"
-      " NAME/VERSION/manifest.json. Prepare one with --source, or --name any"
-      " other tfds dataset."
+      f"{data_dir} has no prepared dataset: looked for"
+      " NAME/VERSION/manifest.json. Prepare one with --source, or name any"
+      " other tfds dataset with --name."
     )
-  verdicts = [
-    verdict for folder in folders for verdict in _inspect_one(folder, need)
-  ]
-  return int("FAIL" in verdicts)
+  # A list: every dataset is checked, even after a failure.
+  passed = [_inspect_dataset(folder, need) for folder in folders]
+  return int(not all(passed))
 
 
-def _inspect_one(folder: str, need: float) -> list[str]:
-  """Prints a verdict a line as they come; returns their first words."""
-  manifest = _read_manifest(folder)
+def _inspect_dataset(folder: str, need: float) -> bool:
+  """Prints the checks of a dataset as they finish; whether all passed."""
+  manifest = preparing.read_manifest(folder)
   size = manifest["plan"]["size"] if manifest else 256
-  opened = {
-    split: sources.open_directory(folder, split) for split in _splits(folder)
+  splits = {
+    split: sources.open_directory(folder, split)
+    for split in _split_names(folder)
   }
   print(f"{folder}:")
-  found = {split: _look(opened[split], size) for split in opened}
-  verdicts = []
-  for what, (verdict, text) in itertools.chain(
-    *(_of_split(opened[s], found[s], manifest, s) for s in opened),
-    _of_training(opened, found, folder, size, need),
+  scans = {split: scan(source, size) for split, source in splits.items()}
+  passed = True
+  for check, (verdict, text) in itertools.chain(
+    *(_check_split(splits[s], scans[s], manifest, s) for s in splits),
+    _check_dataset(splits, scans, folder, size, need),
   ):
-    print(f"{verdict:4}  {what}: {text}")
-    verdicts.append(verdict)
-  return verdicts
+    print(f"{verdict:4}  {check}: {text}")
+    passed &= verdict != "FAIL"
+  return passed
 
 
-def _of_split(source: Source, found: Findings, manifest, split: str):
-  """Yields (what, (verdict, text)) on one split."""
-  yield f"{split} images", _decodable(source, found, manifest, split)
-  yield f"{split} labels", _labels(source, found, manifest, split)
-  yield f"{split} channel order", _channels(found)
-  yield f"{split} value range", _value_range(found)
+def _split_names(folder: str) -> list[str]:
+  info = json.loads(pathlib.Path(folder, "dataset_info.json").read_text())
+  names = [split["name"] for split in info["splits"]]
+  return [name for name in names if re.fullmatch(r"\w+", name)]
 
 
-def _of_training(opened, found, folder: str, size: int, need: float):
-  """Yields (what, (verdict, text)) on the dataset as a whole."""
-  for one, other in itertools.combinations(found, 2):
+def _check_split(
+  source: Source, found: Scan, manifest: Manifest | None, split: str
+) -> Iterator[tuple[str, Verdict]]:
+  """Yields the name and the verdict of each check of a split."""
+  yield f"{split} images", _check_images(source, found, manifest, split)
+  yield f"{split} labels", _check_labels(source, found, manifest, split)
+  yield f"{split} channel order", _check_channels(found)
+  yield f"{split} value range", _check_value_range(found)
+
+
+def _check_dataset(
+  splits: dict[str, Source],
+  scans: dict[str, Scan],
+  folder: str,
+  size: int,
+  need: float,
+) -> Iterator[tuple[str, Verdict]]:
+  """Yields the name and the verdict of each check of all splits together."""
+  for one, other in itertools.combinations(splits, 2):
     yield (
       f"duplicates in {one} and {other}",
-      _duplicates(opened[one], found[one], opened[other], found[other]),
+      _check_duplicates(splits[one], scans[one], splits[other], scans[other]),
     )
-  if "train" in opened:
-    yield "shuffling", _shuffling(found["train"].labels)
-    yield "statistics", _statistics(opened["train"], found["train"], folder)
-    yield "throughput", _throughput(opened["train"], size, need)
+  if "train" in splits:
+    train = splits["train"]
+    yield "shuffling", _check_shuffling(scans["train"].facts["label"])
+    yield "statistics", _check_statistics(train, scans["train"], folder)
+    yield "throughput", _check_throughput(train, size, need)
 
 
-def _look(source: Source, size: int) -> Findings:
-  """Reads and decodes every image of a split, on all cores."""
-  count = len(source)
-  found = Findings(
-    labels=np.full(count, -1, np.int32),
-    contents=np.zeros(count, np.uint64),
-    looks=np.zeros(count, np.uint64),
-    damaged=[],
-    sizes=collections.Counter(),
-    range=(255, 0),
-    flat=0,
-    channel_error=np.zeros(3),
-    moments=pixel_statistics.PixelSums(size),
+def scan(source: Source, size: int) -> Scan:
+  """Reads and decodes every image of a split, on all cores.
+
+  Args:
+    source: the split.
+    size: side of the rescaled images.
+  """
+  parts = parallel.map_images(
+    lambda chunk: _scan_chunk(source, size, chunk.tolist()),
+    parallel.chunks(np.arange(len(source))),
+    f"Checking {source.name}",
   )
-  lock = threading.Lock()
-
-  def look(indices: np.ndarray) -> None:
-    moments = pixel_statistics.PixelSums(size)
-    for index in indices.tolist():
-      try:
-        encoded, found.labels[index] = source[index]
-        image = images.decode(encoded)
-      except (ValueError, RuntimeError, IndexError) as error:
-        with lock:
-          found.damaged.append(f"{source.example_name(index)} ({error})")
-        continue
-      digest = hashlib.blake2b(encoded, digest_size=8).digest()
-      found.contents[index] = np.frombuffer(digest, np.uint64)[0]
-      found.looks[index] = _look_of(image)
-      moments.add(images.rescale(image, size))
-      low, high = int(image.min()), int(image.max())
-      with lock:
-        found.sizes[image.shape[:2]] += 1
-        found.range = min(found.range[0], low), max(found.range[1], high)
-        found.flat += low == high
-        if index % 64 == 0:
-          found.channel_error += _compare_decoders(encoded, image)
-    with lock:
-      found.moments.merge(moments)
-
-  with (
-    shards.progress_bar() as progress,
-    concurrent.futures.ThreadPoolExecutor(parallel.num_cores()) as pool,
-  ):
-    bar = progress.add_task(f"Looking at {source.name}", total=count, rate="")
-    runs = shards.runs(np.arange(count))
-    for run, _ in zip(runs, pool.map(look, runs), strict=True):
-      progress.advance(bar, len(run))
-  return found
+  whole = Scan.empty(0, size)
+  facts = [whole.facts]
+  for part in parts:
+    facts.append(part.facts)
+    whole.damaged += part.damaged
+    whole.decoder_errors += part.decoder_errors
+    whole.sums.merge(part.sums)
+  whole.facts = np.concatenate(facts)
+  return whole
 
 
-def _look_of(image: np.ndarray) -> np.uint64:
-  """64 bits: where an 8 x 9 thumbnail's brightness rises to the right."""
+def _scan_chunk(source: Source, size: int, indices: list[int]) -> Scan:
+  part = Scan.empty(len(indices), size)
+  for place, index in enumerate(indices):
+    try:
+      encoded, part.facts["label"][place] = source[index]
+      image = images.decode(encoded)
+    except (ValueError, RuntimeError, IndexError) as error:
+      part.damaged.append(f"{source.example_name(index)} ({error})")
+      continue
+    digest = hashlib.blake2b(encoded, digest_size=8).digest()
+    part.facts[place] = (
+      part.facts["label"][place],
+      np.frombuffer(digest, np.uint64)[0],
+      _difference_hash(image),
+      *image.shape[:2],
+      image.min(),
+      image.max(),
+    )
+    part.sums.add(images.rescale(image, size))
+    if index % 64 == 0:
+      part.decoder_errors += _compare_decoders(encoded, image)
+  return part
+
+
+def _difference_hash(image: np.ndarray) -> np.uint64:
+  """64 bits: where the brightness of an 8 x 9 thumbnail rises to the right."""
   thumbnail = cv2.resize(image, (9, 8), interpolation=cv2.INTER_AREA)
   brightness = thumbnail.astype(np.int64).sum(2)
-  if brightness.std() < 20:  # of 765: a plain sky looks like any other
+  if brightness.std() < 20:  # of 765: plain skies resemble each other
     return np.uint64(0)
   bits = np.packbits(brightness[:, 1:] > brightness[:, :-1])
   return bits.view(np.uint64)[0]
 
 
 def _compare_decoders(encoded: bytes, image: np.ndarray) -> np.ndarray:
-  """f64[3]: 1, and the mean error to Pillow's RGB, and to its BGR."""
+  """f64[3]: 1, and the mean differences to Pillow's RGB and to its BGR."""
   with Image.open(io.BytesIO(encoded)) as opened:
     if opened.mode != "RGB":
       return np.zeros(3)
@@ -203,29 +233,37 @@ def _compare_decoders(encoded: bytes, image: np.ndarray) -> np.ndarray:
   return np.array([1, *errors])
 
 
-def _decodable(source: Source, found: Findings, manifest, split: str):
-  wrong = []
+def _check_images(
+  source: Source, found: Scan, manifest: Manifest | None, split: str
+) -> Verdict:
+  """Whether all images are there, can be decoded and have the right size."""
+  decoded = found.decoded()
+  sizes = set(zip(decoded["height"], decoded["width"], strict=True))
+  problems = []
   if found.damaged:
-    wrong.append(
+    problems.append(
       f"{len(found.damaged):,} cannot be decoded, {found.damaged[0]}"
     )
-  expected = manifest and manifest["splits"][split]["num_examples"]
-  if manifest and expected != len(source):
-    wrong.append(f"the manifest counts {expected:,}")
-  side = manifest and manifest["plan"]["size"]
-  if manifest and set(found.sizes) - {(side, side)}:
-    wrong.append(f"not all are {side} x {side}")
-  if wrong:
-    return "FAIL", f"{len(source):,}; {'; '.join(wrong)}"
-  kinds = f"{len(found.sizes):,} sizes, rescaled while training"
-  if len(found.sizes) == 1:
-    kinds = "all {} x {}".format(*next(iter(found.sizes)))
-  return "ok", f"{len(source):,}, {kinds}"
+  if manifest:
+    expected = manifest["splits"][split]["num_examples"]
+    if expected != len(source):
+      problems.append(f"the manifest lists {expected:,}")
+    side = manifest["plan"]["size"]
+    if sizes - {(side, side)}:
+      problems.append(f"not all are {side} x {side}")
+  if problems:
+    return "FAIL", f"{len(source):,}; {'; '.join(problems)}"
+  if len(sizes) == 1:
+    ((height, width),) = sizes
+    return "ok", f"{len(source):,}, all {height} x {width}"
+  return "ok", f"{len(source):,}, {len(sizes):,} sizes, rescaled in training"
 
 
-def _labels(source: Source, found: Findings, manifest, split: str):
-  labels = found.labels[found.labels >= 0]
-  if (labels >= source.num_classes).any() or len(labels) < len(found.labels):
+def _check_labels(
+  source: Source, found: Scan, manifest: Manifest | None, split: str
+) -> Verdict:
+  labels = found.facts["label"]
+  if not ((labels >= 0) & (labels < source.num_classes)).all():
     return "FAIL", f"some are outside 0 to {source.num_classes - 1}"
   counts = np.bincount(labels, minlength=source.num_classes)
   text = (
@@ -233,57 +271,63 @@ def _labels(source: Source, found: Findings, manifest, split: str):
     f" {counts.max():,} images, median {np.median(counts):,.0f}"
   )
   if manifest:
-    told = list(manifest["splits"][split]["classes"].values())
-    if told != counts.tolist():
-      return "FAIL", f"{text}; the manifest tells other counts"
-  if absent := int((counts == 0).sum()):
-    return "note", f"{text}; {absent:,} classes have no image"
+    expected = list(manifest["splits"][split]["classes"].values())
+    if expected != counts.tolist():
+      return "FAIL", f"{text}; the manifest lists other counts"
+  if empty := int((counts == 0).sum()):
+    return "note", f"{text}; {empty:,} classes have no images"
   return "ok", text
 
 
-def _channels(found: Findings):
-  count, as_rgb, as_bgr = found.channel_error
-  mean = found.moments.total.mean((0, 1)) / max(found.moments.num_images, 1)
+def _check_channels(found: Scan) -> Verdict:
+  count, as_rgb, as_bgr = found.decoder_errors
+  mean = found.sums.total.mean((0, 1)) / max(found.sums.num_images, 1)
   text = "mean red {:.1f}, green {:.1f}, blue {:.1f}".format(*mean)
   if count and as_rgb > as_bgr:
-    return "FAIL", f"{text}; another decoder sees blue where this sees red"
+    return "FAIL", f"{text}; Pillow decodes red and blue the other way round"
   if mean[0] < mean[2]:
     return "note", (
-      f"{text}; photographs have more red than blue: were the images stored"
-      " with their channels exchanged?"
+      f"{text}; photographs usually have more red than blue: check that the"
+      " images were not stored as BGR"
     )
   return "ok", f"RGB, {text}"
 
 
-def _value_range(found: Findings):
-  low, high = found.range
-  mean = found.moments.total.mean() / max(found.moments.num_images, 1)
+def _check_value_range(found: Scan) -> Verdict:
+  decoded = found.decoded()
+  low, high = decoded["low"].min(initial=255), decoded["high"].max(initial=0)
+  flat = np.count_nonzero(decoded["low"] == decoded["high"])
+  mean = found.sums.total.mean() / max(found.sums.num_images, 1)
   text = f"{low} to {high}, mean {mean:.1f}"
-  if high <= 1 or high - low < 32:
-    return "FAIL", f"{text}; levels are to be 0 to 255"
+  if high <= 1 or int(high) - int(low) < 32:
+    return "FAIL", f"{text}; expected 0 to 255"
   if low > 10 or high < 245 or not 40 < mean < 215:
     return "note", f"{text}; unusual for photographs"
-  if found.flat:
-    return "note", f"{text}; {found.flat:,} images are of one colour"
+  if flat:
+    return "note", f"{text}; {flat:,} images have a single value"
   return "ok", text
 
 
-def _duplicates(one: Source, first: Findings, other: Source, second: Findings):
-  equal = _common(first.contents, second.contents)
-  alike = _alike(first.looks, second.looks)
-  pairs = equal or alike
+def _check_duplicates(
+  one: Source, first: Scan, other: Source, second: Scan
+) -> Verdict:
+  """Whether two splits share images, or have similar ones."""
+  equal = _find_equal(*(s.facts["content_hash"] for s in (first, second)))
+  similar = _find_similar(
+    *(s.facts["difference_hash"] for s in (first, second))
+  )
+  pairs = equal or similar
   if not pairs:
     return "ok", "none"
-  names = (
-    f"{one.example_name(pairs[0][0])} and {other.example_name(pairs[0][1])}"
-  )
+  i, j = pairs[0]
+  example = f"for example {one.example_name(i)} and {other.example_name(j)}"
   if equal:
-    return "FAIL", f"{len(equal):,} images are in both, {names}"
-  return "note", f"{len(alike):,} pairs of images look alike, {names}"
+    return "FAIL", f"{len(equal):,} images are in both, {example}"
+  return "note", f"{len(similar):,} pairs of images are similar, {example}"
 
 
-def _common(one: np.ndarray, other: np.ndarray) -> list[tuple[int, int]]:
-  """Places in both of each value but 0 that is in both."""
+def _find_equal(one: np.ndarray, other: np.ndarray) -> list[tuple[int, int]]:
+  """Pairs of indices of equal hashes, ignoring 0."""
   values, here, there = np.intersect1d(one, other, return_indices=True)
   return [
     (int(i), int(j))
@@ -292,15 +336,17 @@ def _common(one: np.ndarray, other: np.ndarray) -> list[tuple[int, int]]:
   ]
 
 
-def _alike(one: np.ndarray, other: np.ndarray) -> list[tuple[int, int]]:
-  """Places in both where at most 3 of 64 bits differ, but for zeros.
+def _find_similar(one: np.ndarray, other: np.ndarray) -> list[tuple[int, int]]:
+  """Pairs of indices of hashes with a small distance, ignoring 0.
 
-  Then one of four 16-bit parts is equal, and few share such a part.
+  If at most 3 of 64 bits differ, one of four 16-bit parts is equal, and few
+  hashes share such a part.
   """
   pairs = set()
   for part in range(4):
     here, there = (
-      x.view(np.uint16).reshape(-1, 4)[:, part] for x in (one, other)
+      np.ascontiguousarray(hashes).view(np.uint16)[part::4]
+      for hashes in (one, other)
     )
     order = np.argsort(here)
     low, high = (
@@ -308,55 +354,63 @@ def _alike(one: np.ndarray, other: np.ndarray) -> list[tuple[int, int]]:
     )
     for j in np.flatnonzero((high > low) & (other != 0)):
       near = order[low[j] : high[j]]
-      near = near[np.bitwise_count(one[near] ^ other[j]) <= 3]
+      distances = np.bitwise_count(one[near] ^ other[j])
+      near = near[distances <= MAX_HASH_DISTANCE]
       pairs.update((int(i), int(j)) for i in near if one[i])
   return sorted(pairs)
 
 
-def _shuffling(labels: np.ndarray):
-  """Neighbours of one class: as often as chance has it, when training."""
+def _check_shuffling(labels: np.ndarray) -> Verdict:
+  """Whether neighbours in training's order share a class as by chance."""
 
-  def share(order):
+  def share_of_equal_neighbours(order):
     return float(np.mean(order[1:] == order[:-1])) if len(order) > 1 else 0.0
 
   frequencies = np.bincount(labels[labels >= 0]) / len(labels)
   chance = float((frequencies**2).sum())
-  trained = share(labels[sources.permutation(len(labels), 0, 0)])
-  spread = (chance * (1 - chance) / len(labels)) ** 0.5
+  order = sources.permutation(len(labels), 0, 0)
+  in_training = share_of_equal_neighbours(labels[order])
+  on_disk = share_of_equal_neighbours(labels)
+  deviation = (chance * (1 - chance) / len(labels)) ** 0.5
   text = (
-    f"neighbours share a class in {trained:.1%} of cases in training's order,"
-    f" {share(labels):.1%} on disk, {chance:.1%} by chance"
+    f"neighbours share a class in {in_training:.1%} of cases in the order of"
+    f" training, {on_disk:.1%} on disk, {chance:.1%} by chance"
   )
-  verdict = "ok" if abs(trained - chance) <= 6 * spread + 1e-9 else "FAIL"
-  if verdict == "ok" and share(labels) > 0.5 > 2 * chance:
-    return "note", f"{text}; sorted on disk, which only other readers mind"
-  return verdict, text
+  if abs(in_training - chance) > 6 * deviation + 1e-9:
+    return "FAIL", text
+  if on_disk > 0.5 > 2 * chance:
+    return "note", f"{text}; sorted by class on disk, which training shuffles"
+  return "ok", text
 
 
-def _statistics(source: Source, found: Findings, folder: str):
+def _check_statistics(source: Source, found: Scan, folder: str) -> Verdict:
+  """Whether the stored pixel statistics are those of the images."""
   path = pathlib.Path(folder, "statistics.npz")
-  side = len(found.moments.total)
+  size = len(found.sums.total)
   if not path.is_file():
     return "note", "not stored beside the dataset: training computes them first"
-  if not found.moments.num_images:
-    return "FAIL", "there is no image to compare them with"
-  stored = pixel_statistics.load(str(path), source.fingerprint, side)
+  if not found.sums.num_images:
+    return "FAIL", "no image can be decoded to check them"
+  stored = pixel_statistics.load(str(path), source.fingerprint, size)
   if stored is None:
-    return "FAIL", f"{path} is damaged, or of another dataset"
-  computed = found.moments.statistics()
+    return "FAIL", f"{path} is damaged, or belongs to another dataset"
+  computed = found.sums.statistics()
   mean = float(np.abs(stored.mean_image - computed.mean_image).max())
   scale = computed.eigenvalues.max()
   values = (
     float(np.abs(stored.eigenvalues - computed.eigenvalues).max()) / scale
   )
-  text = f"mean image off by {mean:.1g} levels, eigenvalues by {values:.1g}"
-  # The same images, another machine's decoder: a hundredth of a level.
-  good = mean < 0.5 and values < 1e-3
   deviations = np.sqrt(stored.eigenvalues).round(1).tolist()
-  return ("ok" if good else "FAIL"), f"{text}; deviations {deviations}"
+  text = (
+    f"mean image off by {mean:.1g} levels, eigenvalues by {values:.1g};"
+    f" standard deviations {deviations}"
+  )
+  # Another machine's decoder differs by a hundredth of a level.
+  return ("ok" if mean < 0.5 and values < 1e-3 else "FAIL"), text
 
 
-def _throughput(source: Source, size: int, need: float):
+def _check_throughput(source: Source, size: int, need: float) -> Verdict:
+  """Whether the input pipeline is fast enough."""
   batches = pipeline.train_batches(
     source,
     batch_size=128,
@@ -365,7 +419,7 @@ def _throughput(source: Source, size: int, need: float):
     size=size,
     max_undecodable=len(source),
   )
-  for _ in range(2 * parallel.num_cores() + 4):  # what was made ahead
+  for _ in range(2 * parallel.num_cores() + 4):  # batches made ahead
     next(batches)
   start, count = time.monotonic(), 0
   while time.monotonic() - start < 4:
@@ -376,23 +430,6 @@ def _throughput(source: Source, size: int, need: float):
     f" {90 * len(source) / rate / 3600:,.2f} hours for 90 epochs"
   )
   if not need:
-    return "ok", f"{text} (--need=N compares it with what training uses)"
+    return "ok", f"{text} (--need=N compares it with what training needs)"
   verdict = "ok" if rate >= need else "FAIL"
   return verdict, f"{text}; {need:,.0f} are needed"
-
-
-def _read_manifest(folder: str):
-  path = pathlib.Path(folder, "manifest.json")
-  if not path.is_file():
-    return None
-  try:
-    return json.loads(path.read_text())
-  except ValueError as error:
-    raise UserError(f"{path} is damaged: {error}.") from error
-
-
-def _splits(folder: str) -> list[str]:
-  """The splits of a tfds dataset that are there."""
-  info = json.loads(pathlib.Path(folder, "dataset_info.json").read_text())
-  names = [split["name"] for split in info["splits"]]
-  return [name for name in names if re.fullmatch(r"\w+", name)]

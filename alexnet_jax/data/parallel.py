@@ -59,13 +59,15 @@ def map_images(
     size: number of images in a task.
     num_done: images finished earlier, which the bar shows as done.
   """
+  console = rich.console.Console(stderr=True)
   progress = rich.progress.Progress(
     rich.progress.TextColumn("{task.description}"),
     rich.progress.BarColumn(bar_width=None),
     rich.progress.MofNCompleteColumn(),
     _RateColumn(),
     rich.progress.TimeRemainingColumn(),
-    console=rich.console.Console(stderr=True),
+    console=console,
+    disable=not console.is_terminal,
     transient=True,
   )
   total = num_done + sum(map(size, tasks))
@@ -79,12 +81,16 @@ def map_images(
       progress.advance(bar, size(task))
       return result
 
-    for task in tasks:
-      waiting.append((task, pool.submit(function, task)))
-      if len(waiting) > AHEAD:
+    try:
+      for task in tasks:
+        waiting.append((task, pool.submit(function, task)))
+        if len(waiting) > AHEAD:
+          yield finish_oldest()
+      while waiting:
         yield finish_oldest()
-    while waiting:
-      yield finish_oldest()
+    finally:  # after an error, what has not begun need not be done
+      for _, future in waiting:
+        future.cancel()
 
 
 class _RateColumn(rich.progress.ProgressColumn):

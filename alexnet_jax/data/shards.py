@@ -1,52 +1,39 @@
-"""Shards: the files of a prepared dataset, each made whole or not at all."""
+"""Shards: the files of a prepared dataset, each written completely or not.
 
-import collections
-import concurrent.futures
+A preparation that is killed continues with the first shard that is missing.
+"""
+
+import contextlib
 import dataclasses
 import hashlib
 import itertools
 import json
 import os
 import pathlib
-import time
-from collections.abc import Iterator, Sequence
-from typing import Protocol
+import sys
+from collections.abc import Sequence
 
 import numpy as np
-import rich.console
-import rich.progress
 import simplejpeg
 from array_record.python import array_record_module
 from tensorflow_datasets.proto import tf_example_pb2
 
-from alexnet_jax.data import images, parallel, pixel_statistics, sources
+from alexnet_jax.data import images, parallel
+from alexnet_jax.data.originals import Split
+from alexnet_jax.data.pixel_statistics import PixelSums
+from alexnet_jax.data.sources import permutation
 from alexnet_jax.runtime.command import UserError
-
-RUN = 16  # neighbours read together, so that a disk seeks once for them
-AHEAD = 64  # runs converted while a shard is written
-
-
-class Split(Protocol):
-  """The original images of a split; thread-safe."""
-
-  def __len__(self) -> int: ...
-
-  def label(self, index: int) -> int: ...
-
-  def name(self, index: int) -> str: ...
-
-  def read(self, index: int) -> tuple[bytes, int]:
-    """The image as it was encoded, and its label."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Encoding:
-  """What is made of each image.
+  """How each image is stored.
 
   Attributes:
-    size: side of the result, in pixels.
-    quality, subsampling: of the JPEG.
-    rescale: `crop`, as the paper, or `warp`, see `images`.
+    size: side of the stored image, in pixels.
+    quality: of the JPEG, 1 to 100.
+    subsampling: of the JPEG's chroma: "444", "422" or "420".
+    rescale: "crop", as in the paper, or "warp"; see `images`.
   """
 
   size: int = 256
@@ -60,45 +47,60 @@ class Converted:
   """Some images of one split, ready to write.
 
   Attributes:
-    records: serialised tf.train.Example of each.
-    labels: of each.
-    moments: of the pixels, as anyone who decodes the records finds them.
+    records: serialised tf.train.Example of each image.
+    labels: of the images.
+    sums: over the pixels as a reader of the records decodes them.
     skipped: (name, reason) of each image that cannot be decoded.
     digest: of the original bytes, skipped or not, in their order.
   """
 
   records: list[bytes]
   labels: list[int]
-  moments: pixel_statistics.PixelSums
+  sums: PixelSums
   skipped: list[tuple[str, str]]
   digest: bytes
 
   @classmethod
-  def nothing(cls, encoding: Encoding) -> "Converted":
-    return cls([], [], pixel_statistics.PixelSums(encoding.size), [], b"")
+  def empty(cls, encoding: Encoding) -> "Converted":
+    return cls([], [], PixelSums(encoding.size), [], b"")
 
   def add(self, other: "Converted") -> None:
     self.records += other.records
     self.labels += other.labels
-    self.moments.merge(other.moments)
+    self.sums.merge(other.sums)
     self.skipped += other.skipped
     self.digest = hashlib.sha256(self.digest + other.digest).digest()
 
 
-def runs(indices: np.ndarray) -> list[np.ndarray]:
-  """Cuts indices into runs of RUN."""
-  return np.array_split(indices, range(RUN, len(indices), RUN))
+@dataclasses.dataclass
+class Facts:
+  """What is stored about a finished shard, apart from its pixel sums.
+
+  Attributes:
+    count: number of records.
+    num_bytes: of the records.
+    labels: i32[count].
+    skipped: (name, reason) of each image that could not be decoded.
+    digest: hexadecimal, of the original bytes.
+  """
+
+  count: int
+  num_bytes: int
+  labels: np.ndarray
+  skipped: list[tuple[str, str]]
+  digest: str
 
 
 class Shard:
-  """One file of the result, and what is to be known of it.
+  """One file of the prepared dataset, and the facts about it.
 
   Args:
     folder: of the unfinished dataset.
     name: of the dataset.
-    split: the shard's.
-    number: of the shard among the `count` of its split.
-    indices: i64[N], the originals that go into it.
+    split: of the shard.
+    number: of the shard among the `count` shards of its split.
+    count: see above.
+    indices: i64[N], the originals that it stores.
   """
 
   def __init__(
@@ -116,19 +118,18 @@ class Shard:
     self._facts = folder / "facts" / f"{file}.npz"
     self._unfinished = folder / "facts" / file
 
-  def done(self) -> bool:
-    """Whether it is there, and then it is whole."""
+  def is_done(self) -> bool:
     return self.path.exists()
 
-  def write(self, whole: Converted) -> None:
-    """Writes the records in a shuffled order; the last act is a rename."""
-    records, moments = whole.records, whole.moments
-    # JPEGs do not get smaller: compressed again they would only be slower.
+  def write(self, converted: Converted) -> None:
+    """Writes the records in a shuffled order, then renames the file."""
+    records, sums = converted.records, converted.sums
+    # Compressing JPEGs again takes time and saves nothing.
     options = "group_size:1,uncompressed"
     writer = array_record_module.ArrayRecordWriter(
       str(self._unfinished), options
     )
-    for place in sources.permutation(len(records), self.number, len(records)):
+    for place in permutation(len(records), self.number, len(records)):
       writer.write(records[place])
     writer.close()
     with open(self._unfinished, "rb+") as file:
@@ -138,28 +139,33 @@ class Shard:
         file,
         count=len(records),
         num_bytes=sum(map(len, records)),
-        labels=np.array(whole.labels, np.int32),
-        skipped=json.dumps(whole.skipped),
-        digest=whole.digest.hex(),
-        total=moments.total,
-        products=moments.products,
+        labels=np.array(converted.labels, np.int32),
+        skipped=json.dumps(converted.skipped),
+        digest=converted.digest.hex(),
+        total=sums.total,
+        products=sums.products,
       )
     os.replace(self._unfinished, self.path)
 
-  def facts(self) -> dict[str, np.ndarray]:
-    """What is known of a finished one, but for its moments."""
+  def facts(self) -> Facts:
+    """The facts about a finished shard."""
     with np.load(self._facts, allow_pickle=False) as stored:
-      names = ("count", "num_bytes", "labels", "skipped", "digest")
-      return {name: stored[name] for name in names}
+      return Facts(
+        count=int(stored["count"]),
+        num_bytes=int(stored["num_bytes"]),
+        labels=stored["labels"],
+        skipped=json.loads(str(stored["skipped"])),
+        digest=str(stored["digest"]),
+      )
 
-  def moments(self) -> pixel_statistics.PixelSums:
-    """Of its pixels; megabytes, so not to be kept for each shard."""
+  def pixel_sums(self) -> PixelSums:
+    """The pixel sums of a finished shard: megabytes, so read when needed."""
     with np.load(self._facts, allow_pickle=False) as stored:
-      moments = pixel_statistics.PixelSums(len(stored["total"]))
-      moments.num_images = int(stored["count"])
-      moments.total[:] = stored["total"]
-      moments.products[:] = stored["products"]
-    return moments
+      sums = PixelSums(len(stored["total"]))
+      sums.num_images = int(stored["count"])
+      sums.total[:] = stored["total"]
+      sums.products[:] = stored["products"]
+    return sums
 
 
 def write_shards(
@@ -168,58 +174,43 @@ def write_shards(
   encoding: Encoding,
   upright: bool,
 ) -> None:
-  """Writes those that are not done; converts on all cores.
-
-  The main thread writes, a shard at a time; what waits for it is bounded.
+  """Writes the shards that are not done, converting images on all cores.
 
   Args:
-    shards: all there are to be.
+    shards: all shards of the dataset.
     splits: the originals.
-    encoding: what to make of each image.
-    upright: whether EXIF orientation counts.
+    encoding: how to store each image.
+    upright: whether to turn images as their EXIF orientation says.
   """
   tasks = [
-    (shard, run)
+    (shard, chunk)
     for shard in shards
-    if not shard.done()
-    for run in runs(shard.indices)
+    if not shard.is_done()
+    for chunk in parallel.chunks(shard.indices)
   ]
+
+  def size(task: tuple[Shard, np.ndarray]) -> int:
+    return len(task[1])
+
+  def work(task: tuple[Shard, np.ndarray]) -> Converted:
+    shard, chunk = task
+    return convert(splits[shard.split], chunk.tolist(), encoding, upright)
+
   total = sum(len(shard.indices) for shard in shards)
-  done = total - sum(len(run) for _, run in tasks)
-  with (
-    progress_bar() as progress,
-    concurrent.futures.ThreadPoolExecutor(parallel.num_cores()) as pool,
-  ):
-    bar = progress.add_task("Preparing", total=total, completed=done, rate="")
-    start = time.monotonic()
-    if done:
-      progress.console.print(f"{done:,} of {total:,} images are done already.")
-
-    def work(task):
-      shard, run = task
-      return convert(splits[shard.split], run.tolist(), encoding, upright)
-
-    results = _map_ahead(pool, work, tasks)
+  num_done = total - sum(map(size, tasks))
+  if num_done:
+    print(
+      f"{num_done:,} of {total:,} images are done already.", file=sys.stderr
+    )
+  converted = parallel.map_images(
+    work, tasks, "Preparing", size=size, num_done=num_done
+  )
+  with contextlib.closing(converted):
     for shard, group in itertools.groupby(tasks, lambda task: task[0]):
-      whole = Converted.nothing(encoding)
-      for _, run in group:
-        whole.add(next(results))
-        progress.advance(bar, len(run))
-        finished = progress.tasks[0].completed - done
-        rate = finished / (time.monotonic() - start)
-        progress.update(bar, rate=f"{rate:,.0f} images/s")
+      whole = Converted.empty(encoding)
+      for _ in group:
+        whole.add(next(converted))
       shard.write(whole)
-
-
-def _map_ahead(pool, function, tasks) -> Iterator:
-  """As `pool.map`, but with a bounded number of results that wait."""
-  waiting = collections.deque()
-  for task in tasks:
-    waiting.append(pool.submit(function, task))
-    if len(waiting) > AHEAD:
-      yield waiting.popleft().result()
-  while waiting:
-    yield waiting.popleft().result()
 
 
 def convert(
@@ -232,11 +223,15 @@ def convert(
 
   Args:
     split: the originals.
-    indices: which of them.
-    encoding: what to make of each.
-    upright: whether EXIF orientation counts.
+    indices: of the originals to convert.
+    encoding: how to store each image.
+    upright: whether to turn images as their EXIF orientation says.
+
+  Raises:
+    UserError: an original cannot be read.
   """
-  result = Converted.nothing(encoding)
+  rescale = {"crop": images.rescale, "warp": images.warp}[encoding.rescale]
+  result = Converted.empty(encoding)
   digest = hashlib.sha256()
   for index in indices:
     name = split.name(index)
@@ -247,35 +242,28 @@ def convert(
     except OSError as error:
       raise UserError(
         f"The original {name} cannot be read: {error}. Make it readable, or"
-        " move it away; what is prepared already is kept."
+        " move it away, and run the command again; finished files are kept."
       ) from error
     except images.UndecodableImage as error:
       result.skipped.append((name, str(error)))
       continue
-    rescale = {"crop": images.rescale, "warp": images.warp}[encoding.rescale]
     encoded = simplejpeg.encode_jpeg(
       np.ascontiguousarray(rescale(image, encoding.size)),
       encoding.quality,
       colorsubsampling=encoding.subsampling,
     )
-    result.moments.add(images.decode(encoded))
-    example = tf_example_pb2.Example()
-    feature = example.features.feature
-    feature["image"].bytes_list.value.append(encoded)
-    feature["label"].int64_list.value.append(label)
-    feature["file_name"].bytes_list.value.append(name.encode(errors="replace"))
-    result.records.append(example.SerializeToString(deterministic=True))
+    result.sums.add(images.decode(encoded))
+    result.records.append(_serialize(encoded, label, name))
     result.labels.append(label)
   result.digest = digest.digest()
   return result
 
 
-def progress_bar() -> rich.progress.Progress:
-  return rich.progress.Progress(
-    rich.progress.TextColumn("{task.description}"),
-    rich.progress.BarColumn(bar_width=None),
-    rich.progress.MofNCompleteColumn(),
-    rich.progress.TextColumn("{task.fields[rate]}"),
-    rich.progress.TimeRemainingColumn(),
-    console=rich.console.Console(stderr=True),
-  )
+def _serialize(encoded: bytes, label: int, name: str) -> bytes:
+  """The tf.train.Example of an image."""
+  example = tf_example_pb2.Example()
+  feature = example.features.feature
+  feature["image"].bytes_list.value.append(encoded)
+  feature["label"].int64_list.value.append(label)
+  feature["file_name"].bytes_list.value.append(name.encode(errors="replace"))
+  return example.SerializeToString(deterministic=True)

@@ -91,7 +91,7 @@ def parse_example(
     image, label = features[image_key], features[label_key]
     return image.bytes_list.value[0], label.int64_list.value[0]
   except (DecodeError, IndexError) as error:
-    raise UndecodableImage(f"the record is damaged: {error}") from error
+    raise UndecodableImage(f"its record is damaged: {error}") from error
 
 
 class _Examples:
@@ -109,7 +109,7 @@ class _Examples:
     try:
       record = self._records[index]
     except (RuntimeError, ValueError, IndexError) as error:
-      raise UndecodableImage(f"the record is damaged: {error}") from error
+      raise UndecodableImage(f"its record is damaged: {error}") from error
     return parse_example(record, *self._keys)
 
 

@@ -75,17 +75,16 @@ def test_decoding_slowly_slows_the_yardstick_alone(source, monkeypatch):
 
 
 def test_the_command_writes_what_it_shows(tmp_path, source):
-  from alexnet_jax import prepare
-  from alexnet_jax.data import originals, shards
+  from alexnet_jax.data import preparing, shards
 
   for split in ("train", "validation"):
     place = tmp_path / "in" / split / "a"
     place.mkdir(parents=True)
     for i in range(20):
       (place / f"{i}.jpg").write_bytes(source[0][0])
-  found = originals.open_originals(f"folder:{tmp_path / 'in'}", "", 0)
+  found = preparing.open_originals(f"folder:{tmp_path / 'in'}")
   encoding = shards.Encoding(size=32)
-  prepare.prepare(found, str(tmp_path), "tiny", encoding=encoding)
+  preparing.prepare(found, str(tmp_path), "tiny", encoding=encoding)
   command = [sys.executable, "-m", "alexnet_jax.benchmark", "input"]
   options = ["--dataset=tiny", f"--data_dir={tmp_path}", "--size=32"]
   options += ["--batch_size=10", f"--json={tmp_path / 'out.json'}"]

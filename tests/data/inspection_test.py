@@ -11,13 +11,12 @@ import numpy as np
 import pytest
 import simplejpeg
 
-from alexnet_jax import prepare
 from alexnet_jax.data import (
   images,
   inspection,
-  originals,
   parallel,
   pixel_statistics,
+  preparing,
   shards,
   sources,
 )
@@ -43,9 +42,9 @@ def build(folder, change=lambda image, seed: image, per_class=24):
         seed = first + 100 * label + i
         image = change(photograph(seed), seed)
         (place / f"{i}.jpg").write_bytes(simplejpeg.encode_jpeg(image, 95))
-  found = originals.open_originals(f"folder:{folder / 'in'}", "", 0)
+  found = preparing.open_originals(f"folder:{folder / 'in'}")
   return pathlib.Path(
-    prepare.prepare(
+    preparing.prepare(
       found,
       str(folder),
       "tiny",
@@ -57,7 +56,7 @@ def build(folder, change=lambda image, seed: image, per_class=24):
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch):
-  monkeypatch.setattr(inspection, "_throughput", lambda *_: ("ok", "-"))
+  monkeypatch.setattr(inspection, "_check_throughput", lambda *_: ("ok", "-"))
 
 
 def inspect(folder, capsys, need=0.0):
@@ -101,14 +100,14 @@ def test_nearly_equal_images_in_two_splits(tmp_path, capsys):
   status, verdicts = inspect(tmp_path, capsys)
   assert status == 0
   verdict, text = verdicts["duplicates in train and validation"]
-  assert (verdict, "look alike" in text) == ("note", True)
+  assert (verdict, "similar" in text) == ("note", True)
 
 
 def test_exchanged_channels_are_noticed(tmp_path, capsys):
   build(tmp_path, lambda image, seed: np.ascontiguousarray(image[..., ::-1]))
   _, verdicts = inspect(tmp_path, capsys)
   assert verdicts["train channel order"][0] == "note"
-  assert "exchanged" in verdicts["train channel order"][1]
+  assert "BGR" in verdicts["train channel order"][1]
 
 
 def test_a_decoder_that_exchanges_channels_is_caught(
@@ -124,7 +123,7 @@ def test_a_decoder_that_exchanges_channels_is_caught(
   status, verdicts = inspect(tmp_path, capsys)
   assert status == 1
   assert verdicts["train channel order"][0] == "FAIL"
-  assert "another decoder" in verdicts["train channel order"][1]
+  assert "Pillow decodes" in verdicts["train channel order"][1]
   assert verdicts["statistics"][0] == "FAIL"
 
 
@@ -205,7 +204,7 @@ def test_an_order_that_is_not_shuffled_is_caught(tmp_path, capsys, monkeypatch):
 
 
 def test_nothing_prepared(tmp_path):
-  with pytest.raises(UserError, match="holds no prepared dataset"):
+  with pytest.raises(UserError, match="has no prepared dataset"):
     inspection.inspect(str(tmp_path), "", 0)
   with pytest.raises(UserError, match="is missing"):
     inspection.inspect(str(tmp_path), "cifar10", 0)
@@ -229,7 +228,11 @@ def test_alike_is_at_most_three_bits_apart():
     mask = sum(1 << int(bit) for bit in flipped)
     other[j] = one[2 * j] ^ np.uint64(mask)
   one[0] = other[0] = 0  # featureless images are like nothing
-  assert inspection._alike(one, other) == [(10, 5), (100, 50), (200, 100)]
+  assert inspection._find_similar(one, other) == [
+    (10, 5),
+    (100, 50),
+    (200, 100),
+  ]
 
 
 def test_throughput_is_measured_against_the_need(monkeypatch):
@@ -244,11 +247,11 @@ def test_throughput_is_measured_against_the_need(monkeypatch):
       return super().__getitem__(index)
 
   source = Slow([(record, 0)] * 64, "a", fingerprint="x", name="x")
-  verdict, text = inspection._throughput(source, 64, 1)
+  verdict, text = inspection._check_throughput(source, 64, 1)
   assert verdict == "ok"
   assert "1 are needed" in text
   rate = float(text.partition(" images/s")[0].replace(",", ""))
   # One thread a core, five milliseconds each; one batch may be there already.
   assert 20 < rate / parallel.num_cores() < 260
   source.delay = 0
-  assert inspection._throughput(source, 64, 1e9)[0] == "FAIL"
+  assert inspection._check_throughput(source, 64, 1e9)[0] == "FAIL"

@@ -21,7 +21,8 @@ from sample_data import (
   write_tars,
 )
 
-from alexnet_jax.data import images, originals, sources
+from alexnet_jax.data import images, preparing, sources
+from alexnet_jax.data.originals import Options
 from alexnet_jax.runtime.command import UserError
 
 
@@ -60,7 +61,7 @@ def test_2010_takes_its_labels_from_the_kit(tmp_path):
   kit = tmp_path / "ILSVRC2010_devkit-1.0.tar.gz"
   kit.write_bytes(b"not a tar")
   with pytest.raises(UserError, match=r"devkit.* cannot be read"):
-    originals.open_originals(f"tars:{tmp_path}", "", 0)
+    preparing.open_originals(f"tars:{tmp_path}")
   synsets = np.array(
     [(i + 1, wnid) for i, wnid in enumerate(wnids)],
     dtype=[("ILSVRC2010_ID", int), ("WNID", object)],
@@ -73,7 +74,7 @@ def test_2010_takes_its_labels_from_the_kit(tmp_path):
     add(kit, truth, b"2\n3\n1\n")
   truth = tmp_path / "ILSVRC2010_test_ground_truth.txt"
   truth.write_text("1\n1\n")
-  found = originals.open_originals(f"tars:{tmp_path}", "", 0)
+  found = preparing.open_originals(f"tars:{tmp_path}")
   assert found.name == "imagenet2010"
   assert found.class_names == sorted(wnids)
   labels = {
@@ -228,7 +229,7 @@ def test_a_train_tar_packed_anew_is_told_apart(tmp_path):
   tars = write_tars(tmp_path / "tars")
   with tarfile.open(tars / "ILSVRC2012_img_train.tar", "w") as train:
     add(train, "train/n01440764/n01440764_1.JPEG", jpeg(1))
-  with pytest.raises(UserError, match=r"no image of ILSVRC as image-net\.org"):
+  with pytest.raises(UserError, match=r"no images in the layout of image-net\.org"):
     make(f"tars:{tars}", tmp_path / "out")
 
 
@@ -247,11 +248,11 @@ def test_a_tar_damaged_between_two_images_is_refused(tmp_path):
 @pytest.mark.parametrize(
   ("source", "text"),
   [
-    ("", "Say what to prepare"),
-    ("zip:x", "none of tfds:NAME, tars:DIR and folder:DIR"),
-    ("tars:/nonexistent", "there is no folder /nonexistent"),
+    ("", "--source is missing"),
+    ("zip:x", "must be one of tars:DIR, folder:DIR, tfds:NAME"),
+    ("tars:/nonexistent", "folder /nonexistent does not exist"),
     ("tars:{tmp}", "ILSVRC2012_img_train.tar"),
-    ("folder:{tmp}", "holds no class"),
+    ("folder:{tmp}", "has no class folders"),
     ("tfds:nothing", "tfds build nothing"),
   ],
 )
@@ -269,7 +270,7 @@ def test_a_split_of_nothing_but_damage_is_refused(tmp_path):
   folder = write_folder(tmp_path / "in")
   for path in (folder / "validation").rglob("*.jpg"):
     path.write_bytes(b"damaged")
-  with pytest.raises(UserError, match="Not one image of the validation split"):
+  with pytest.raises(UserError, match="No image of the validation split"):
     make(f"folder:{folder}", tmp_path)
 
 
@@ -352,5 +353,5 @@ def test_tfrecord_cut_short_is_refused(tmp_path):
   place = write_tfrecord(tmp_path)
   path = next(place.glob("*00001-of-00002"))
   path.write_bytes(path.read_bytes()[:-50])
-  with pytest.raises(UserError, match="cut short: 1 of 2 records"):
-    originals.open_originals("tfds:trees", str(tmp_path), 0)
+  with pytest.raises(UserError, match="cut short: it has 1 of 2 records"):
+    preparing.open_originals("tfds:trees", Options(str(tmp_path)))

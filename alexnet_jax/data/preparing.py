@@ -1,0 +1,369 @@
+"""Preparing: from original images to a dataset of fixed-size images.
+
+The result is an ordinary tfds dataset with the statistics of its pixels and a
+manifest. It depends only on the originals and the arguments, and it gets its
+name only when it is complete.
+"""
+
+import collections
+import dataclasses
+import hashlib
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from alexnet_jax.data import (
+  image_folders,
+  imagenet_tars,
+  parallel,
+  pixel_statistics,
+  shards,
+  sources,
+  tfds_originals,
+)
+from alexnet_jax.data.images import UndecodableImage
+from alexnet_jax.data.originals import Options, Originals, Split
+from alexnet_jax.data.shards import Encoding, Shard
+from alexnet_jax.runtime import files
+from alexnet_jax.runtime.command import UserError
+
+VERSION = "1.0.0"
+
+# The layouts of originals, as --source names them.
+LAYOUTS: dict[str, Callable[[str, Options], Originals]] = {
+  "tars:DIR": imagenet_tars.open_tars,
+  "folder:DIR": image_folders.open_folders,
+  "tfds:NAME": tfds_originals.open_tfds,
+}
+SOURCES = ", ".join(LAYOUTS)  # for messages
+
+# Libraries that decide the value of a pixel.
+LIBRARIES = ("numpy", "opencv-python-headless", "simplejpeg", "pillow")
+
+
+def open_originals(source: str, options: Options | None = None) -> Originals:
+  """Opens a source such as "folder:DIR"; LAYOUTS lists them.
+
+  Raises:
+    UserError: the source is unknown, missing, incomplete or damaged.
+  """
+  layout, _, place = source.partition(":")
+  for form, open_layout in LAYOUTS.items():
+    if form.partition(":")[0] == layout and place:
+      return open_layout(place, options or Options())
+  raise UserError(f"--source={source} must be one of {SOURCES}.")
+
+
+def prepare(
+  originals: Originals,
+  data_dir: str,
+  name: str,
+  *,
+  encoding: Encoding,
+  limit: int = 0,
+  shard_size: int = 2048,
+) -> str:
+  """Writes the originals as the tfds dataset `name`; returns its folder.
+
+  A preparation that was killed continues where it stopped.
+
+  Args:
+    originals: the images.
+    data_dir: the folder that holds datasets.
+    name: of the dataset: a-z, 0-9 and _.
+    encoding: how to store each image.
+    limit: number of images of each class and split; 0 for all.
+    shard_size: largest number of images in a file.
+
+  Raises:
+    UserError: the name is invalid, belongs to another dataset or to a
+      preparation with other arguments, another process is preparing the
+      dataset, or it cannot be written.
+  """
+  if not re.fullmatch("[a-z][a-z0-9_]*", name):
+    raise UserError(
+      f"--name={name} is not a valid dataset name: use lower-case letters,"
+      " digits and underscores, starting with a letter."
+    )
+  chosen = {
+    split: _choose(images, limit) for split, images in originals.splits.items()
+  }
+  for split, indices in chosen.items():
+    if not len(indices):
+      raise UserError(
+        f"The {split} split of {originals.name} has no images. Add some, or"
+        " remove the split."
+      )
+  plan = _plan(originals, chosen, encoding, limit, shard_size)
+  target = pathlib.Path(data_dir, name, VERSION)
+  if target.exists():
+    _check_finished(target, plan)
+    return str(target)
+  unfinished = pathlib.Path(data_dir, f".{name}.incomplete")
+  with _lock(unfinished):
+    _begin(unfinished, plan)
+    parts = [
+      Shard(unfinished, name, split, number, count, indices)
+      for split in originals.splits
+      for number, count, indices in _deal(chosen[split], shard_size)
+    ]
+    try:
+      shards.write_shards(parts, originals.splits, encoding, originals.upright)
+      _write_metadata(unfinished / "data", name, originals, parts, plan)
+      target.parent.mkdir(parents=True, exist_ok=True)
+      os.rename(unfinished / "data", target)
+    except (OSError, RuntimeError) as error:  # array_record raises the latter
+      free = shutil.disk_usage(data_dir).free
+      raise UserError(
+        f"Writing into {unfinished} failed: {error} ({free / 2**30:.1f} GiB"
+        " free). Finished files are kept: free some space, or choose another"
+        " --data_dir, and run the same command again."
+      ) from error
+  shutil.rmtree(unfinished, ignore_errors=True)
+  return str(target)
+
+
+def read_manifest(folder: str) -> dict[str, Any] | None:
+  """The manifest of a prepared dataset; None if it has none.
+
+  Raises:
+    UserError: the manifest is not valid JSON.
+  """
+  path = pathlib.Path(folder, "manifest.json")
+  if not path.is_file():
+    return None
+  try:
+    return json.loads(path.read_text())
+  except ValueError as error:
+    raise UserError(
+      f"{path} is not valid JSON ({error}). Restore it, or prepare the dataset"
+      " again."
+    ) from error
+
+
+def _choose(split: Split, limit: int) -> np.ndarray:
+  """i64[N], the indices of the images to prepare."""
+  if not limit:
+    return np.arange(len(split))
+  taken = collections.Counter()
+  chosen = []
+  for index in range(len(split)):
+    try:
+      label = split.label(index)
+    except UndecodableImage:  # kept, to be reported as skipped
+      label = -1
+    taken[label] += 1
+    if taken[label] <= limit:
+      chosen.append(index)
+  return np.array(chosen, np.int64)
+
+
+def _deal(
+  chosen: np.ndarray, shard_size: int
+) -> Iterator[tuple[int, int, np.ndarray]]:
+  """Yields (number, number of shards, i64[N] indices) of a split's shards.
+
+  Originals are often sorted by class, so chunks of neighbours are shuffled
+  before they are dealt to shards.
+  """
+  chunks = parallel.chunks(chosen)
+  order = sources.permutation(len(chunks), len(chosen))
+  shuffled = np.concatenate([chunks[place] for place in order])
+  count = -(-len(shuffled) // shard_size)
+  for number, indices in enumerate(np.array_split(shuffled, count)):
+    yield number, count, indices
+
+
+def _plan(
+  originals: Originals,
+  chosen: dict[str, np.ndarray],
+  encoding: Encoding,
+  limit: int,
+  shard_size: int,
+) -> dict[str, Any]:
+  """Everything that determines the result; stored in the manifest."""
+  return {
+    "source": originals.name,
+    "source_files": originals.files,
+    "images": {split: len(indices) for split, indices in chosen.items()},
+    "inventory": {
+      split: images.inventory() for split, images in originals.splits.items()
+    },
+    "num_classes": len(originals.class_names),
+    "left_out": originals.left_out,
+    "upright": originals.upright,
+    **dataclasses.asdict(encoding),
+    "limit": limit,
+    "shard_size": shard_size,
+    "versions": {
+      "python": platform.python_version(),
+      **{name: importlib.metadata.version(name) for name in LIBRARIES},
+    },
+  }
+
+
+def _lock(folder: pathlib.Path) -> files.WorkdirLock:
+  try:
+    return files.WorkdirLock(str(folder))
+  except UserError as error:
+    raise UserError(
+      f"Cannot use {folder}: {error} (For this command --data_dir and --name"
+      " determine the folder.)"
+    ) from None
+
+
+def _begin(folder: pathlib.Path, plan: dict[str, Any]) -> None:
+  """Creates the folder of a preparation, or checks that of an earlier one."""
+  stored = folder / "plan.json"
+  try:
+    if stored.exists():
+      _check_same(json.loads(stored.read_text()), plan, folder, "was begun")
+    for part in ("data", "facts"):
+      (folder / part).mkdir(exist_ok=True)
+    files.write_atomic(stored, json.dumps(plan))
+  except OSError as error:
+    raise UserError(
+      f"{folder} cannot be written ({error.strerror}). Make it writable, or"
+      " choose another --data_dir."
+    ) from error
+
+
+def _check_finished(target: pathlib.Path, plan: dict[str, Any]) -> None:
+  try:
+    manifest = json.loads((target / "manifest.json").read_text())
+  except (OSError, ValueError):
+    raise UserError(
+      f"{target} exists and was not made by this command. Choose another"
+      " --name or --data_dir; nothing is overwritten."
+    ) from None
+  _check_same(manifest["plan"], plan, target, "was made")
+  print(f"{target} is already prepared.")
+
+
+def _check_same(
+  stored: dict[str, Any], plan: dict[str, Any], folder: pathlib.Path, how: str
+) -> None:
+  plan = json.loads(json.dumps(plan))
+  differences = [
+    f"{key} ({stored.get(key)} there, {plan[key]} now)"
+    for key in plan
+    if stored.get(key) != plan[key]
+  ]
+  if differences:
+    raise UserError(
+      f"{folder} {how} with other arguments or images:"
+      f" {'; '.join(differences)}. Choose another --name, or remove that"
+      " folder; nothing is overwritten."
+    )
+
+
+def _write_metadata(
+  folder: pathlib.Path,
+  name: str,
+  originals: Originals,
+  parts: list[Shard],
+  plan: dict[str, Any],
+) -> None:
+  """Makes a tfds dataset of the finished shards in `folder`."""
+  facts = {
+    split: [shard.facts() for shard in parts if shard.split == split]
+    for split in originals.splits
+  }
+  manifest = {
+    "plan": plan,
+    "splits": {
+      split: _summarize(split, facts[split], originals.class_names)
+      for split in originals.splits
+    },
+  }
+  _write_tfds_metadata(folder, name, originals, facts, plan)
+  _write_statistics(folder, parts, plan["size"])
+  (folder / "manifest.json").write_text(json.dumps(manifest, indent=1))
+
+
+def _summarize(
+  split: str, facts: list[shards.Facts], class_names: list[str]
+) -> dict[str, Any]:
+  """The manifest's entry for a split."""
+  labels = np.concatenate([shard.labels for shard in facts])
+  skipped = sorted(pair for shard in facts for pair in shard.skipped)
+  if not len(labels):
+    raise UserError(
+      f"No image of the {split} split can be decoded, for example"
+      f" {skipped[0][0]} ({skipped[0][1]})."
+    )
+  digests = "".join(shard.digest for shard in facts)
+  counts = np.bincount(labels, minlength=len(class_names)).tolist()
+  return {
+    "num_examples": len(labels),
+    "num_bytes": sum(shard.num_bytes for shard in facts),
+    "source_sha256": hashlib.sha256(digests.encode()).hexdigest(),
+    "skipped": [{"name": name, "reason": reason} for name, reason in skipped],
+    "classes": dict(zip(class_names, counts, strict=True)),
+  }
+
+
+def _write_tfds_metadata(
+  folder: pathlib.Path,
+  name: str,
+  originals: Originals,
+  facts: dict[str, list[shards.Facts]],
+  plan: dict[str, Any],
+) -> None:
+  """Writes the files by which tfds finds and reads the shards."""
+  size = plan["size"]
+  splits = [
+    tfds.core.SplitInfo(
+      name=split,
+      shard_lengths=[shard.count for shard in facts[split]],
+      num_bytes=sum(shard.num_bytes for shard in facts[split]),
+      filename_template=tfds.core.ShardedFileTemplate(
+        data_dir=folder,
+        dataset_name=name,
+        split=split,
+        filetype_suffix="array_record",
+      ),
+    )
+    for split in facts
+  ]
+  features = {
+    "image": tfds.features.Image(shape=(size, size, 3), encoding_format="jpeg"),
+    "label": tfds.features.ClassLabel(names=originals.class_names),
+    "file_name": tfds.features.Text(),
+  }
+  tfds.folder_dataset.write_metadata(
+    data_dir=folder,
+    features=tfds.features.FeaturesDict(features),
+    split_infos=splits,
+    version=VERSION,
+    check_data=False,
+    description=f"{originals.name}, prepared by alexnet_jax: {size} pixels a"
+    f" side, rescale={plan['rescale']}.",
+    supervised_keys=("image", "label"),
+  )
+
+
+def _write_statistics(
+  folder: pathlib.Path, parts: list[Shard], size: int
+) -> None:
+  """Writes the statistics of the training pixels."""
+  sums = pixel_statistics.PixelSums(size)
+  for shard in parts:
+    if shard.split == "train":
+      sums.merge(shard.pixel_sums())
+  pixel_statistics.save(
+    str(folder / "statistics.npz"),
+    sums.statistics(),
+    sources.open_directory(str(folder), "train").fingerprint,
+    covariance=sums.covariance(),
+    num_pixels=sums.num_images * size * size,
+  )
