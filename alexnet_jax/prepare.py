@@ -68,7 +68,9 @@ _NEED = flags.DEFINE_float(
 
 def main() -> int | None:
   if not _DATA_DIR.value:
-    raise UserError("--data_dir is missing: add --data_dir=DIR, the folder for datasets.")
+    raise UserError(
+      "--data_dir is missing: add --data_dir=DIR, a folder for datasets."
+    )
   data_dir = os.path.expanduser(_DATA_DIR.value)
   if _CHECK.value:
     from alexnet_jax.data import inspection  # imports JAX

@@ -229,7 +229,9 @@ def test_a_train_tar_packed_anew_is_told_apart(tmp_path):
   tars = write_tars(tmp_path / "tars")
   with tarfile.open(tars / "ILSVRC2012_img_train.tar", "w") as train:
     add(train, "train/n01440764/n01440764_1.JPEG", jpeg(1))
-  with pytest.raises(UserError, match=r"no images in the layout of image-net\.org"):
+  with pytest.raises(
+    UserError, match=r"no images in the layout of image-net\.org"
+  ):
     make(f"tars:{tars}", tmp_path / "out")
 
 
