@@ -1,4 +1,4 @@
-"""The rooms of the package, and the direction of imports between them."""
+"""The rooms of the package and the direction of imports between them."""
 
 import ast
 import pathlib
@@ -8,7 +8,7 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "alexnet_jax"
 
-# What each room may import, beside itself. `commands` is the top of the
+# The other rooms that each room may import. `commands` is the top of the
 # package: the modules that people run.
 ROOMS = {
   "runtime": set(),
@@ -18,6 +18,9 @@ ROOMS = {
   "analysis": {"runtime", "model", "data", "training"},
   "commands": {"runtime", "model", "data", "training", "analysis"},
 }
+
+# Folders that use the package; it imports none of them.
+ABOVE = {"experiments", "benchmarks", "configs", "docs", "tests"}
 
 MODULES = {
   ".".join(path.relative_to(ROOT).with_suffix("").parts): path
@@ -45,6 +48,7 @@ GRAPH = {
 
 
 def room(name: str) -> str:
+  """The room of a module, by its full dotted name."""
   parts = name.split(".")
   return parts[1] if len(parts) > 2 else "commands"
 
@@ -86,3 +90,23 @@ def test_no_file_exceeds_450_lines(name):
 def test_nothing_imports_tensorflow(name):
   modules = {n.split(".")[0] for n in imported_names(MODULES[name])}
   assert "tensorflow" not in modules
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_nothing_imports_what_is_above_the_package(name):
+  modules = {n.split(".")[0] for n in imported_names(MODULES[name])}
+  assert not modules & ABOVE
+
+
+@pytest.mark.parametrize("name", [n for n in MODULES if room(n) == "commands"])
+def test_the_top_holds_commands_only(name):
+  """They end in `command.run`, and import no other command."""
+  assert "\n  command.run(main" in MODULES[name].read_text()
+  assert not {other for other in GRAPH[name] if room(other) == "commands"}
+
+
+def test_the_package_has_no_other_folders():
+  folders = {path.parent for path in PACKAGE.rglob("*.py")} - {PACKAGE}
+  assert {folder.relative_to(PACKAGE).as_posix() for folder in folders} == (
+    set(ROOMS) - {"commands"}
+  )
