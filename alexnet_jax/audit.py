@@ -61,18 +61,10 @@ def main() -> int:
 
 
 def _print_collectives(result: Audit, title: str) -> None:
-  table = Table("program", "pass", "layer", "op", "axes", "dtype", title=title)
-  table.add_column("bytes", justify="right")
-  for item in result.collectives:
-    table.add_row(
-      item.program,
-      item.phase,
-      item.layer,
-      item.op,
-      ", ".join(item.axes),
-      item.dtype,
-      f"{item.bytes:,}",
-    )
+  table = Table(*programs.HEADINGS, title=title)
+  table.columns[-1].justify = "right"
+  for row in programs.rows(result):
+    table.add_row(*row)
   Console().print(table)
 
 

@@ -14,7 +14,7 @@ from sample_data import write_tiny
 from alexnet_jax.analysis import page, sections
 from alexnet_jax.data import sources
 from alexnet_jax.runtime import config as configs
-from alexnet_jax.training import train
+from alexnet_jax.training import runs, train
 
 HOSTILE = (
   "<script>alert(1)</script>",
@@ -304,4 +304,4 @@ def test_a_run_in_its_first_epoch_has_a_report(tmp_path):
   config = configs.to_json(configs.load("configs/quickstart.py"))
   (tmp_path / "config.json").write_text(json.dumps(config))
   (tmp_path / "checkpoints").mkdir()  # empty until the first evaluation
-  assert sections.load(str(tmp_path)).net is None
+  assert runs.load(str(tmp_path)).net is None

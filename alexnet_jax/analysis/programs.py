@@ -213,6 +213,28 @@ def to_json(result: Audit) -> dict[str, Any]:
   return values | {"totals": {name: dict(c) for name, c in totals.items()}}
 
 
+HEADINGS = ("program", "pass", "layer", "operation", "axes", "dtype", "bytes")
+
+
+def rows(result: Audit) -> list[tuple[str, ...]]:
+  """The collectives as the rows of a table with the columns HEADINGS.
+
+  The bytes are those of the result on one device, for one step.
+  """
+  return [
+    (
+      item.program,
+      item.phase,
+      item.layer,
+      item.op,
+      ", ".join(item.axes),
+      item.dtype,
+      f"{item.bytes:,}",
+    )
+    for item in result.collectives
+  ]
+
+
 def make_mesh(
   sizes: Mapping[str, int], flag: str, towers: int, topology: str = ""
 ) -> Mesh:

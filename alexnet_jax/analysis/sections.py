@@ -11,10 +11,9 @@ import os
 import pathlib
 import statistics
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-from jax.sharding import Mesh
 
 from alexnet_jax.analysis import (
   comparison,
@@ -28,54 +27,15 @@ from alexnet_jax.analysis.figures import Figure4, Specialisation
 from alexnet_jax.analysis.page import Html, element
 from alexnet_jax.analysis.programs import Audit
 from alexnet_jax.model import sharding
-from alexnet_jax.model.alexnet import AlexNet
 from alexnet_jax.model.network import Network
 from alexnet_jax.model.sharding import DATA, MODEL
 from alexnet_jax.runtime import config as configs
 from alexnet_jax.runtime.command import UserError
-from alexnet_jax.training import metrics, recipe
+from alexnet_jax.training import recipe
 from alexnet_jax.training import runs as stored_runs
-from alexnet_jax.training.checkpoint import latest_step
+from alexnet_jax.training.runs import Run
 
 PAPER = "configs/paper.py"
-
-
-class Run(NamedTuple):
-  """A run on disk.
-
-  Attributes:
-    workdir: its directory, which is also its name.
-    config: from config.json.
-    lines: of metrics.jsonl.
-    net: of the newest checkpoint; None if there is none.
-    metadata: of that checkpoint.
-    mesh: the mesh on this machine that `net` is placed on.
-  """
-
-  workdir: str
-  config: dict[str, Any]
-  lines: list[dict[str, Any]]
-  net: AlexNet | None
-  metadata: dict[str, Any]
-  mesh: Mesh
-
-  def split(self, name: str) -> list[dict[str, Any]]:
-    """The lines of "train" or "validation"."""
-    return [line for line in self.lines if line["split"] == name]
-
-
-def load(workdir: str) -> Run:
-  """Reads a run.
-
-  Raises:
-    UserError: `workdir` is not the directory of a run.
-  """
-  config = stored_runs.load_config(workdir)
-  mesh = sharding.make_mesh(towers=config["network"]["towers"])
-  net, metadata = None, {}
-  if latest_step(f"{workdir}/checkpoints") >= 0:
-    net, metadata = stored_runs.load_net(workdir, mesh)
-  return Run(workdir, config, metrics.read(workdir), net, metadata, mesh)
 
 
 def report(workdirs: Sequence[str], search: int = 0, data_dir: str = "") -> str:
@@ -89,7 +49,7 @@ def report(workdirs: Sequence[str], search: int = 0, data_dir: str = "") -> str:
   Raises:
     UserError: a directory is not the directory of a run.
   """
-  runs = [load(workdir) for workdir in workdirs]
+  runs = [stored_runs.load(workdir) for workdir in workdirs]
   title = "AlexNet: " + ", ".join(workdirs)
   parts: list[Any] = [element("h1", title), summary(runs)]
   parts += _section("Training curves", curves, runs)
@@ -360,21 +320,8 @@ def exchanges(run: Run) -> Html:
     return page.join([*parts, element("p", text, class_="note")])
   if result.mesh[MODEL] > 1:
     parts.append(exchange_figure(result, what.network))
-  rows = [
-    (
-      item.program,
-      item.phase,
-      item.layer,
-      item.op,
-      " and ".join(item.axes),
-      item.dtype,
-      f"{item.bytes:,}",
-    )
-    for item in result.collectives
-  ]
-  headings = ("program", "pass", "layer", "operation", "axes", "dtype")
-  headings += ("bytes per device and step",)
-  return page.join([*parts, page.table(headings, rows)])
+  table = page.table(programs.HEADINGS, programs.rows(result))
+  return page.join([*parts, table])
 
 
 def exchange_figure(result: Audit, network: Network) -> Html:

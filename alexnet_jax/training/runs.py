@@ -3,7 +3,7 @@
 import json
 import pathlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from jax.sharding import Mesh
 from rich.progress import track
@@ -258,3 +258,41 @@ def evaluate_runs(
     predictors, shown, mesh, len(source), config["max_undecodable"]
   )
   return found | {"views": views}
+
+
+class Run(NamedTuple):
+  """A run on disk.
+
+  Attributes:
+    workdir: its directory, which is also its name.
+    config: from config.json.
+    lines: of metrics.jsonl.
+    net: of the newest checkpoint; None if there is none.
+    metadata: of that checkpoint.
+    mesh: the mesh on this machine that `net` is placed on.
+  """
+
+  workdir: str
+  config: dict[str, Any]
+  lines: list[dict[str, Any]]
+  net: AlexNet | None
+  metadata: dict[str, Any]
+  mesh: Mesh
+
+  def split(self, name: str) -> list[dict[str, Any]]:
+    """The lines of "train" or "validation"."""
+    return [line for line in self.lines if line["split"] == name]
+
+
+def load(workdir: str) -> Run:
+  """Reads a run.
+
+  Raises:
+    UserError: `workdir` is not the directory of a run.
+  """
+  config = load_config(workdir)
+  mesh = sharding.make_mesh(towers=config["network"]["towers"])
+  net, metadata = None, {}
+  if latest_step(f"{workdir}/checkpoints") >= 0:
+    net, metadata = load_net(workdir, mesh)
+  return Run(workdir, config, metrics.read(workdir), net, metadata, mesh)
