@@ -31,6 +31,7 @@ from alexnet_jax.model import sharding
 from alexnet_jax.runtime import command
 from alexnet_jax.runtime import config as configs
 from alexnet_jax.training import runs as stored_runs
+from alexnet_jax.training import step
 
 GRID = np.arange(21) / 20  # the weights tried by the authors' search
 
@@ -80,14 +81,9 @@ def probabilities(
 
 
 def top_error(found: np.ndarray, labels: np.ndarray, k: int) -> float:
-  """The share of examples whose label is not among the `k` most probable.
-
-  Of classes that tie for the last places each counts in part.
-  """
-  own = np.take_along_axis(found, labels[:, np.newaxis], axis=1)
-  above = (~(found <= own)).sum(axis=1)  # what is not a number is wrong
-  ties = np.maximum((found == own).sum(axis=1), 1)
-  return float(1 - np.clip((k - above) / ties, 0, 1).mean())
+  """The mean top-k error of probabilities f32[N,classes]."""
+  each = np.asarray(step.top_error(found, labels, k))
+  return float(each.mean(dtype=np.float64))
 
 
 def average(each: Sequence[np.ndarray], weights: Sequence[float]) -> np.ndarray:

@@ -194,7 +194,6 @@ EXPERIMENT = Experiment(
       "network.width": 1 / 4,
       "mesh.data": 1,
       "splits.train": "train[:512]",
-      "batch_size": 32,
       "total_steps": 16,  # one epoch
     },
     runs=("relu-0.001", "tanh-0.001", "tanh-0.003", "sigmoid-0.001"),

@@ -264,23 +264,33 @@ def _mean_metrics(log_probabilities, label, weight):
   return metrics["loss"], {**metrics, "num_examples": num_examples}
 
 
+def top_error(scores: jax.Array, labels: jax.Array, k: int) -> jax.Array:
+  """Whether each label is missing from the k best classes, f32[B], 0 to 1.
+
+  Of classes that tie for the last places each counts in part, as in the 2012
+  source: if all n scores are equal, the error is (n - k) / n.
+
+  Args:
+    scores: f32[B,n]; the order of the classes is all that matters.
+    labels: i32[B].
+    k: number of classes that may contain the label.
+  """
+  own = jnp.take_along_axis(scores, labels[:, None], axis=1)
+  # NaN counts as above: such a prediction is wrong.
+  above = jnp.sum(~(scores <= own), axis=1).astype(jnp.float32)
+  ties = jnp.sum(scores == own, axis=1).astype(jnp.float32)
+  return 1 - jnp.clip((k - above) / jnp.maximum(ties, 1.0), 0.0, 1.0)
+
+
 def _sums(log_probabilities, label, weight):
   """Sums over the examples of all devices."""
   own = jnp.take_along_axis(log_probabilities, label[:, None], axis=1)
-  # What is not a number is above: such a prediction is wrong.
-  above = jnp.sum(~(log_probabilities <= own), axis=1).astype(jnp.float32)
-  ties = jnp.sum(log_probabilities == own, axis=1).astype(jnp.float32)
-
-  def error(k):
-    # Of classes that tie for the last places, each counts in part, as in the
-    # 2012 source: a network that scores all alike is wrong (n - k) / n times.
-    return 1 - jnp.clip((k - above) / jnp.maximum(ties, 1.0), 0.0, 1.0)
-
+  classes = log_probabilities.shape[1]
   each = {
     "weight": jnp.ones_like(weight),
     "loss": -own[:, 0],
-    "top1_error": error(1),
-    "top5_error": error(min(5, log_probabilities.shape[1])),
+    "top1_error": top_error(log_probabilities, label, 1),
+    "top5_error": top_error(log_probabilities, label, min(5, classes)),
   }
   return {
     name: lax.psum(jnp.sum(weight * value), DATA)

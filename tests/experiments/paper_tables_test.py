@@ -1,5 +1,6 @@
 """The tables of the paper: errors, ensembles, fitted weights, the command."""
 
+import io
 import itertools
 import json
 import subprocess
@@ -7,6 +8,7 @@ import sys
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from alexnet_jax.runtime import config as configs
 from alexnet_jax.runtime.command import UserError
@@ -109,6 +111,18 @@ def test_runs_answer_the_claims_about_them(tmp_path, monkeypatch):
   assert measured[-1]["tuned_on_validation"]
 
 
+def test_the_tables_have_every_number_of_the_paper():
+  tables = json.loads(json.dumps(paper_tables.collect()))
+  keys = {"paper", "logged", "run", "ours", "difference", "where", "note"}
+  rows = tables["claims"]
+  assert len(rows) == 67 and all(keys <= row.keys() for row in rows)
+  console = Console(file=io.StringIO(), width=160)
+  paper_tables.show(tables, console)
+  text = console.file.getvalue()
+  assert "not run" in text and "0.406640" in text
+
+
+@pytest.mark.slow
 def test_the_command_writes_every_number(tmp_path):
   file = tmp_path / "tables.json"
   command = [sys.executable, "-m", "experiments.paper_tables", f"--json={file}"]
