@@ -147,7 +147,8 @@ def name_of(run: Mapping[str, Any], known: Iterable[str]) -> str:
   """The name of the configuration file that a run was trained with.
 
   Configurations count as equal if their network, augmentation and optimiser
-  are; data, duration and learning rates may differ.
+  are; data, duration and learning rates may differ. Of several equal ones, the
+  name is that of the one whose schedule has the most equal keys.
 
   Args:
     run: the run's configuration, as in config.json.
@@ -156,10 +157,13 @@ def name_of(run: Mapping[str, Any], known: Iterable[str]) -> str:
   Returns:
     The file's name without ".py"; "" if none is equal.
   """
+  name, most = "", -1
   for path in known:
     other = configs.to_json(configs.load(path))
-    if all(
-      run[key] == other[key] for key in ("network", "augmentation", "optimizer")
-    ):
-      return pathlib.Path(path).stem
-  return ""
+    groups = ("network", "augmentation", "optimizer")
+    same = (run["schedule"].get(k) == v for k, v in other["schedule"].items())
+    if all(run[key] == other[key] for key in groups):
+      count = sum(same)
+      if count > most:
+        name, most = pathlib.Path(path).stem, count
+  return name

@@ -132,5 +132,7 @@ def test_a_run_is_known_by_its_network_and_training():
   run = configs.to_json(config)
   known = ["configs/quickstart.py", PAPER]
   assert comparison.name_of(run, known) == "paper"
+  other_schedule = ["configs/cosine.py", *known]
+  assert comparison.name_of(run, other_schedule) == "paper"
   run["augmentation"]["lighting"] = 0.0
   assert comparison.name_of(run, known) == ""
