@@ -36,11 +36,7 @@ EXPERIMENT = Experiment(
     Run("paper", "configs/paper.py"),
     *(Run(f"no_conv{i}", f"configs/no_conv{i}.py") for i in range(1, 6)),
   ],
-  quick=Quick(
-    check,
-    overrides={"total_steps": 6},
-    runs=("paper", "no_conv1", "no_conv4"),
-  ),
+  quick=Quick(check, runs=("paper", "no_conv1", "no_conv4")),
 )
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ EXPERIMENT = Experiment(
     ),
     Run("conv6", "configs/conv6.py"),
   ],
-  quick=Quick(check, overrides={"total_steps": 6}, runs=("width_1", "conv6")),
+  quick=Quick(check, runs=("width_1", "conv6")),
 )
 
 if __name__ == "__main__":

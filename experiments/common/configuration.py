@@ -24,7 +24,7 @@ QUICK = {
   "network.width": 1 / 16,
   "batch_size": 32,
   "mesh.data": 1,  # the same on any number of devices
-  "total_steps": 12,
+  "total_steps": 8,  # one epoch
   "log_every_steps": 1,
   "diagnose_every_lines": 0,
   "checkpoint_every_steps": 0,
