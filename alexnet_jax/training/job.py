@@ -18,7 +18,7 @@ from alexnet_jax.runtime import config as configs
 from alexnet_jax.runtime import provenance
 from alexnet_jax.runtime.command import UserError
 from alexnet_jax.training import schedule as schedules
-from alexnet_jax.training.optimizer import momentum_sgd
+from alexnet_jax.training.optimizer import make_optimizer
 from alexnet_jax.training.schedule import Schedule, make_schedule
 from alexnet_jax.training.timetable import Timetable
 
@@ -55,7 +55,7 @@ def make_job(config: ConfigDict) -> Job:
   )
   sharding.check_batch_size(config.batch_size, mesh)
   configs.check_overrides(unused_keys(config))
-  optimizer = configs.call(momentum_sgd, config, "optimizer")
+  optimizer = configs.call(make_optimizer, config, "optimizer")
   augmentation = configs.call(Augmentation, config, "augmentation")
   augmentation.check(
     config.batch_size // mesh.shape[sharding.DATA],

@@ -72,10 +72,9 @@ def momentum_sgd(
 
   def update(gradients, velocity, params, *, learning_rate, **_):
     def next_velocity(path, v, g, w):
-      layer, kernel = _layer(path), _is_kernel(path)
-      decay = decay_of.get(layer, weight_decay)
-      rate = _rate(learning_rate, layer, kernel)
-      step = g + decay * w if kernel or decay_biases else g
+      rate = rate_of(learning_rate, path)
+      decay = decay_of.get(_layer(path), weight_decay)
+      step = g + decay * w if _is_kernel(path) or decay_biases else g
       return jnp.where(rate == 0, 0.0, momentum * v - rate * step)
 
     velocity = jax.tree.map_with_path(
@@ -86,13 +85,22 @@ def momentum_sgd(
   return optax.GradientTransformationExtraArgs(init, update)
 
 
-def _rate(rates: Any, layer: str, kernel: bool) -> Any:
-  """The rate of a layer's kernel, or of its other parameters."""
+# What a configuration's `optimizer` group makes.
+make_optimizer = momentum_sgd
+
+
+def rate_of(rates: Any, path: tuple[Any, ...]) -> Any:
+  """The learning rate of one parameter.
+
+  Args:
+    rates: `Rates`, or one rate for all.
+    path: of the parameter, as `jax.tree.map_with_path` gives it.
+  """
   if not isinstance(rates, Rates):
     return rates
-  if layer == "conv1":
-    return rates.conv1_weights if kernel else rates.conv1_biases
-  return rates.weights if kernel else rates.biases
+  if _layer(path) == "conv1":
+    return rates.conv1_weights if _is_kernel(path) else rates.conv1_biases
+  return rates.weights if _is_kernel(path) else rates.biases
 
 
 def _is_kernel(path: tuple[Any, ...]) -> bool:

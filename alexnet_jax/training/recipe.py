@@ -20,7 +20,7 @@ from alexnet_jax.model.network import Network
 from alexnet_jax.model.sharding import BATCH, REPLICATED
 from alexnet_jax.runtime import config as configs
 from alexnet_jax.training import step
-from alexnet_jax.training.optimizer import momentum_sgd
+from alexnet_jax.training.optimizer import make_optimizer
 
 
 class Recipe(NamedTuple):
@@ -38,7 +38,7 @@ class Recipe(NamedTuple):
   batch_size: int
   image_size: int = 256
   augmentation: Augmentation = Augmentation()
-  optimizer: optax.GradientTransformationExtraArgs = momentum_sgd()
+  optimizer: optax.GradientTransformationExtraArgs = make_optimizer()
 
   def train_step(self, mesh: Mesh) -> Callable[..., Any]:
     """The training step, compiled when first called."""
@@ -114,5 +114,5 @@ def from_config(config: Mapping[str, Any], batch_size: int = 0) -> Recipe:
     batch_size or config["batch_size"],
     config["image_size"],
     Augmentation(**config["augmentation"]),
-    momentum_sgd(**config["optimizer"]),
+    make_optimizer(**config["optimizer"]),
   )

@@ -19,7 +19,7 @@ from alexnet_jax.runtime.files import write_atomic
 from alexnet_jax.training import metrics, step
 from alexnet_jax.training.checkpoint import Checkpoints, latest_step
 from alexnet_jax.training.evaluation import Predict, evaluate, image_statistics
-from alexnet_jax.training.optimizer import momentum_sgd
+from alexnet_jax.training.optimizer import make_optimizer
 
 
 def load_config(workdir: str) -> dict[str, Any]:
@@ -113,7 +113,7 @@ def load_state(
       f" divided over the {model_devices} devices of the mesh axis 'model': set"
       " mesh.model=1."
     )
-  optimizer = momentum_sgd(**config["optimizer"])
+  optimizer = make_optimizer(**config["optimizer"])
   abstract = step.abstract_state(network, optimizer, mesh)
   opened = checkpoints or Checkpoints(f"{workdir}/checkpoints", read_only=True)
   restored = opened.restore(step.to_dict(abstract))
