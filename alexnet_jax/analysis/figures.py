@@ -119,8 +119,9 @@ def make_features(net: AlexNet, mesh: Mesh) -> Callable[..., jax.Array]:
   network = net.towers.network
 
   def features_on_device(net, images, statistics):
-    x = augment.view_images(images, statistics, 0, network.crop_size)
-    x = x if network.channels == 3 else augment.grey(x)
+    x = augment.view_images(
+      images, statistics, 0, network.crop_size, network.channels
+    )
     *_, towers, _ = activations(net, x).values()  # the layer before fc8
     return jnp.concatenate(
       [units.reshape(units.shape[0], -1) for units in towers], axis=-1

@@ -1,7 +1,7 @@
-"""Images: from encoded bytes to the fixed-size array the network is fed.
+"""Images: decoding and rescaling to a fixed size.
 
-What the 2012 tools made of each image before training (paper, section 2;
-`make-data` of cuda-convnet2).
+The pixels are those that the tools of 2012 made (paper, section 2; `make-data`
+of cuda-convnet2).
 """
 
 import contextlib
@@ -16,36 +16,38 @@ import simplejpeg
 from PIL import Image
 
 MAX_PIXELS = 2**26  # 8192 x 8192: 200 MB as RGB
-MAX_ASPECT = 8  # what lies further out than this is far outside the crop
+MAX_ASPECT = 8  # of the sides; pixels further out are far outside the crop
 
-DIRECT_COLORS = ("YCbCr", "RGB", "Gray")  # CMYK is Pillow's
-LARGE = 2**24  # pixels; a photograph seldom has more
+# Colour spaces that simplejpeg decodes; Pillow decodes CMYK.
+DIRECT_COLORS = ("YCbCr", "RGB", "Gray")
+LARGE = 2**24  # pixels; photographs seldom have more
 _one_large_image = threading.Lock()
 
-# Pillow only warns of a decompression bomb; here it is an image refused.
+# Pillow only warns of a decompression bomb; here it is an error.
 warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
-# One image, one thread: the parallelism is over images.
+# One thread per image, because images are processed in parallel.
 cv2.setNumThreads(1)
 
 
 class UndecodableImage(ValueError):
-  """Bytes that no decoder makes an image of; the message is the reason."""
+  """Bytes that cannot be decoded as an image; the message is the reason."""
 
 
 def decode(encoded: bytes, upright: bool = False) -> np.ndarray:
-  """Makes uint8[H,W,3] RGB of a JPEG, PNG or whatever else Pillow reads.
+  """Decodes a JPEG, PNG or any other format of Pillow to uint8[H,W,3] RGB.
 
-  Greyscale is repeated, CMYK converted (Adobe's inverted kind too), what is
-  transparent lies on white, of 16 bits the upper 8 count.
+  Grey is repeated in all channels, CMYK (also Adobe's inverted kind) is
+  converted, transparent images are placed on white, and of 16 bits the upper
+  8 are kept.
 
   Args:
     encoded: the file's bytes.
-    upright: whether to turn the image as its EXIF orientation says; nobody
-      does so with ImageNet, in 2012 or since.
+    upright: whether to turn the image as its EXIF orientation says; not done
+      for ImageNet, in 2012 or since.
 
   Raises:
-    UndecodableImage: damaged, no image, or more than MAX_PIXELS; images too
-      large are refused before they are decoded.
+    UndecodableImage: the bytes are damaged or not an image, or the image has
+      more than MAX_PIXELS, which is found before decoding it.
   """
   image = None
   if encoded[:3] == b"\xff\xd8\xff":
@@ -57,7 +59,7 @@ def decode(encoded: bytes, upright: bool = False) -> np.ndarray:
     except UndecodableImage:
       raise
     except ValueError:
-      pass  # damaged, perhaps harmlessly: Pillow decides
+      pass  # Pillow may tolerate the damage
   if image is None:
     image = _decode_with_pillow(encoded)
   return _turn(image, encoded) if upright else image
@@ -66,10 +68,10 @@ def decode(encoded: bytes, upright: bool = False) -> np.ndarray:
 def decode_into(out: np.ndarray, encoded: bytes) -> None:
   """Decodes and rescales an image into `out`, a contiguous uint8[S,S,3].
 
-  A prepared image is decoded in place, which saves a tenth of the time.
+  An image of that size is decoded in place, which saves a tenth of the time.
 
   Raises:
-    UndecodableImage: as `decode`; `out` may then hold anything.
+    UndecodableImage: as `decode`; the content of `out` is then undefined.
   """
   if encoded[:3] == b"\xff\xd8\xff":
     try:
@@ -86,16 +88,16 @@ def _decode_with_pillow(encoded: bytes) -> np.ndarray:
   try:
     with _open(encoded) as image:
       _check_size(image.height, image.width)
-      # Pillow wants several copies: one such image at a time bounds memory.
+      # Pillow makes several copies: one large image at a time bounds memory.
       large = image.height * image.width > LARGE
       with _one_large_image if large else contextlib.nullcontext():
         return np.array(_to_rgb(image))
   except UndecodableImage:
     raise
-  # Damaged files make Pillow's readers raise nearly anything.
+  # On damaged files Pillow raises exceptions of nearly any type.
   except Exception as error:
     reason = str(error) or type(error).__name__
-    # Pillow names the object it read from, with its address.
+    # Without the address of the object that Pillow read.
     reason = re.sub(r" <_io.BytesIO.*>", "", reason)
     raise UndecodableImage(reason) from error
 
@@ -122,9 +124,9 @@ def _turn(image: np.ndarray, encoded: bytes) -> np.ndarray:
   try:
     with _open(encoded) as opened:
       orientation = opened.getexif().get(0x0112, 1)
-  except Exception:  # the pixels were read, so the image counts
+  except Exception:  # damaged EXIF data does not spoil the pixels
     return image
-  if orientation in (5, 6, 7, 8):  # stored with rows and columns exchanged
+  if orientation in (5, 6, 7, 8):  # stored transposed
     image = image.swapaxes(0, 1)
   if orientation in (3, 4, 7, 8):
     image = image[::-1]
@@ -141,11 +143,18 @@ def _check_size(height: int, width: int) -> None:
 
 
 def rescale(image: np.ndarray, size: int = 256) -> np.ndarray:
-  """Makes uint8[size,size,3] of uint8[H,W,3]: short side, then centre crop.
+  """Rescales the shorter side and crops the centre, as the paper (section 2).
 
-  Paper, section 2. INTER_AREA to reduce and INTER_CUBIC to enlarge, as in
-  cuda-convnet2's make-data. A side more than MAX_ASPECT times the other is
-  cut down to that first, or a line of pixels would grow without bound.
+  INTER_AREA reduces and INTER_CUBIC enlarges, as in cuda-convnet2's make-data.
+  A side longer than MAX_ASPECT times the other is cropped to that first, which
+  bounds the size of the rescaled image.
+
+  Args:
+    image: uint8[H,W,3].
+    size: side S of the result.
+
+  Returns:
+    uint8[S,S,3].
   """
   image = _crop_center(image, MAX_ASPECT * min(image.shape[:2]))
   height, width = image.shape[:2]
@@ -160,10 +169,10 @@ def rescale(image: np.ndarray, size: int = 256) -> np.ndarray:
 
 
 def warp(image: np.ndarray, size: int = 256) -> np.ndarray:
-  """Makes uint8[size,size,3] of uint8[H,W,3]: all of it, each axis to itself.
+  """Rescales both sides to `size`: uint8[H,W,3] -> uint8[size,size,3].
 
-  Not the paper's: what others did instead of `rescale`, and what that may be
-  compared with. INTER_AREA if either axis is reduced, else INTER_CUBIC.
+  Caffe's script did this instead of `rescale`. INTER_AREA if either side is
+  reduced, else INTER_CUBIC.
   """
   if image.shape[:2] == (size, size):
     return image

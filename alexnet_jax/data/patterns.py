@@ -1,10 +1,10 @@
-"""Patterns: a tfds dataset that is drawn, not downloaded.
+"""Patterns: a procedural tfds dataset, drawn instead of downloaded.
 
-Two halves, one above the other, one in a warm and one in a cool colour, each
-filled with a pattern. A class is told by colour, shape and arrangement
-together, and by nothing that a left-right flip changes: which pattern, and
-whether the warm half is above. The colours' strengths, the ground, scale,
-position, tilt, light and noise are drawn anew for each image.
+An image has two halves, one above the other, one in a warm and one in a cool
+colour, each filled with a pattern. The class determines the patterns, the
+colours and which of them is above, so a network needs colour, shape and
+arrangement; a left-right flip does not change the class. The strength of the
+colours, the background, scale, position, tilt, light and noise are random.
 """
 
 import io
@@ -26,7 +26,7 @@ MAX_CLASSES = NUM_SHAPES * 2 * NUM_HUES * NUM_SHAPES * 4
 
 
 class Patterns(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-  """The tfds builder; its configuration's name is the number of classes."""
+  """The tfds builder; the name of a configuration is its number of classes."""
 
   VERSION = tfds.core.Version("1.1.0")
 
@@ -39,7 +39,7 @@ class Patterns(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     )
 
   def _log_download_bytes(self) -> None:
-    pass  # nothing is downloaded, and the bar tells what is drawn
+    pass  # nothing is downloaded, and a progress bar shows the drawing
 
   _log_download_done = _log_download_bytes
 
@@ -81,15 +81,16 @@ class Patterns(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
 
 def split_sizes(num_classes: int) -> dict[str, int]:
-  """Images in each split: 4,000 and 1,000, or more to have 20 of a class."""
+  """Number of images in each split: 4,000 and 1,000, or 20 and 5 per class."""
   train = max(4000, 20 * num_classes)
   return {"train": train, "validation": train // 4}
 
 
-def describe(label: int) -> tuple[int, int, int, int, int]:
-  """What makes a class: (upper shape, lower shape, cool above, hue, scale).
+def class_properties(label: int) -> tuple[int, int, int, int, int]:
+  """(upper shape, lower shape, whether cool is above, hue, scale) of a class.
 
-  The first ten differ in shape and arrangement, the next ninety in hue too.
+  The first ten classes differ in shape and arrangement, the next ninety also
+  in hue.
   """
   rest, upper = divmod(label, NUM_SHAPES)
   rest, cool_above = divmod(rest, 2)
@@ -101,12 +102,12 @@ def describe(label: int) -> tuple[int, int, int, int, int]:
 def draw(split: str, index: int, num_classes: int) -> tuple[np.ndarray, int]:
   """Draws image `index` of a split: uint8[H,W,3] RGB and its label.
 
-  Every class comes equally often. The random stream is the split's and the
-  index's own, so no image is in two splits.
+  All classes have the same number of images. Each image of each split has its
+  own random stream, so no image is in two splits.
   """
   label = index % num_classes
   random = np.random.default_rng([split == "validation", index])
-  *shapes, cool_above, hue, scale = describe(label)
+  *shapes, cool_above, hue, scale = class_properties(label)
 
   height, width = random.integers(*SIDES, 2)
   down, across = np.meshgrid(
@@ -138,18 +139,18 @@ def draw(split: str, index: int, num_classes: int) -> tuple[np.ndarray, int]:
 
 
 def _coverage(kind, down, across, period, random) -> np.ndarray:
-  """How much of each pixel a shape covers, f32[H,W]; half of them in all.
+  """f32[H,W], how much of each pixel a shape covers.
 
-  Half for every shape, or the mean colour would tell them apart.
+  Every shape covers half of the area, so the mean colour does not reveal it.
   """
   phases = random.uniform(-0.6, 0.6, 2)
   y, x = (
     np.float32(2 * np.pi / period) * position + np.float32(phase)
     for position, phase in zip((down, across), phases, strict=True)
   )
-  if kind == 0:  # lying bars
+  if kind == 0:  # horizontal bars
     wave = np.sin(y)
-  elif kind == 1:  # standing bars
+  elif kind == 1:  # vertical bars
     wave = np.sin(x)
   elif kind == 2:  # a checkerboard
     wave = np.sin(y) * np.sin(x)
@@ -168,7 +169,7 @@ def _coverage(kind, down, across, period, random) -> np.ndarray:
 
 
 def _color(hue: float, random) -> np.ndarray:
-  """A strong colour f32[3], 0-255, of about this hue (0 red, 1/3 green)."""
+  """A saturated colour f32[3], 0-255, of about this hue (0 red, 1/3 green)."""
   hue += random.uniform(-0.01, 0.01)
   wheel = np.abs((hue * 6 + np.array([0, 4, 2])) % 6 - 3) - 1
   saturation, value = random.uniform(0.5, 1), random.uniform(130, 255)
@@ -182,18 +183,18 @@ def full_name(name: str) -> str:
 
 
 def generate(name: str, data_dir: str) -> None:
-  """Makes `patterns` or `patterns/N` in `data_dir`, unless it is there.
+  """Generates `patterns/N` in `data_dir` unless it exists.
 
-  Atomic: whoever else makes the same one at the same time, one is kept.
+  Atomic: if several processes generate it at once, one result is kept.
 
   Raises:
-    UserError: N is no number of classes that there is.
+    UserError: N is not a valid number of classes.
   """
   base = name.partition(":")[0]
   config = base.partition("/")[2]
   if not config.isdecimal() or not 2 <= int(config) <= MAX_CLASSES:
     raise UserError(
-      f"Dataset {name} cannot be drawn: write patterns/N, where N is the"
+      f"Dataset {name} does not exist: the name is patterns/N, where N is the"
       f" number of classes, 2 to {MAX_CLASSES:,}."
     )
   target = pathlib.Path(data_dir, base, str(Patterns.VERSION))
@@ -208,7 +209,7 @@ def generate(name: str, data_dir: str) -> None:
     try:
       os.rename(builder.data_dir, target)
     except OSError:
-      if not target.is_dir():  # not merely made by another process meanwhile
+      if not target.is_dir():  # another process was not faster
         raise
   finally:
     shutil.rmtree(unfinished, ignore_errors=True)

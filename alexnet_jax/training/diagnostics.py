@@ -105,8 +105,9 @@ def _make_look(network: Network, mesh: Mesh):
   """Compiles a forward pass that hands out each tower's own view."""
 
   def look(net, images, statistics):
-    x = augment.view_images(images, statistics, 0, network.crop_size)
-    x = x if network.channels == 3 else augment.grey(x)
+    x = augment.view_images(
+      images, statistics, 0, network.crop_size, network.channels
+    )
     layers = activations(net, x)
     scores = sum(layers.pop("fc8"))
     last = list(layers)[-1]

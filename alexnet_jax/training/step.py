@@ -163,8 +163,8 @@ def make_train_step(
       augmentation,
       network.crop_size,
       batch["epoch"],
+      network.channels,
     )
-    images = images if network.channels == 3 else augment.grey(images)
     scores = forward(net, images, dropout_keys)
     return _mean_metrics(
       jax.nn.log_softmax(scores), batch["label"], batch["weight"]
@@ -226,8 +226,9 @@ def make_predict(
 
   def predict_on_device(net, images, statistics):
     def predict(view):
-      x = augment.view_images(images, statistics, view, network.crop_size)
-      x = x if network.channels == 3 else augment.grey(x)
+      x = augment.view_images(
+        images, statistics, view, network.crop_size, network.channels
+      )
       return jax.nn.log_softmax(forward(net, x))
 
     if views == 1:

@@ -1,4 +1,4 @@
-"""Augmentation: each pixel's origin is traced in an image of coordinates."""
+"""Augmentation, tested on images whose pixels are their own coordinates."""
 
 import jax
 import jax.numpy as jnp
@@ -36,13 +36,13 @@ def _keys(count, seed=0, epoch=0):
   )
 
 
-def _augment(images, keys, statistics, what, epoch=0):
+def _augment(images, keys, statistics, augmentation, epoch=0):
   return np.asarray(
     augment.training_images(
       jnp.array(images),
       keys,
       statistics,
-      what,
+      augmentation,
       CROP,
       jnp.full(len(images), epoch),
     )
@@ -94,9 +94,9 @@ def test_flip_reverses_columns_of_half_the_images():
 def test_the_mean_image_is_subtracted_where_the_crop_was_taken():
   mean = np.random.default_rng(0).uniform(0, 255, (SIZE, SIZE, 3))
   statistics = ImageStatistics(jnp.float32(mean), jnp.zeros((3, 3)))
-  what = Augmentation(lighting=0.0, flip=False)
-  images = _augment(_coordinates(50), _keys(50), statistics, what)
-  plain = _augment(_coordinates(50), _keys(50), _statistics(), what)
+  augmentation = Augmentation(lighting=0.0, flip=False)
+  images = _augment(_coordinates(50), _keys(50), statistics, augmentation)
+  plain = _augment(_coordinates(50), _keys(50), _statistics(), augmentation)
   for image, crop in zip(images, plain, strict=True):
     top, left = int(crop[0, 0, 0]), int(crop[0, 0, 1])
     expected = crop - mean[top : top + CROP, left : left + CROP]
@@ -104,18 +104,18 @@ def test_the_mean_image_is_subtracted_where_the_crop_was_taken():
 
 
 def test_lighting_has_the_covariance_of_the_components():
-  """Var of the shift is 0.1^2 * V diag(eigenvalues) V^T, once an image."""
+  """The variance of the shift is 0.1^2 * V diag(eigenvalues) V^T."""
   count = 20_000
   eigenvalues = np.array([9000.0, 800.0, 90.0])
   vectors, _ = np.linalg.qr(np.random.default_rng(1).normal(size=(3, 3)))
   components = np.float32(vectors * np.sqrt(eigenvalues))
-  what = Augmentation(crop=False, flip=False, lighting=0.1)
+  augmentation = Augmentation(crop=False, flip=False, lighting=0.1)
   keys = _keys(count)
   images = jnp.zeros((count, 1, 1, 3), jnp.uint8)
   statistics = ImageStatistics(jnp.zeros((1, 1, 3)), jnp.array(components))
   shifts = np.asarray(
     augment.training_images(
-      images, keys, statistics, what, 1, jnp.zeros(count, jnp.int32)
+      images, keys, statistics, augmentation, 1, jnp.zeros(count, jnp.int32)
     )
   ).reshape(count, 3)
   expected = 0.01 * (vectors * eigenvalues) @ vectors.T
@@ -127,7 +127,7 @@ def test_lighting_has_the_covariance_of_the_components():
   )
 
 
-def test_lighting_is_one_shift_an_image():
+def test_lighting_shifts_all_pixels_of_an_image_alike():
   images = _augment(
     _coordinates(3),
     _keys(3),
@@ -140,16 +140,18 @@ def test_lighting_is_one_shift_an_image():
   assert np.abs(shift[0] - shift[1]).min() > 0.1
 
 
-def test_what_is_drawn_depends_on_seed_epoch_and_example_alone():
-  what = Augmentation()
+def test_random_values_depend_only_on_seed_epoch_and_example():
+  augmentation = Augmentation()
   statistics = _statistics(components=np.eye(3, dtype=np.float32) * 50)
   images = _coordinates(6)
-  whole = _augment(images, _keys(6), statistics, what)
+  whole = _augment(images, _keys(6), statistics, augmentation)
   order = np.array([4, 1, 5])
-  part = _augment(images[order], _keys(6)[order], statistics, what)
+  part = _augment(images[order], _keys(6)[order], statistics, augmentation)
   np.testing.assert_array_equal(part, whole[order])
   for other in (_keys(6, seed=1), _keys(6, epoch=1)):
-    assert not np.array_equal(_augment(images, other, statistics, what), whole)
+    assert not np.array_equal(
+      _augment(images, other, statistics, augmentation), whole
+    )
 
 
 @pytest.mark.parametrize(
@@ -177,10 +179,25 @@ def test_ten_views_are_centre_and_corners_and_their_reflections(
   )
 
 
+def test_grey_inputs_are_the_brightness_of_rgb():
+  images = np.random.default_rng(2).integers(0, 256, (3, SIZE, SIZE, 3))
+  images = jnp.array(images, jnp.uint8)
+  weights = np.array([0.299, 0.587, 0.114])
+  view = augment.view_images(images, _statistics(), 4, CROP, channels=1)
+  rgb = augment.view_images(images, _statistics(), 4, CROP)
+  assert view.shape == (3, CROP, CROP, 1)
+  np.testing.assert_allclose(view[..., 0], np.asarray(rgb) @ weights, rtol=1e-5)
+  one = augment.training_images(
+    images, _keys(3), _statistics(), NONE, CROP, jnp.zeros(3, jnp.int32), 1
+  )
+  centre = augment.view_images(images, _statistics(), 0, CROP, channels=1)
+  np.testing.assert_array_equal(one, centre)
+
+
 def test_consecutive_images_share_crop_and_flip_but_not_lighting():
-  what = Augmentation(shared_by=4)
+  augmentation = Augmentation(shared_by=4)
   statistics = _statistics(components=np.eye(3, dtype=np.float32))
-  images = _augment(_coordinates(24), _keys(24), statistics, what)
+  images = _augment(_coordinates(24), _keys(24), statistics, augmentation)
   groups = images.reshape(6, 4, CROP, CROP, 3)
   # Lighting moves a channel by a constant; differences of pixels remain.
   slopes = groups - groups[:, :, :1, :1]
@@ -217,9 +234,9 @@ def test_the_sources_lighting_divides_and_ends():
 def test_the_sources_mean_is_the_centre_whatever_the_crop_and_flip():
   mean = np.random.default_rng(0).uniform(0, 255, (CROP, CROP, 3))
   statistics = ImageStatistics(jnp.float32(mean), jnp.zeros((3, 3)))
-  what = Augmentation(lighting=0.0)
-  images = _augment(_coordinates(50), _keys(50), statistics, what)
-  plain = _augment(_coordinates(50), _keys(50), _statistics(), what)
+  augmentation = Augmentation(lighting=0.0)
+  images = _augment(_coordinates(50), _keys(50), statistics, augmentation)
+  plain = _augment(_coordinates(50), _keys(50), _statistics(), augmentation)
   np.testing.assert_allclose(images, plain - mean, atol=1e-4)
   view, bare = (
     np.asarray(augment.view_images(jnp.array(_coordinates(1)), it, 7, CROP))
@@ -229,16 +246,16 @@ def test_the_sources_mean_is_the_centre_whatever_the_crop_and_flip():
 
 
 @pytest.mark.parametrize(
-  "what, batch_size, said",
+  "augmentation, batch_size, message",
   [
     (Augmentation(shared_by=32), 48, "shared_by=32"),
     (Augmentation(shared_by=2, crop=False, flip=False), 4, "both are off"),
-    (Augmentation(lighting=0.0, lighting_divisor=1.1), 4, "no lighting"),
-    (Augmentation(lighting=0.0, lighting_until=67.0), 4, "no lighting"),
+    (Augmentation(lighting=0.0, lighting_divisor=1.1), 4, "lighting=0 makes"),
+    (Augmentation(lighting=0.0, lighting_until=67.0), 4, "lighting=0 makes"),
   ],
 )
-def test_what_cannot_hold_is_refused(what, batch_size, said):
-  with pytest.raises(UserError, match=said):
-    what.check(batch_size, SIZE, CROP)
+def test_inconsistent_values_are_rejected(augmentation, batch_size, message):
+  with pytest.raises(UserError, match=message):
+    augmentation.check(batch_size, SIZE, CROP)
   with pytest.raises(UserError, match=r"crop_size=13.*image_size=12"):
     Augmentation().check(1, 12, 13)

@@ -120,7 +120,7 @@ def test_all_classes_differ():
   """Each of the 2,000 is another combination of the five properties."""
   combinations = set()
   for label in range(patterns.MAX_CLASSES):
-    combinations.add(patterns.describe(label))
+    combinations.add(patterns.class_properties(label))
   assert len(combinations) == patterns.MAX_CLASSES
 
 
@@ -203,5 +203,5 @@ def test_what_another_process_finished_first_is_kept(few, tmp_path):
 
 @pytest.mark.parametrize("name", ["patterns/x", "patterns/1", "patterns/99999"])
 def test_wrong_number_of_classes(name, tmp_path):
-  with pytest.raises(UserError, match=r"write patterns/N.*2 to 2,000"):
+  with pytest.raises(UserError, match=r"name is patterns/N.*2 to 2,000"):
     sources.open_split(name, "train", str(tmp_path))
