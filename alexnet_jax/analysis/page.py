@@ -1,4 +1,4 @@
-"""HTML that cannot be broken into: what is not markup is escaped."""
+"""Builds HTML pages; text is escaped wherever it is inserted."""
 
 import base64
 import hashlib
@@ -13,15 +13,15 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-MAX_POINTS = 2000  # of a curve; of more, evenly spaced ones are shown
+MAX_POINTS = 2000  # per curve; longer curves show evenly spaced points
 
 
 class Html(str):
-  """Markup. Any other string is text, and escaped where it is put."""
+  """Markup. Any other string is text and gets escaped."""
 
 
 def element(tag: str, *children: Any, **attributes: Any) -> Html:
-  """<tag attribute="...">children</tag>; `class_` is the attribute class."""
+  """<tag attribute="...">children</tag>; `class_` sets the attribute class."""
   written = "".join(
     f' {name.rstrip("_")}="{html.escape(str(value))}"'
     for name, value in attributes.items()
@@ -32,7 +32,7 @@ def element(tag: str, *children: Any, **attributes: Any) -> Html:
 
 
 def join(children: Iterable[Any]) -> Html:
-  """One after the other, what is not Html escaped."""
+  """Concatenates the children; those that are not Html are escaped."""
   return Html(
     "".join(
       child if isinstance(child, Html) else html.escape(str(child))
@@ -44,7 +44,7 @@ def join(children: Iterable[Any]) -> Html:
 def table(
   headings: Sequence[Any], rows: Iterable[Sequence[Any]], **attributes: Any
 ) -> Html:
-  """A table that scrolls sideways where it is too wide."""
+  """A table that scrolls sideways if it is too wide."""
   head = element("tr", *(element("th", heading) for heading in headings))
   body = [element("tr", *(element("td", cell) for cell in row)) for row in rows]
   content = element("table", element("thead", head), element("tbody", *body))
@@ -52,7 +52,7 @@ def table(
 
 
 def picture(pixels: np.ndarray, alt: str, kind: str = "PNG") -> Html:
-  """An image uint8[H,W,3], inside the page."""
+  """An <img> that contains an image uint8[H,W,3]."""
   buffer = io.BytesIO()
   Image.fromarray(pixels).save(buffer, kind)
   data = base64.b64encode(buffer.getvalue()).decode()
@@ -64,23 +64,23 @@ def picture(pixels: np.ndarray, alt: str, kind: str = "PNG") -> Html:
 def chart(
   title: str, x_label: str, y_label: str, curves: dict[str, Iterable[tuple]]
 ) -> Html:
-  """Curves that can be zoomed into.
+  """A chart of curves that readers can zoom into.
 
   Args:
     title: above the chart.
-    x_label: of the axis.
-    y_label: the unit, "" if there is none.
-    curves: by name, the points (x, y); None and what is not finite is left out.
+    x_label: name of the horizontal axis.
+    y_label: unit of the vertical axis; "" if there is none.
+    curves: points (x, y) by name; y that is None or not finite is left out.
   """
   series = []
   for name, points in curves.items():
-    whole = [(x, y) for x, y in points if y is not None and math.isfinite(y)]
-    thin = whole[:: -(-len(whole) // MAX_POINTS) or 1]
-    if thin and thin[-1] != whole[-1]:
-      thin.append(whole[-1])
-    if thin:
+    finite = [(x, y) for x, y in points if y is not None and math.isfinite(y)]
+    shown = finite[:: -(-len(finite) // MAX_POINTS) or 1]
+    if shown and shown[-1] != finite[-1]:
+      shown.append(finite[-1])
+    if shown:
       x, y = (
-        [float(f"{v:.7g}") for v in axis] for axis in zip(*thin, strict=True)
+        [float(f"{v:.7g}") for v in axis] for axis in zip(*shown, strict=True)
       )
       series.append({"name": name, "x": x, "y": y})
   data = {"x": x_label, "series": series}
@@ -94,13 +94,13 @@ def chart(
 
 
 def _script_json(data: Any) -> Html:
-  """JSON that cannot end the script element that it stands in."""
+  """JSON without characters that could end the <script> around it."""
   text = json.dumps(data, allow_nan=False)
   return Html(text.replace("<", "\\u003c").replace("&", "\\u0026"))
 
 
 def document(title: str, body: Html) -> str:
-  """The whole page: nothing is loaded from elsewhere, no other script runs."""
+  """The page; its policy forbids loading anything and running other scripts."""
   folder = pathlib.Path(__file__).parent
   script = (folder / "report.js").read_text()
   digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
