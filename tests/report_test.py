@@ -1,4 +1,4 @@
-"""The report of a real run, in a real browser."""
+"""The report of a real run, checked in Chromium."""
 
 import itertools
 import json
@@ -11,7 +11,7 @@ import sys
 import pytest
 from sample_data import write_tiny
 
-from alexnet_jax.analysis import page, sections
+from alexnet_jax.analysis import sections
 from alexnet_jax.data import sources
 from alexnet_jax.runtime import config as configs
 from alexnet_jax.training import runs, train
@@ -24,7 +24,7 @@ HOSTILE = (
 
 
 class Browser:
-  """Chromium without a window, spoken to over two pipes."""
+  """Headless Chromium, controlled through two pipes."""
 
   def __init__(self, folder):
     name = shutil.which("chromium") or shutil.which("google-chrome")
@@ -70,7 +70,7 @@ class Browser:
   def _receive(self):
     while b"\0" not in self._buffer:
       read = os.read(self._answers, 1 << 20)
-      assert read, "the browser has gone"
+      assert read, "the browser has exited"
       self._buffer += read
     message, self._buffer = self._buffer.split(b"\0", 1)
     return json.loads(message)
@@ -83,7 +83,7 @@ class Browser:
     self.value("new Promise(requestAnimationFrame)")
 
   def value(self, expression):
-    """What a JavaScript expression is."""
+    """The value of a JavaScript expression."""
     answer = self(
       "Runtime.evaluate",
       expression=expression,
@@ -93,7 +93,8 @@ class Browser:
     assert "exceptionDetails" not in answer, answer
     return answer["result"].get("value")
 
-  def complaints(self):
+  def problems(self):
+    """Console messages, exceptions and dialogs since the page was opened."""
     wrong = ("Runtime.consoleAPICalled", "Runtime.exceptionThrown")
     wrong += ("Log.entryAdded", "Page.javascriptDialogOpening")
     return [event for event in self.events if event["method"] in wrong]
@@ -112,7 +113,7 @@ def place(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def written(place):
-  """The report of a small run whose classes and folder have evil names."""
+  """The report of a small run whose classes and folder have hostile names."""
   write_tiny(place)
   config = configs.load("configs/quickstart.py")
   config.dataset, config.data_dir, config.num_classes = "tiny", str(place), 3
@@ -125,12 +126,12 @@ def written(place):
     train.train_and_evaluate(config, workdir)
     real = sources.open_split
 
-    def evil(*arguments):
+    def with_hostile_names(*arguments):
       source = real(*arguments)
       source.class_names = HOSTILE
       return source
 
-    patch.setattr(sources, "open_split", evil)
+    patch.setattr(sources, "open_split", with_hostile_names)
     text = sections.report([workdir])
   file = place / "report.html"
   file.write_text(text)
@@ -151,9 +152,9 @@ def test_nothing_is_loaded_from_elsewhere(written):
   assert "url(" not in text.replace("url(#", "")
 
 
-def test_it_loads_without_a_complaint(browser, written):
+def test_it_loads_without_errors(browser, written):
   browser.open(written)
-  assert browser.complaints() == []
+  assert browser.problems() == []
   requests = [
     event["params"]["request"]["url"][:8]
     for event in browser.events
@@ -162,7 +163,7 @@ def test_it_loads_without_a_complaint(browser, written):
   assert set(requests) <= {"file:///", "data:ima"}
 
 
-def test_all_images_are_there(browser, written):
+def test_all_images_are_shown(browser, written):
   browser.open(written)
   sizes = browser.value(
     "[...document.images].map(i => i.complete ? i.naturalWidth : 0)"
@@ -171,7 +172,7 @@ def test_all_images_are_there(browser, written):
   assert len(sizes) == 2 + 8 + 5 * 7 and all(sizes)
 
 
-def test_evil_names_are_text(browser, written):
+def test_hostile_names_are_shown_as_text(browser, written):
   browser.open(written)
   assert browser.value("document.querySelectorAll('script').length") == (
     browser.value("document.querySelectorAll('.chart').length") + 1
@@ -185,7 +186,7 @@ def test_evil_names_are_text(browser, written):
   assert browser.value("document.querySelectorAll('td > i').length") == 0
 
 
-def test_the_curves_are_the_metrics(browser, written, place):
+def test_the_curves_show_the_metrics(browser, written, place):
   browser.open(written)
   lines = (place / "<i>run</i>" / "metrics.jsonl").read_text().splitlines()
   losses = [
@@ -201,7 +202,7 @@ def test_the_curves_are_the_metrics(browser, written, place):
     "c => [...c.querySelectorAll('path')].map(p => p.getTotalLength()))"
   )
   assert paths and all(length > 0 for chart in paths for length in chart)
-  # What only a doctor looks at opens on request, drawn as wide as the rest.
+  # The diagnostics open on request and are as wide as the other charts.
   inside = "document.querySelector('details .chart svg')"
   assert not browser.value(f"{inside}.checkVisibility()")
   browser.value("document.querySelector('details').open = true")
@@ -211,7 +212,7 @@ def test_the_curves_are_the_metrics(browser, written, place):
   )
 
 
-def test_dragging_zooms_and_the_button_goes_back(browser, written):
+def test_dragging_zooms_and_the_button_resets(browser, written):
   browser.open(written)
   path = "document.querySelector('.chart path').getAttribute('d')"
   before = browser.value(path)
@@ -233,10 +234,10 @@ def test_dragging_zooms_and_the_button_goes_back(browser, written):
   assert browser.value(path) != before
   browser.value("document.querySelector('.chart button').click()")
   assert browser.value(path) == before
-  assert browser.complaints() == []
+  assert browser.problems() == []
 
 
-def test_it_fits_a_phone_and_the_dark(browser, written):
+def test_it_fits_a_phone_and_has_a_dark_mode(browser, written):
   browser(
     "Emulation.setDeviceMetricsOverride",
     width=360,
@@ -246,14 +247,14 @@ def test_it_fits_a_phone_and_the_dark(browser, written):
   )
   browser.open(written)
   assert browser.value("document.documentElement.scrollWidth") <= 360
-  # Long names are cut before a probability is, and wrapped below thumbnails.
+  # Long names are cut, probabilities are not; below thumbnails names wrap.
   assert browser.value(
     "[...document.querySelectorAll('.bar, .neighbours > div')]"
     ".every(e => e.scrollWidth <= e.clientWidth)"
   )
   widths = "[...document.querySelectorAll('.neighbours img')].map(i => i.width)"
   assert len(set(browser.value(widths))) == 1
-  # A row of a table is a few lines high, whatever its note says.
+  # Rows of tables are a few lines high, even with long notes.
   rows = "[...document.querySelectorAll('td')].map(d => d.offsetHeight)"
   assert max(browser.value(rows)) < 120
   grounds = []
@@ -269,24 +270,7 @@ def test_it_fits_a_phone_and_the_dark(browser, written):
   browser("Emulation.clearDeviceMetricsOverride")
 
 
-def test_text_and_markup_cannot_be_confused():
-  cell = page.element("td", "<b>", page.element("b", "&"), title='"x"')
-  assert cell == '<td title="&quot;x&quot;">&lt;b&gt;<b>&amp;</b></td>'
-
-
-def test_curves_keep_their_last_point_and_drop_what_is_no_number():
-  points = [(i, float(i)) for i in range(5001)] + [(6000, None)]
-  chart = page.chart(
-    "t", "x", "y", {"</script>": [*points, (7000, float("nan"))]}
-  )
-  assert chart.count("</script>") == 1
-  data = json.loads(re.search(r"<script[^>]*>(.*)</script>", chart)[1])
-  (series,) = data["series"]
-  assert series["name"] == "</script>" and series["x"][-1] == 5000
-  assert len(series["x"]) <= page.MAX_POINTS + 1
-
-
-def test_a_folder_without_a_run_is_a_sentence(tmp_path):
+def test_a_directory_without_a_run_is_a_user_error(tmp_path):
   done = subprocess.run(
     [
       *(sys.executable, "-m", "alexnet_jax.report"),

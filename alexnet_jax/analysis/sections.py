@@ -83,8 +83,10 @@ def summary(runs: Sequence[Run]) -> Html:
   for run in runs:
     last = run.lines[-1] if run.lines else {}
     validation = (run.split("validation") or [{}])[-1]
+    minutes = last["seconds"] / 60 if last else None
     speeds = [line["images_per_second"] for line in run.split("train")]
     speeds = [speed for speed in speeds if speed]
+    speed = statistics.median(speeds) if speeds else None
     rows.append(
       (
         run.workdir,
@@ -92,8 +94,8 @@ def summary(runs: Sequence[Run]) -> Html:
         _format(last.get("epoch"), ".4g"),
         _format(validation.get("top1_error"), ".2%"),
         _format(validation.get("top5_error"), ".2%"),
-        _format(last and last["seconds"] / 60, ".1f"),
-        _format(speeds and statistics.median(speeds), ",.0f"),
+        _format(minutes, ".1f"),
+        _format(speed, ",.0f"),
       )
     )
   headings = ("run", "dataset", "epochs", "validation top-1 error (one view)")
@@ -101,8 +103,8 @@ def summary(runs: Sequence[Run]) -> Html:
   return page.table(headings, rows)
 
 
-def _format(value: Any, spec: str) -> str:
-  return f"{value:{spec}}" if isinstance(value, int | float) else "-"
+def _format(value: float | None, spec: str) -> str:
+  return "-" if value is None else f"{value:{spec}}"
 
 
 def curves(runs: Sequence[Run]) -> Html:
