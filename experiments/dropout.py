@@ -46,12 +46,12 @@ def errors(outcomes: Outcomes) -> dict:
   return {
     name: {
       split: [
-        evaluate_runs([one.workdir], views=1, split=split)["top1_error"]
-        for one in each
+        evaluate_runs([outcome.workdir], views=1, split=split)["top1_error"]
+        for outcome in repeats
       ]
       for split in SPLITS
     }
-    for name, each in outcomes.items()
+    for name, repeats in outcomes.items()
   }
 
 
@@ -95,7 +95,8 @@ def measure(outcomes: Outcomes) -> dict:
     "runs": summary(outcomes),
     "errors": errors(outcomes),
     "dead_by_step": {
-      name: [dead_by(one) for one in each] for name, each in outcomes.items()
+      name: [dead_by(outcome) for outcome in repeats]
+      for name, repeats in outcomes.items()
     },
     "iterations_ratios": [
       iterations_ratio(without.train("loss"), dropped.train("loss"))
@@ -109,9 +110,9 @@ def measure(outcomes: Outcomes) -> dict:
 def describe(result: dict) -> str:
   """Each seed's errors of each run on both splits, and dropout's cost."""
   parts = []
-  for name, each in result["errors"].items():
+  for name, splits in result["errors"].items():
     train, validation = (
-      ", ".join(f"{error:.1%}" for error in each[split]) for split in SPLITS
+      ", ".join(f"{error:.1%}" for error in splits[split]) for split in SPLITS
     )
     parts.append(
       f"{name}: top-1 error {train} on training images, {validation} on"

@@ -22,11 +22,11 @@ from experiments.common.outcome import Outcomes, assert_learned, load_net
 def measure(outcomes: Outcomes) -> dict:
   """By seed: both towers' mean scores, the more coloured one, the p-value."""
   seeds = []
-  for one in outcomes["paper"]:
-    kernels = figures.kernels(load_net(one))
+  for outcome in outcomes["paper"]:
+    kernels = figures.kernels(load_net(outcome))
     found = figures.specialisation(figures.colour_scores(kernels))
     seeds.append(
-      {"seed": one.seed, "appears": found.significant} | found._asdict()
+      {"seed": outcome.seed, "appears": found.significant} | found._asdict()
     )
   appears = [seed for seed in seeds if seed["appears"]]
   return {
@@ -46,8 +46,8 @@ def describe(result: dict) -> str:
 def draw(outcomes: Outcomes, axes) -> None:
   """The kernels of each seed, tower 0 above tower 1."""
   rows = []
-  for one in outcomes["paper"]:
-    kernels = figures.kernels(load_net(one))
+  for outcome in outcomes["paper"]:
+    kernels = figures.kernels(load_net(outcome))
     rows += [figures.kernel_grid(tower, scale=3) for tower in kernels]
     rows.append(np.full_like(rows[0][:24], 255))
   axes.imshow(np.concatenate(rows[:-1]))

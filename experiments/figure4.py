@@ -37,9 +37,9 @@ def _compute(workdir: str, step: int) -> figures.Figure4:
   return figures.compute_figure4(net, config, mesh, count=IMAGES)
 
 
-def compute(one: Outcome) -> figures.Figure4:
+def compute(outcome: Outcome) -> figures.Figure4:
   """The figure's content for a run in its present state."""
-  return _compute(one.workdir, one.lines[-1]["step"])
+  return _compute(outcome.workdir, outcome.lines[-1]["step"])
 
 
 def count_hits(figure: figures.Figure4) -> dict:
@@ -62,7 +62,8 @@ def measure(outcomes: Outcomes) -> dict:
   """The counts of every seed."""
   return {
     "seeds": [
-      {"seed": one.seed} | count_hits(compute(one)) for one in outcomes["paper"]
+      {"seed": outcome.seed} | count_hits(compute(outcome))
+      for outcome in outcomes["paper"]
     ]
   }
 
@@ -126,12 +127,14 @@ def _show(axis, image, title: str, same_class: bool = True) -> None:
 def check(outcomes: Outcomes, result: dict) -> None:
   """A search among the queries themselves finds each at distance 0."""
   assert_learned(outcomes)
-  (one,) = outcomes["paper"]
-  found = compute(one)
-  mesh = sharding.make_mesh(towers=one.config["network"]["towers"])
-  net, _ = stored_runs.load_net(one.workdir, mesh)
-  splits = one.config["splits"]
-  train_only = one.config | {"splits": splits | {"validation": splits["train"]}}
+  (outcome,) = outcomes["paper"]
+  found = compute(outcome)
+  mesh = sharding.make_mesh(towers=outcome.config["network"]["towers"])
+  net, _ = stored_runs.load_net(outcome.workdir, mesh)
+  splits = outcome.config["splits"]
+  train_only = outcome.config | {
+    "splits": splits | {"validation": splits["train"]}
+  }
   total = int(found.class_counts.sum())
   own = figures.compute_figure4(net, train_only, mesh, count=total)
   np.testing.assert_array_equal(own.neighbours[:, 0], np.arange(total))

@@ -34,7 +34,8 @@ def measure(outcomes: Outcomes) -> dict:
   return {
     "runs": summary(outcomes),
     "epochs": {
-      name: round(each[0].lines[-1]["epoch"]) for name, each in outcomes.items()
+      name: round(repeats[0].lines[-1]["epoch"])
+      for name, repeats in outcomes.items()
     },
   }
 

@@ -82,20 +82,22 @@ def probabilities(
 
 def top_error(found: np.ndarray, labels: np.ndarray, k: int) -> float:
   """The mean top-k error of probabilities f32[N,classes]."""
-  each = np.asarray(step.top_error(found, labels, k))
-  return float(each.mean(dtype=np.float64))
+  errors = np.asarray(step.top_error(found, labels, k))
+  return float(errors.mean(dtype=np.float64))
 
 
-def average(each: Sequence[np.ndarray], weights: Sequence[float]) -> np.ndarray:
+def average(
+  predictions: Sequence[np.ndarray], weights: Sequence[float]
+) -> np.ndarray:
   """The weighted sum of several networks' probabilities, f32[N,classes]."""
   return sum(
     np.float32(weight) * found
-    for weight, found in zip(weights, each, strict=True)
+    for weight, found in zip(weights, predictions, strict=True)
   )
 
 
 def fit_weights(
-  each: Sequence[np.ndarray], labels: np.ndarray, k: int = 5
+  predictions: Sequence[np.ndarray], labels: np.ndarray, k: int = 5
 ) -> list[float]:
   """Weights of a low top-k error, by a search one coordinate at a time.
 
@@ -103,17 +105,17 @@ def fit_weights(
   the others fixed, until no weight changes; ties change nothing. (The authors'
   script starts from 0.5.)
   """
-  weights = [1.0] * len(each)
-  least = top_error(average(each, weights), labels, k)
+  weights = [1.0] * len(predictions)
+  least = top_error(average(predictions, weights), labels, k)
   changed = True
   while changed:
     changed = False
-    for i in range(len(each)):
-      rest = average(each, [*weights[:i], 0.0, *weights[i + 1 :]])
+    for i in range(len(predictions)):
+      rest = average(predictions, [*weights[:i], 0.0, *weights[i + 1 :]])
       for value in GRID:
         if not (value or any(weights[:i] + weights[i + 1 :])):
           continue  # all weights would be 0
-        error = top_error(rest + np.float32(value) * each[i], labels, k)
+        error = top_error(rest + np.float32(value) * predictions[i], labels, k)
         if error < least:
           least, weights[i], changed = error, float(value), True
   return weights
@@ -139,20 +141,20 @@ def of_runs(
     group = [path for path in workdirs if _dataset(runs[path]) == dataset]
     split = "test" if _has_test(runs[group[0]]) else "validation"
     for views in (1, 10):
-      each = []
+      predictions = []
       for path in group:
         found, labels = probabilities(
           path, split=split, views=views, data_dir=data_dir
         )
-        each.append(found)
+        predictions.append(found)
         where = {"dataset": dataset, "split": split, "views": views}
         entry = {"workdirs": [path], "config": names[path], **where}
         measured.append(entry | _errors(found, labels, [1.0]))
       if len(group) > 1:
-        for weights in ([1.0] * len(group), fit_weights(each, labels)):
+        for weights in ([1.0] * len(group), fit_weights(predictions, labels)):
           entry = {"workdirs": group, "config": "ensemble", **where}
           entry |= {"pretrained": sum(_has_conv6(runs[path]) for path in group)}
-          found = average(each, weights)
+          found = average(predictions, weights)
           measured.append(entry | _errors(found, labels, weights))
   return _answers(measured, runs), measured
 

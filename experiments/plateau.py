@@ -63,20 +63,22 @@ def images_to_leave(outcome: Outcome) -> int | None:
 def measure(outcomes: Outcomes) -> dict:
   """By configuration: when each seed left, and diagnostics at the start."""
   cells = {}
-  for name, each in outcomes.items():
-    left = [images_to_leave(one) for one in each]
+  for name, repeats in outcomes.items():
+    left = [images_to_leave(outcome) for outcome in repeats]
     diagnosed = [
-      [line for line in one.lines if "score_spread" in line] for one in each
+      [line for line in outcome.lines if "score_spread" in line]
+      for outcome in repeats
     ]
     diagnosed = [lines for lines in diagnosed if lines]
     cells[name] = {
       "images_to_leave": left,
       "share_that_left": sum(x is not None for x in left) / len(left),
       "images_trained": [
-        len(one.train("loss")) * one.config["batch_size"] for one in each
+        len(outcome.train("loss")) * outcome.config["batch_size"]
+        for outcome in repeats
       ],
-      "first_loss": [one.train("loss")[0] for one in each],
-      "last_loss": [one.final("loss") for one in each],
+      "first_loss": [outcome.train("loss")[0] for outcome in repeats],
+      "last_loss": [outcome.final("loss") for outcome in repeats],
       "first_score_spread": [x[0]["score_spread"] for x in diagnosed],
       "last_score_spread": [x[-1]["score_spread"] for x in diagnosed],
       "first_fc7_correlation": [x[0]["fc7_correlation"] for x in diagnosed],
@@ -97,14 +99,14 @@ def describe(result: dict) -> str:
 
 def draw(outcomes: Outcomes, axes) -> None:
   """Running mean loss by images; a colour a configuration, a line a seed."""
-  for colour, (name, each) in enumerate(outcomes.items()):
-    for one in each:
-      losses = running_mean(one.train("loss"), PLATEAU_WINDOW)[::10]
+  for colour, (name, repeats) in enumerate(outcomes.items()):
+    for outcome in repeats:
+      losses = running_mean(outcome.train("loss"), PLATEAU_WINDOW)[::10]
       images = [
-        one.config["batch_size"] * (PLATEAU_WINDOW + 10 * i)
+        outcome.config["batch_size"] * (PLATEAU_WINDOW + 10 * i)
         for i in range(len(losses))
       ]
-      label = name if one is each[0] else None
+      label = name if outcome is repeats[0] else None
       axes.plot(images, losses, color=f"C{colour}", linewidth=0.9, label=label)
   chance = math.log(next(iter(outcomes.values()))[0].config["num_classes"])
   bound = chance - PLATEAU_MARGIN

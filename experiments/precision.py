@@ -31,10 +31,10 @@ def block_means(outcome: Outcome, window: int = WINDOW) -> list[float]:
   ]
 
 
-def distance(one: Outcome, other: Outcome) -> float:
+def distance(a: Outcome, b: Outcome) -> float:
   """Mean absolute difference between two smoothed loss curves."""
-  pairs = zip(block_means(one), block_means(other), strict=True)
-  return statistics.fmean(abs(a - b) for a, b in pairs)
+  pairs = zip(block_means(a), block_means(b), strict=True)
+  return statistics.fmean(abs(x - y) for x, y in pairs)
 
 
 def measure(outcomes: Outcomes) -> dict:
@@ -42,8 +42,10 @@ def measure(outcomes: Outcomes) -> dict:
   wide, narrow = outcomes["float32"], outcomes["bfloat16"]
   return {
     "losses": {
-      name: [[round(loss, 4) for loss in block_means(one)] for one in each]
-      for name, each in outcomes.items()
+      name: [
+        [round(loss, 4) for loss in block_means(outcome)] for outcome in repeats
+      ]
+      for name, repeats in outcomes.items()
     },
     "precisions_apart": [
       distance(a, b) for a, b in zip(wide, narrow, strict=True)
@@ -57,22 +59,22 @@ def describe(result: dict) -> str:
   found = ", ".join(f"{x:.3f}" for x in result["precisions_apart"])
   text = f"losses of bfloat16 and float32 lie {found} apart"
   if result["seeds_apart"]:
-    each = ", ".join(f"{x:.3f}" for x in result["seeds_apart"])
-    text += f"; two seeds of float32 {each}"
+    seeds = ", ".join(f"{x:.3f}" for x in result["seeds_apart"])
+    text += f"; two seeds of float32 {seeds}"
   return text
 
 
 def draw(outcomes: Outcomes, axes) -> None:
   """The smoothed losses, one colour a precision."""
-  for colour, (name, each) in enumerate(outcomes.items()):
-    for one in each:
-      losses = block_means(one)
+  for colour, (name, repeats) in enumerate(outcomes.items()):
+    for outcome in repeats:
+      losses = block_means(outcome)
       axes.plot(
         [WINDOW * (i + 0.5) for i in range(len(losses))],
         losses,
         color=f"C{colour}",
         linestyle="-" if name == "float32" else "--",
-        label=name if one is each[0] else None,
+        label=name if outcome is repeats[0] else None,
       )
   axes.set(xlabel="steps", ylabel=f"loss, mean of {WINDOW} steps")
   axes.legend()

@@ -32,8 +32,8 @@ def measure(outcomes: Outcomes) -> dict:
   return {
     "runs": summary(outcomes),
     "images_to_leave_the_plateau": {
-      name: [images_to_leave(one) for one in each]
-      for name, each in outcomes.items()
+      name: [images_to_leave(outcome) for outcome in repeats]
+      for name, repeats in outcomes.items()
     },
   }
 

@@ -86,10 +86,10 @@ def epochs_to_bound(outcome: Outcome, window: int = WINDOW) -> float | None:
 def choose(outcomes: Outcomes) -> list[str]:
   """For each unit the run with the lowest error at the end of the trial."""
   errors = {
-    name: [p["error"] for p in smoothed(each[0]) if p["epoch"] <= TRIAL_EPOCHS][
-      -1
-    ]
-    for name, each in outcomes.items()
+    name: [
+      p["error"] for p in smoothed(repeats[0]) if p["epoch"] <= TRIAL_EPOCHS
+    ][-1]
+    for name, repeats in outcomes.items()
   }
   return [
     min((name for name in errors if _unit(name) == unit), key=errors.get)
@@ -104,10 +104,10 @@ def measure(outcomes: Outcomes) -> dict:
   The curves are running means at ten points an epoch.
   """
   runs, chosen = {}, {}
-  for name, each in outcomes.items():
-    points = [smoothed(one) for one in each]
+  for name, repeats in outcomes.items():
+    points = [smoothed(outcome) for outcome in repeats]
     runs[name] = {
-      "epochs_trained": [one.lines[-1]["epoch"] for one in each],
+      "epochs_trained": [outcome.lines[-1]["epoch"] for outcome in repeats],
       "train_top1_error": [curve[-1]["error"] for curve in points],
       "curves": [
         [[round(p["epoch"], 2), round(p["error"], 4)] for p in curve[::WINDOW]]
@@ -115,7 +115,7 @@ def measure(outcomes: Outcomes) -> dict:
       ],
     }
   for name in choose(outcomes):
-    epochs = [epochs_to_bound(one) for one in outcomes[name]]
+    epochs = [epochs_to_bound(outcome) for outcome in outcomes[name]]
     chosen[_unit(name)] = {
       "learning_rate": float(name.partition("-")[2]),
       "epochs_to_25_percent": epochs,
@@ -135,8 +135,10 @@ def describe(result: dict) -> str:
   """The chosen rates, their epochs to the bound, and the ratio."""
   parts = []
   for unit, value in result["chosen"].items():
-    each = value["epochs_to_25_percent"]
-    epochs = ", ".join("never" if e is None else f"{e:.1f}" for e in each)
+    epochs = ", ".join(
+      "never" if epoch is None else f"{epoch:.1f}"
+      for epoch in value["epochs_to_25_percent"]
+    )
     rate = value["learning_rate"]
     parts.append(f"{unit} (rate {rate:g}) crossed after {epochs} epochs")
   ratio = result["ratio_to_relu"].get("tanh")
@@ -158,14 +160,14 @@ def claims(result: dict) -> dict:
 def draw(outcomes: Outcomes, axes) -> None:
   """Figure 1: the training error of the chosen runs, one colour a unit."""
   for name in choose(outcomes):
-    for one in outcomes[name]:
-      curve = smoothed(one)[::WINDOW]
+    for outcome in outcomes[name]:
+      curve = smoothed(outcome)[::WINDOW]
       axes.plot(
         [point["epoch"] for point in curve],
         [point["error"] for point in curve],
         color=f"C{UNITS.index(_unit(name))}",
         linestyle="--" if _unit(name) == "tanh" else "-",
-        label=name.replace("-", ", rate ") if one.seed == 0 else None,
+        label=name.replace("-", ", rate ") if outcome.seed == 0 else None,
       )
   axes.axhline(BOUND, color="grey", linewidth=0.6)
   axes.set(xlabel="epochs", ylabel="training error", xlim=(0, None))
@@ -175,7 +177,7 @@ def draw(outcomes: Outcomes, axes) -> None:
 def check(outcomes: Outcomes, result: dict) -> None:
   """Runs start alike for each unit; ReLU then learns faster than sigmoid."""
   assert_learned({n: o for n, o in outcomes.items() if _unit(n) != "sigmoid"})
-  last = {name: each[0].final("loss") for name, each in outcomes.items()}
+  last = {name: repeats[0].final("loss") for name, repeats in outcomes.items()}
   assert last["relu-0.001"] < last["sigmoid-0.001"]
   first = first_losses(outcomes)
   assert first["tanh-0.001"] == first["tanh-0.003"] != first["relu-0.001"]

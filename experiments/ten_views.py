@@ -17,8 +17,8 @@ def measure(outcomes: Outcomes) -> dict:
   """The errors with one view and with ten, of every seed."""
   return {
     str(views): [
-      evaluate_runs([one.workdir], views=views, split="validation")
-      for one in outcomes["paper"]
+      evaluate_runs([outcome.workdir], views=views, split="validation")
+      for outcome in outcomes["paper"]
     ]
     for views in (1, 10)
   }

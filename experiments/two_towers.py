@@ -21,9 +21,9 @@ def measure(outcomes: Outcomes) -> dict:
   """The runs, and each network's median speed in images per second."""
   speeds = {
     name: statistics.median(
-      [speed for speed in each[0].train("images_per_second") if speed]
+      [speed for speed in repeats[0].train("images_per_second") if speed]
     )
-    for name, each in outcomes.items()
+    for name, repeats in outcomes.items()
   }
   return {"runs": summary(outcomes), "images_per_second": speeds}
 

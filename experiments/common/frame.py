@@ -145,15 +145,17 @@ def _make_record(
     experiment.question,
     options.command(experiment.name),
     result,
-    seed=sorted({one.seed for each in outcomes.values() for one in each}),
+    seed=sorted(
+      {outcome.seed for repeats in outcomes.values() for outcome in repeats}
+    ),
   )
   record |= {
     "experiment": experiment.name,
     "quick": options.quick,
     "configs": {run.name: run.config for run in experiment.runs},
     "epochs": {
-      name: [one.lines[-1]["epoch"] for one in each]
-      for name, each in outcomes.items()
+      name: [outcome.lines[-1]["epoch"] for outcome in repeats]
+      for name, repeats in outcomes.items()
     },
     "date": datetime.date.today().isoformat(),
     "in_words": analysis.describe(result),
@@ -171,10 +173,15 @@ def _write(
   """Writes all metrics, the record and the figure, and copies for --record."""
   output = pathlib.Path(options.output)
   rows = [
-    {"run": one.name, "seed": one.seed, "workdir": one.workdir, **line}
-    for each in outcomes.values()
-    for one in each
-    for line in one.lines
+    {
+      "run": outcome.name,
+      "seed": outcome.seed,
+      "workdir": outcome.workdir,
+      **line,
+    }
+    for repeats in outcomes.values()
+    for outcome in repeats
+    for line in outcome.lines
   ]
   text = "".join(json.dumps(row) + "\n" for row in rows)
   files.write_atomic(str(output / "runs.jsonl"), text)

@@ -55,18 +55,18 @@ class Outcomes(dict[str, list[Outcome]]):
 
 def summary(outcomes: Outcomes) -> dict[str, Any]:
   """The last errors of every run: mean over the seeds, and each."""
+  numbers = {
+    "validation_top1_error": lambda outcome: outcome.last("top1_error"),
+    "validation_top5_error": lambda outcome: outcome.last("top5_error"),
+    "train_top1_error": lambda outcome: outcome.final("top1_error"),
+    "train_loss": lambda outcome: outcome.final("loss"),
+  }
   result = {}
-  for name, each in outcomes.items():
-    values = {
-      "validation_top1_error": [one.last("top1_error") for one in each],
-      "validation_top5_error": [one.last("top5_error") for one in each],
-      "train_top1_error": [one.final("top1_error") for one in each],
-      "train_loss": [one.final("loss") for one in each],
-    }
-    result[name] = {"seeds": [one.seed for one in each]} | {
-      key: {"mean": statistics.fmean(found), "each": found}
-      for key, found in values.items()
-    }
+  for name, repeats in outcomes.items():
+    result[name] = {"seeds": [outcome.seed for outcome in repeats]}
+    for key, number in numbers.items():
+      values = [number(outcome) for outcome in repeats]
+      result[name][key] = {"mean": statistics.fmean(values), "each": values}
   return result
 
 
@@ -83,16 +83,17 @@ def describe_errors(result: dict[str, Any]) -> str:
 
 def draw_curves(outcomes: Outcomes, axes) -> None:
   """Validation error and training error (thin) by epoch, one colour a run."""
-  for colour, (name, each) in enumerate(outcomes.items()):
-    for one in each:
+  for colour, (name, repeats) in enumerate(outcomes.items()):
+    for outcome in repeats:
+      labelled = outcome is repeats[0]
       for split, width in (("train", 0.6), ("validation", 1.8)):
-        lines = [line for line in one.lines if line["split"] == split]
+        lines = [line for line in outcome.lines if line["split"] == split]
         axes.plot(
           [line["epoch"] for line in lines],
           [line["top1_error"] for line in lines],
           color=f"C{colour}",
           linewidth=width,
-          label=name if split == "validation" and one is each[0] else None,
+          label=name if labelled and split == "validation" else None,
         )
   axes.set(xlabel="epoch", ylabel="top-1 error (thin: training batches)")
   axes.legend()
@@ -103,21 +104,24 @@ def assert_learned(outcomes: Outcomes, result: Any = None) -> None:
 
   The least that `Quick.check` should assert; the result is not used.
   """
-  for each in outcomes.values():
-    for one in each:
-      losses = one.train("loss")
-      assert np.isfinite(losses).all(), one.name
-      assert one.final("loss") < max(losses), one.name
+  for repeats in outcomes.values():
+    for outcome in repeats:
+      losses = outcome.train("loss")
+      assert np.isfinite(losses).all(), outcome.name
+      assert outcome.final("loss") < max(losses), outcome.name
 
 
 def assert_same_size(outcomes: Outcomes) -> None:
   """All runs have networks of equally many parameters."""
-  assert len({count_parameters(each[0]) for each in outcomes.values()}) == 1
+  sizes = {count_parameters(repeats[0]) for repeats in outcomes.values()}
+  assert len(sizes) == 1
 
 
 def first_losses(outcomes: Outcomes) -> dict[str, float]:
   """The loss of the first step of each run, first seed."""
-  return {name: each[0].train("loss")[0] for name, each in outcomes.items()}
+  return {
+    name: repeats[0].train("loss")[0] for name, repeats in outcomes.items()
+  }
 
 
 def count_parameters(outcome: Outcome) -> int:

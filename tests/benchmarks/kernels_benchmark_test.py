@@ -60,6 +60,7 @@ def test_the_table_changes_its_columns_with_the_contenders():
   ]
 
 
+@pytest.mark.slow
 def test_a_row_for_each_layer_and_program():
   found = list(kernels.rows(SMALL, batch_size=1, rounds=1))
   assert [row["layer"] for row in found[-6:]] == 2 * ["conv2"] + 2 * [

@@ -26,6 +26,7 @@ def get_config():
 """
 
 
+@pytest.mark.slow
 def test_a_sweep_is_run_and_collected_and_not_run_twice(
   tmp_path, monkeypatch, capfd
 ):

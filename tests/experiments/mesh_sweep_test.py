@@ -121,6 +121,7 @@ def test_docs_meshes_shows_the_committed_results():
     assert ("measured" in point) == (point["place"] == "here")
 
 
+@pytest.mark.slow
 def test_a_point_on_this_machine_is_measured():
   config = configs.load("configs/quickstart.py")
   config.network.width = 1 / 16
