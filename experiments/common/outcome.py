@@ -111,6 +111,16 @@ def assert_learned(outcomes: Outcomes, result: Any = None) -> None:
       assert outcome.final("loss") < max(losses), outcome.name
 
 
+def assert_differ_in_loss_only(outcomes: Outcomes, result: Any = None) -> None:
+  """All runs learn, have equally large networks, and differ in the first loss.
+
+  A check for a change without parameters; the result is not used.
+  """
+  assert_learned(outcomes)
+  assert_same_size(outcomes)
+  assert len(set(first_losses(outcomes).values())) == len(outcomes)
+
+
 def assert_same_size(outcomes: Outcomes) -> None:
   """All runs have networks of equally many parameters."""
   sizes = {count_parameters(repeats[0]) for repeats in outcomes.values()}
