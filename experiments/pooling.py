@@ -2,10 +2,10 @@
 
   python -m experiments.pooling [--quick]
 
-The paper says 0.4 points of top-1 error and 0.3 of top-5: the difference between
-single runs of the authors, whose network with 2/2 (#147 of the log) also changes
-two paddings. Both poolings end in maps of the same size. Trains two networks on
-ImageNet.
+The paper says 0.4 points of top-1 error and 0.3 of top-5, the difference
+between single runs of the authors. Their network with 2/2 (#147 of the log)
+also changes two paddings. Both poolings end in maps of the same size. Trains
+two networks on ImageNet.
 """
 
 from experiments.common import frame
