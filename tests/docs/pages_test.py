@@ -1,5 +1,6 @@
 """README.md, docs/ and experiments/README.md name only what exists."""
 
+import ast
 import pathlib
 import re
 import subprocess
@@ -41,10 +42,23 @@ def test_links_lead_somewhere(page):
 
 @pytest.mark.parametrize("page", PAGES)
 def test_paths_exist(page):
-  for path in re.findall(
-    rf"`((?:{FOLDERS})/[\w./]+\.\w+)(?:::\w+)?`", PAGES[page]
+  for path, name in re.findall(
+    rf"`((?:{FOLDERS})/[\w./]+\.\w+)(?:::([\w.]+))?`", PAGES[page]
   ):
     assert (ROOT / path).exists(), path
+    assert not name or name in definitions(ROOT / path), (path, name)
+
+
+def definitions(path: pathlib.Path) -> set[str]:
+  """The functions and classes of a file, and `Class.method`."""
+  names = set()
+  for node in ast.parse(path.read_text()).body:
+    if isinstance(node, ast.FunctionDef | ast.ClassDef):
+      names.add(node.name)
+      for child in getattr(node, "body", ()):
+        if isinstance(child, ast.FunctionDef):
+          names.add(f"{node.name}.{child.name}")
+  return names
 
 
 @pytest.mark.parametrize("page", PAGES)
