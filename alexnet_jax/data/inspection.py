@@ -32,7 +32,6 @@ from alexnet_jax.data.sources import Source
 from alexnet_jax.runtime.command import UserError
 
 Verdict = tuple[str, str]  # "ok", "note" or "FAIL", and an explanation
-Manifest = dict[str, Any]
 
 MAX_HASH_DISTANCE = 3  # bits of 64 in which similar images may differ
 
@@ -56,6 +55,8 @@ class Scan:
   """Results of reading images of a split.
 
   Attributes:
+    source: the split.
+    size: side of the rescaled images.
     facts: FACTS[N] of the images.
     damaged: names of the images that cannot be decoded, with reasons.
     decoder_errors: f64[3], sums over a sample of images: their number, and the
@@ -63,17 +64,19 @@ class Scan:
     sums: of the rescaled pixels.
   """
 
+  source: Source
+  size: int
   facts: np.ndarray
   damaged: list[str]
   decoder_errors: np.ndarray
   sums: PixelSums
 
   @classmethod
-  def empty(cls, count: int, size: int) -> "Scan":
-    """Of `count` images of which nothing is known yet."""
+  def empty(cls, source: Source, size: int, count: int) -> "Scan":
+    """A scan of `count` images that are not read yet."""
     facts = np.zeros(count, FACTS)
     facts["label"] = -1
-    return cls(facts, [], np.zeros(3), PixelSums(size))
+    return cls(source, size, facts, [], np.zeros(3), PixelSums(size))
 
   def decoded(self) -> np.ndarray:
     """The facts of the images that can be decoded."""
@@ -114,17 +117,13 @@ def _inspect_dataset(folder: str, need: float) -> bool:
   """Prints the checks of a dataset as they finish; whether all passed."""
   manifest = preparing.read_manifest(folder)
   size = manifest["plan"]["size"] if manifest else 256
-  splits = {
-    split: sources.open_directory(folder, split)
+  print(f"{folder}:")
+  scans = {
+    split: scan(sources.open_directory(folder, split), size)
     for split in _split_names(folder)
   }
-  print(f"{folder}:")
-  scans = {split: scan(source, size) for split, source in splits.items()}
   passed = True
-  for check, (verdict, text) in itertools.chain(
-    *(_check_split(splits[s], scans[s], manifest, s) for s in splits),
-    _check_dataset(splits, scans, folder, size, need),
-  ):
+  for check, (verdict, text) in _run_checks(scans, manifest, folder, need):
     print(f"{verdict:4}  {check}: {text}")
     passed &= verdict != "FAIL"
   return passed
@@ -136,34 +135,27 @@ def _split_names(folder: str) -> list[str]:
   return [name for name in names if re.fullmatch(r"\w+", name)]
 
 
-def _check_split(
-  source: Source, found: Scan, manifest: Manifest | None, split: str
-) -> Iterator[tuple[str, Verdict]]:
-  """Yields the name and the verdict of each check of a split."""
-  yield f"{split} images", _check_images(source, found, manifest, split)
-  yield f"{split} labels", _check_labels(source, found, manifest, split)
-  yield f"{split} channel order", _check_channels(found)
-  yield f"{split} value range", _check_value_range(found)
-
-
-def _check_dataset(
-  splits: dict[str, Source],
+def _run_checks(
   scans: dict[str, Scan],
+  manifest: dict[str, Any] | None,
   folder: str,
-  size: int,
   need: float,
 ) -> Iterator[tuple[str, Verdict]]:
-  """Yields the name and the verdict of each check of all splits together."""
-  for one, other in itertools.combinations(splits, 2):
-    yield (
-      f"duplicates in {one} and {other}",
-      _check_duplicates(splits[one], scans[one], splits[other], scans[other]),
-    )
-  if "train" in splits:
-    train = splits["train"]
-    yield "shuffling", _check_shuffling(scans["train"].facts["label"])
-    yield "statistics", _check_statistics(train, scans["train"], folder)
-    yield "throughput", _check_throughput(train, size, need)
+  """Yields the name and the verdict of each check."""
+  for split, found in scans.items():
+    expected = manifest["splits"][split] if manifest else None
+    yield f"{split} images", _check_images(found, expected)
+    yield f"{split} labels", _check_labels(found, expected)
+    yield f"{split} channel order", _check_channels(found)
+    yield f"{split} value range", _check_value_range(found)
+  for one, other in itertools.combinations(scans, 2):
+    verdict = _check_duplicates(scans[one], scans[other])
+    yield f"duplicates in {one} and {other}", verdict
+  if "train" in scans:
+    train = scans["train"]
+    yield "shuffling", _check_shuffling(train.facts["label"])
+    yield "statistics", _check_statistics(train, folder)
+    yield "throughput", _check_throughput(train.source, train.size, need)
 
 
 def scan(source: Source, size: int) -> Scan:
@@ -178,7 +170,7 @@ def scan(source: Source, size: int) -> Scan:
     parallel.chunks(np.arange(len(source))),
     f"Checking {source.name}",
   )
-  whole = Scan.empty(0, size)
+  whole = Scan.empty(source, size, 0)
   facts = [whole.facts]
   for part in parts:
     facts.append(part.facts)
@@ -190,7 +182,7 @@ def scan(source: Source, size: int) -> Scan:
 
 
 def _scan_chunk(source: Source, size: int, indices: list[int]) -> Scan:
-  part = Scan.empty(len(indices), size)
+  part = Scan.empty(source, size, len(indices))
   for place, index in enumerate(indices):
     try:
       encoded, part.facts["label"][place] = source[index]
@@ -233,9 +225,7 @@ def _compare_decoders(encoded: bytes, image: np.ndarray) -> np.ndarray:
   return np.array([1, *errors])
 
 
-def _check_images(
-  source: Source, found: Scan, manifest: Manifest | None, split: str
-) -> Verdict:
+def _check_images(found: Scan, expected: dict[str, Any] | None) -> Verdict:
   """Whether all images are there, can be decoded and have the right size."""
   decoded = found.decoded()
   sizes = set(zip(decoded["height"], decoded["width"], strict=True))
@@ -244,36 +234,32 @@ def _check_images(
     problems.append(
       f"{len(found.damaged):,} cannot be decoded, {found.damaged[0]}"
     )
-  if manifest:
-    expected = manifest["splits"][split]["num_examples"]
-    if expected != len(source):
-      problems.append(f"the manifest lists {expected:,}")
-    side = manifest["plan"]["size"]
-    if sizes - {(side, side)}:
-      problems.append(f"not all are {side} x {side}")
+  count = f"{len(found.source):,}"
+  if expected:
+    if expected["num_examples"] != len(found.source):
+      problems.append(f"the manifest lists {expected['num_examples']:,}")
+    if sizes - {(found.size, found.size)}:
+      problems.append(f"not all are {found.size} x {found.size}")
   if problems:
-    return "FAIL", f"{len(source):,}; {'; '.join(problems)}"
+    return "FAIL", f"{count}; {'; '.join(problems)}"
   if len(sizes) == 1:
     ((height, width),) = sizes
-    return "ok", f"{len(source):,}, all {height} x {width}"
-  return "ok", f"{len(source):,}, {len(sizes):,} sizes, rescaled in training"
+    return "ok", f"{count}, all {height} x {width}"
+  return "ok", f"{count}, {len(sizes):,} sizes, rescaled in training"
 
 
-def _check_labels(
-  source: Source, found: Scan, manifest: Manifest | None, split: str
-) -> Verdict:
+def _check_labels(found: Scan, expected: dict[str, Any] | None) -> Verdict:
+  num_classes = found.source.num_classes
   labels = found.facts["label"]
-  if not ((labels >= 0) & (labels < source.num_classes)).all():
-    return "FAIL", f"some are outside 0 to {source.num_classes - 1}"
-  counts = np.bincount(labels, minlength=source.num_classes)
+  if not ((labels >= 0) & (labels < num_classes)).all():
+    return "FAIL", f"some are outside 0 to {num_classes - 1}"
+  counts = np.bincount(labels, minlength=num_classes)
   text = (
-    f"{source.num_classes:,} classes of {counts.min():,} to"
+    f"{num_classes:,} classes of {counts.min():,} to"
     f" {counts.max():,} images, median {np.median(counts):,.0f}"
   )
-  if manifest:
-    expected = list(manifest["splits"][split]["classes"].values())
-    if expected != counts.tolist():
-      return "FAIL", f"{text}; the manifest lists other counts"
+  if expected and list(expected["classes"].values()) != counts.tolist():
+    return "FAIL", f"{text}; the manifest lists other counts"
   if empty := int((counts == 0).sum()):
     return "note", f"{text}; {empty:,} classes have no images"
   return "ok", text
@@ -308,19 +294,16 @@ def _check_value_range(found: Scan) -> Verdict:
   return "ok", text
 
 
-def _check_duplicates(
-  one: Source, first: Scan, other: Source, second: Scan
-) -> Verdict:
+def _check_duplicates(one: Scan, other: Scan) -> Verdict:
   """Whether two splits share images, or have similar ones."""
-  equal = _find_equal(*(s.facts["content_hash"] for s in (first, second)))
-  similar = _find_similar(
-    *(s.facts["difference_hash"] for s in (first, second))
-  )
+  equal = _find_equal(*(s.facts["content_hash"] for s in (one, other)))
+  similar = _find_similar(*(s.facts["difference_hash"] for s in (one, other)))
   pairs = equal or similar
   if not pairs:
     return "ok", "none"
   i, j = pairs[0]
-  example = f"for example {one.example_name(i)} and {other.example_name(j)}"
+  names = one.source.example_name(i), other.source.example_name(j)
+  example = f"for example {' and '.join(names)}"
   if equal:
     return "FAIL", f"{len(equal):,} images are in both, {example}"
   return "note", f"{len(similar):,} pairs of images are similar, {example}"
@@ -383,15 +366,16 @@ def _check_shuffling(labels: np.ndarray) -> Verdict:
   return "ok", text
 
 
-def _check_statistics(source: Source, found: Scan, folder: str) -> Verdict:
+def _check_statistics(found: Scan, folder: str) -> Verdict:
   """Whether the stored pixel statistics are those of the images."""
   path = pathlib.Path(folder, "statistics.npz")
-  size = len(found.sums.total)
   if not path.is_file():
     return "note", "not stored beside the dataset: training computes them first"
   if not found.sums.num_images:
     return "FAIL", "no image can be decoded to check them"
-  stored = pixel_statistics.load(str(path), source.fingerprint, size)
+  stored = pixel_statistics.load(
+    str(path), found.source.fingerprint, found.size
+  )
   if stored is None:
     return "FAIL", f"{path} is damaged, or belongs to another dataset"
   computed = found.sums.statistics()

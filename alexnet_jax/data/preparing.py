@@ -109,7 +109,7 @@ def prepare(
     _check_finished(target, plan)
     return str(target)
   unfinished = pathlib.Path(data_dir, f".{name}.incomplete")
-  with _lock(unfinished):
+  with files.WorkdirLock(str(unfinished), "--data_dir"):
     _begin(unfinished, plan)
     parts = [
       Shard(unfinished, name, split, number, count, indices)
@@ -209,16 +209,6 @@ def _plan(
       **{name: importlib.metadata.version(name) for name in LIBRARIES},
     },
   }
-
-
-def _lock(folder: pathlib.Path) -> files.WorkdirLock:
-  try:
-    return files.WorkdirLock(str(folder))
-  except UserError as error:
-    raise UserError(
-      f"Cannot use {folder}: {error} (For this command --data_dir and --name"
-      " determine the folder.)"
-    ) from None
 
 
 def _begin(folder: pathlib.Path, plan: dict[str, Any]) -> None:

@@ -5,12 +5,13 @@ random access and is read without TensorFlow. A procedural dataset is generated
 when it is first opened.
 """
 
+import dataclasses
 import hashlib
 import os
 import pathlib
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -27,21 +28,14 @@ from alexnet_jax.runtime.command import UserError
 GENERATED = {"patterns": patterns}
 
 
-class Records(Protocol):
-  """Labelled encoded images; reading is thread-safe."""
-
-  def __len__(self) -> int: ...
-
-  def __getitem__(self, index: int) -> tuple[bytes, int]: ...
-
-
+@dataclasses.dataclass(eq=False)
 class Source:
   """A split: `source[i]` is (encoded image, label), thread-safe.
 
   Reading raises UndecodableImage where the dataset's file is damaged.
 
-  Args:
-    records: the labelled encoded images.
+  Attributes:
+    records: (encoded image, label) of each example; reading is thread-safe.
     class_names: in the order of the labels.
     fingerprint: dataset name, version, split, count and a digest of the
       metadata; different sources have different fingerprints.
@@ -49,27 +43,21 @@ class Source:
     directory: of the whole tfds dataset, or "" for part of a split.
   """
 
-  def __init__(
-    self,
-    records: Records,
-    class_names: Sequence[str],
-    *,
-    fingerprint: str,
-    name: str,
-    directory: str = "",
-  ):
-    self._records = records
-    self.class_names = tuple(class_names)
-    self.num_classes = len(self.class_names)
-    self.fingerprint = fingerprint
-    self.name = name
-    self.directory = directory
+  records: Sequence[tuple[bytes, int]]
+  class_names: Sequence[str]
+  fingerprint: str
+  name: str
+  directory: str = ""
+
+  @property
+  def num_classes(self) -> int:
+    return len(self.class_names)
 
   def __len__(self) -> int:
-    return len(self._records)
+    return len(self.records)
 
   def __getitem__(self, index: int) -> tuple[bytes, int]:
-    return self._records[index]
+    return self.records[index]
 
   def example_name(self, index: int) -> str:
     """The name of example `index` in messages."""
@@ -351,7 +339,7 @@ def supervised_keys(info: tfds.core.DatasetInfo) -> tuple[str, str]:
   return keys
 
 
-def class_names(info: tfds.core.DatasetInfo) -> list[str]:
+def class_names(info: tfds.core.DatasetInfo) -> tuple[str, ...]:
   """The class names of a dataset; the label numbers if it has no names."""
   label = info.features[supervised_keys(info)[1]]
-  return list(label.names or map(str, range(label.num_classes)))
+  return tuple(label.names or map(str, range(label.num_classes)))

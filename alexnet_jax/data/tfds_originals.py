@@ -7,7 +7,7 @@ import hashlib
 import os
 import pathlib
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import tensorflow_datasets as tfds
 
@@ -57,7 +57,7 @@ def open_tfds(name: str, options: Options) -> Originals:
   return Originals(
     info.full_name.rpartition("/")[0],
     splits,
-    sources.class_names(info),
+    list(sources.class_names(info)),
     files,
   )
 
@@ -65,7 +65,9 @@ def open_tfds(name: str, options: Options) -> Originals:
 class _Examples:
   """The images of a tfds split; `originals.Split` says what methods do."""
 
-  def __init__(self, records: sources.Records, identity: str, split: str):
+  def __init__(
+    self, records: Sequence[tuple[bytes, int]], identity: str, split: str
+  ):
     self._records, self._identity, self._split = records, identity, split
 
   def __len__(self) -> int:

@@ -56,11 +56,12 @@ class WorkdirLock:
   `flock` and keep it after the run is killed.
   """
 
-  def __init__(self, workdir: str):
+  def __init__(self, workdir: str, flag: str = "--workdir"):
     """Takes the lock.
 
     Args:
       workdir: folder of the run, created if needed.
+      flag: for messages, the flag that chooses the folder.
 
     Raises:
       UserError: another run holds the lock (the message names its host and
@@ -74,7 +75,7 @@ class WorkdirLock:
     except OSError as error:
       raise UserError(
         f"the workdir {workdir} cannot be written ({error.strerror})."
-        " Make it writable, or choose another one with --workdir=DIR."
+        f" Make it writable, or choose another one with {flag}=DIR."
       ) from None
     try:
       fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -83,14 +84,14 @@ class WorkdirLock:
       os.close(self._file)
       raise UserError(
         f"another run is using {workdir}: {holder}. Wait for it, stop it, or"
-        " choose another --workdir=DIR."
+        f" choose another {flag}=DIR."
       ) from None
     except OSError as error:
       os.close(self._file)
       raise UserError(
         f"the file system of {workdir} does not support file locks"
         f" ({error.strerror}), so a second run could corrupt this one. Choose a"
-        " --workdir=DIR on a local disk."
+        f" {flag}=DIR on a local disk."
       ) from None
     self._write_holder(
       {
