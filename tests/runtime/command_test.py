@@ -1,5 +1,6 @@
 """Exit statuses and messages, as the shell sees them."""
 
+import json
 import pathlib
 import subprocess
 import sys
@@ -60,26 +61,54 @@ def get_config(argument="none"):
 """
 
 
+# Runs scripts in forked copies of itself, so that the imports are done once.
+SERVER = """
+import json, os, runpy, sys
+import alexnet_jax.runtime.config
+for line in sys.stdin:
+  folder, *argv = json.loads(line)
+  child = os.fork()
+  if child == 0:
+    os.chdir(folder)
+    for number, name in ((1, "stdout"), (2, "stderr")):
+      os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+    sys.argv = argv
+    runpy.run_path(argv[0], run_name="__main__")
+  print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def server():
+  with subprocess.Popen(
+    [sys.executable, "-c", SERVER],
+    stdin=subprocess.PIPE,
+    stdout=subprocess.PIPE,
+    text=True,
+    env={"PYTHONPATH": ROOT, "PATH": ""},
+  ) as process:
+    yield process
+
+
 @pytest.fixture
-def probe(tmp_path):
+def probe(tmp_path, server):
   """Runs the probe command in a folder of its own."""
   (tmp_path / "probe.py").write_text(COMMAND)
   (tmp_path / "good.py").write_text(CONFIG)
 
   def run(*arguments, name="probe.py"):
-    return subprocess.run(
-      [sys.executable, str(tmp_path / name), *arguments],
-      capture_output=True,
-      text=True,
-      cwd=tmp_path,
-      env={"PYTHONPATH": ROOT, "PATH": ""},
-      timeout=60,
+    argv = [str(tmp_path), str(tmp_path / name), *arguments]
+    print(json.dumps(argv), file=server.stdin, flush=True)
+    status = int(server.stdout.readline())
+    output, errors = (
+      (tmp_path / name).read_text() for name in ("stdout", "stderr")
     )
+    return subprocess.CompletedProcess(argv, status, output, errors)
 
   return run
 
 
-def test_values_reach_main(probe):
+def test_values_of_flags_reach_main(probe):
   result = probe(
     "--config=good.py:arg",
     "--size=4",
@@ -97,7 +126,7 @@ def test_values_reach_main(probe):
   )
 
 
-def test_help_shows_docstring_and_own_flags_only(probe):
+def test_help_shows_the_docstring_and_the_commands_own_flags(probe):
   result = probe("--help")
   assert result.returncode == 0
   assert "Docstring of the probe, 100% as written." in result.stdout
@@ -201,7 +230,9 @@ def test_mistakes_are_one_paragraph_and_status_2(probe, name):
     ("\0", "null"),
   ],
 )
-def test_configuration_that_fails(probe, tmp_path, text, said):
+def test_a_configuration_that_fails_is_named_with_the_reason(
+  probe, tmp_path, text, said
+):
   (tmp_path / "bad.py").write_text(text)
   result = probe("--config=bad.py", "--config.seed=1")
   assert result.returncode == 2
@@ -210,14 +241,14 @@ def test_configuration_that_fails(probe, tmp_path, text, said):
 
 
 @pytest.mark.parametrize(("outcome", "status"), [("stop", 130), ("five", 5)])
-def test_status(probe, outcome, status):
+def test_exit_statuses(probe, outcome, status):
   result = probe("--config=good.py", f"--outcome={outcome}")
   assert result.returncode == status
   assert "Traceback" not in result.stderr
   assert (outcome == "stop") == (result.stderr == "interrupted\n")
 
 
-def test_a_full_disk_is_no_traceback(probe):
+def test_a_full_disk_is_an_error_without_traceback(probe):
   result = probe("--config=good.py", "--outcome=full")
   assert result.returncode == 2
   assert result.stderr.startswith("error: ")
@@ -225,7 +256,7 @@ def test_a_full_disk_is_no_traceback(probe):
   assert "Traceback" not in result.stderr
 
 
-def test_choices(probe, tmp_path):
+def test_exactly_one_subcommand_is_expected(probe, tmp_path):
   (tmp_path / "choice.py").write_text(
     "from absl import flags\n"
     "from alexnet_jax.runtime import command\n"
