@@ -1,7 +1,7 @@
-"""The bounded form of the fault suite; `python -m tests.faults --long` is all.
+"""A few fault-injection tests; `python -m tests.faults --long` runs all.
 
-One command apart from this process, which has threads, patched settings and
-warnings that are errors; what it prints is shown when it fails.
+The suite runs in a process of its own, because this one has threads, patched
+settings and warnings that are errors. Its output is shown if it fails.
 """
 
 import json
@@ -9,9 +9,12 @@ import pathlib
 import subprocess
 import sys
 
+import pytest
+
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 
+@pytest.mark.slow
 def test_faults(tmp_path):
   path = tmp_path / "faults.json"
   command = [sys.executable, "-m", "tests.faults", f"--json={path}"]

@@ -1,11 +1,11 @@
-"""Faults, one after another, against the real training command.
+"""Injects machine failures into the real training command.
 
   python -m tests.faults [--long] [--only=NAME] [--folder=DIR] [--json=FILE]
 
-Without `--long` a few of each kind, in minutes; with it all, in an hour. With
-`--folder` a suite that was itself interrupted goes on where it was. A row says
-what was done, when, with which exit status, and whether the run that went on
-afterwards ended bit for bit like one that nothing happened to.
+Without `--long` a few faults of each kind, which takes minutes; with it all of
+them, which takes an hour. With `--folder` a suite that was interrupted can be
+resumed. A row of the result has the fault, its moment, the exit status, and
+whether the resumed run ended bit for bit like an uninterrupted one.
 """
 
 import argparse
@@ -28,8 +28,8 @@ from alexnet_jax.runtime import provenance
 from alexnet_jax.runtime.files import write_atomic
 
 from . import interruptions, mutations, soak, storage
+from .sandbox import RUNNING
 from .trial import EQUAL, EXPECTED, Row, Suite, Trial
-from .world import LIVING
 
 FAULTS = {
   "kills": interruptions.kills,
@@ -46,10 +46,10 @@ FAULTS = {
 
 
 def run(options: argparse.Namespace, folder: pathlib.Path) -> list[Row]:
-  """The rows of all cases; those that `folder` remembers are not tried anew."""
+  """The rows of all cases; those already in `folder` are not run again."""
   names = options.only.split(",") if options.only else list(FAULTS)
-  remembered, lock = folder / "rows.json", threading.Lock()
-  rows = json.loads(remembered.read_text()) if remembered.exists() else {}
+  finished, lock = folder / "rows.json", threading.Lock()
+  rows = json.loads(finished.read_text()) if finished.exists() else {}
   suite = Suite(str(folder))
   cases = [
     (group, name, case)
@@ -60,40 +60,41 @@ def run(options: argparse.Namespace, folder: pathlib.Path) -> list[Row]:
   def done() -> list[Row]:
     return [rows[name] for _, name, _ in cases if name in rows]
 
-  def attempt(group: str, name: str, case: Callable[[Trial], Row]) -> None:
-    began = time.monotonic()
+  def run_case(group: str, name: str, case: Callable[[Trial], Row]) -> None:
+    start = time.monotonic()
     try:
       row = case(Trial(suite, name))
     except (AssertionError, TimeoutError, OSError) as error:
       row = {"fault": name, "at": "-", "status": -1, "result": str(error)}
-    row = {"kind": group, **row, "took": round(time.monotonic() - began, 1)}
+    row = {"kind": group, **row, "took": round(time.monotonic() - start, 1)}
     row["commit"] = provenance.git_commit()[:7]
     with lock:
       print(row, flush=True)
       rows[name] = row
-      write_atomic(remembered, json.dumps(rows, indent=1))
+      write_atomic(finished, json.dumps(rows, indent=1))
       if options.json:
         write_report(options.json, done(), len(cases))
 
-  # A run starts on one core; the parts of the soak follow one another.
+  # Two cases at a time, because a run uses one core while it starts. The parts
+  # of the soak are one run, so they follow one another.
   for count, chosen in ((2, set(names) - {"soak"}), (1, {"soak"})):
     with concurrent.futures.ThreadPoolExecutor(count) as pool:
-      tried = [
-        pool.submit(attempt, *case)
+      futures = [
+        pool.submit(run_case, *case)
         for case in cases
         if case[0] in chosen and case[1] not in rows
       ]
-      for each in tried:
-        each.result()
+      for future in futures:
+        future.result()
   if options.json:
     write_report(options.json, done(), len(cases))
   return done()
 
 
 def write_report(path: str, rows: list[Row], num_cases: int) -> None:
-  """Writes what was found so far."""
+  """Writes the rows so far."""
   report = {
-    "what": "faults against the training command, and what came of them",
+    "what": "faults injected into the training command, with outcomes",
     "hardware": provenance.hardware(),
     "versions": provenance.versions(),
     "seed": "the name of each case",
@@ -102,7 +103,7 @@ def write_report(path: str, rows: list[Row], num_cases: int) -> None:
     "result": {
       "cases": num_cases,
       "tried": len(rows),
-      "not_as_wanted": len(_bad(rows)),
+      "failed": len(_bad(rows)),
       "minutes": round(sum(row["took"] for row in rows) / 60, 1),
       "faults": rows,
     },
@@ -111,7 +112,7 @@ def write_report(path: str, rows: list[Row], num_cases: int) -> None:
 
 
 def _chosen(arguments: list[str]) -> list[str]:
-  """Those that say what is tried, and not where it is written."""
+  """The arguments that choose cases, without those that name files."""
   return [x for x in arguments if not x.startswith(("--folder", "--json"))]
 
 
@@ -120,13 +121,13 @@ def _bad(rows: list[Row]) -> list[Row]:
 
 
 def table(rows: list[Row]) -> str:
-  """Markdown: how many of each kind were tried, and what came of them."""
+  """A Markdown table: how many faults of each kind were tried and passed."""
   kinds: dict[tuple[str, str], list[bool]] = {}
   for row in rows:
     fault, at = str(row["fault"]), str(row["at"]).partition(" + ")[0]
     at = "any file" if fault.startswith("checkpoint") else at
-    as_wanted = row["result"] in (EQUAL, EXPECTED)
-    kinds.setdefault((fault, at), []).append(as_wanted)
+    passed = row["result"] in (EQUAL, EXPECTED)
+    kinds.setdefault((fault, at), []).append(passed)
   lines = ["| fault | at | tried | passed |", "|---|---|---|---|"]
   lines += [
     f"| {fault} | {at} | {len(each)} | {sum(each)} |"
@@ -137,10 +138,14 @@ def table(rows: list[Row]) -> str:
 
 def main() -> int:
   parser = argparse.ArgumentParser(prog="python -m tests.faults")
-  parser.add_argument("--long", action="store_true", help="all of each kind")
-  parser.add_argument("--only", help=f"some of {','.join(FAULTS)}")
-  parser.add_argument("--folder", help="to go on in, if interrupted")
-  parser.add_argument("--json", help="file for the results")
+  parser.add_argument(
+    "--long", action="store_true", help="run all faults of each kind"
+  )
+  parser.add_argument("--only", help=f"kinds to run, from {','.join(FAULTS)}")
+  parser.add_argument(
+    "--folder", help="folder to keep, so that the suite can be resumed"
+  )
+  parser.add_argument("--json", help="file to write the results to")
   options = parser.parse_args()
   with tempfile.TemporaryDirectory() as temporary:
     folder = pathlib.Path(options.folder or temporary).resolve()
@@ -150,20 +155,20 @@ def main() -> int:
     shown.add_row(*(str(row[k]) for k in ("fault", "at", "status", "result")))
   Console().print(shown)
   bad = _bad(rows)
-  print(f"{len(rows)} faults, {len(bad)} with another result than wanted")
+  print(f"{len(rows)} faults, {len(bad)} failed")
   return 1 if bad else 0
 
 
-def _leave(number: int, frame: object) -> None:
-  """Ends the processes that it started, too."""
+def _exit(number: int, frame: object) -> None:
+  """Exits on a signal, and kills the processes of the suite."""
   del frame
-  for life in list(LIVING):
-    os.kill(life.pid, signal.SIGKILL)
+  for process in list(RUNNING):
+    os.kill(process.pid, signal.SIGKILL)
   os._exit(128 + number)
 
 
 if __name__ == "__main__":
-  signal.signal(signal.SIGTERM, _leave)
-  signal.signal(signal.SIGINT, _leave)
+  signal.signal(signal.SIGTERM, _exit)
+  signal.signal(signal.SIGINT, _exit)
   jax.config.update("jax_platforms", "cpu")
   sys.exit(main())

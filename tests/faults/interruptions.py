@@ -1,4 +1,4 @@
-"""Interruptions: kills and signals in every phase, two runs, bad numbers."""
+"""Kills and signals in every phase, two runs in one workdir, bad numbers."""
 
 import functools
 import pathlib
@@ -7,61 +7,61 @@ import signal
 import time
 from collections.abc import Iterator
 
+from .sandbox import Process, snapshot
 from .trial import Case, Row, Suite, Trial
-from .world import Life, snapshot
 
 
-# Each brings a run, from wherever it is, into a phase, and says for how long
-# that may last, in seconds.
-def _starting(trial: Trial, workdir: str) -> tuple[Life, float]:
-  """From when the process hears signals, before it has imported JAX."""
-  life = trial.world.start(workdir)
-  while not life.hears(signal.SIGTERM):
+# Each of these functions starts or resumes a run, waits until it is in a phase,
+# and returns its process and the seconds that the phase may last.
+def _starting(trial: Trial, workdir: str) -> tuple[Process, float]:
+  """After the signal handlers are set, before JAX is imported."""
+  process = trial.sandbox.start(workdir)
+  while not process.handles(signal.SIGTERM):
     time.sleep(0.01)
-  return life, 2.5
+  return process, 2.5
 
 
-def _statistics(trial: Trial, workdir: str) -> tuple[Life, float]:
+def _statistics(trial: Trial, workdir: str) -> tuple[Process, float]:
   cache = f"cache-{pathlib.Path(workdir).name}-{trial.random.random()}"
-  life = trial.world.start(workdir, fault="slow=0.02", cache=cache)
-  life.until(r"ln\(10\)")
-  return life, 0.8
+  process = trial.sandbox.start(workdir, fault="slow=0.02", cache=cache)
+  process.until(r"ln\(10\)")
+  return process, 0.8
 
 
-def _compiling(trial: Trial, workdir: str) -> tuple[Life, float]:
-  life = trial.world.start(workdir, compile_anew=True)
-  life.until(r"ln\(10\)")
-  return life, 2.0
+def _compiling(trial: Trial, workdir: str) -> tuple[Process, float]:
+  process = trial.sandbox.start(workdir, compile_anew=True)
+  process.until(r"ln\(10\)")
+  return process, 2.0
 
 
-def _training(trial: Trial, workdir: str) -> tuple[Life, float]:
-  life = trial.world.start(workdir, fault="slow=0.005")
-  life.until(r"^step \d+/", count=trial.random.randrange(1, 6))
-  return life, 0.05
+def _training(trial: Trial, workdir: str) -> tuple[Process, float]:
+  process = trial.sandbox.start(workdir, fault="slow=0.005")
+  process.until(r"^step \d+/", count=trial.random.randrange(1, 6))
+  return process, 0.05
 
 
-def _evaluating(trial: Trial, workdir: str) -> tuple[Life, float]:
-  life = trial.world.start(workdir, fault="slow=0.02")
-  life.until("^step (12|24)/")
-  return life, 0.3
+def _evaluating(trial: Trial, workdir: str) -> tuple[Process, float]:
+  process = trial.sandbox.start(workdir, fault="slow=0.02")
+  process.until("^step (12|24)/")
+  return process, 0.3
 
 
-def _saving(trial: Trial, workdir: str) -> tuple[Life, float]:
-  life = trial.world.start(workdir, fault="slow=0.01")
-  life.until_new_file(f"{workdir}/checkpoints")
-  return life, 0.08
+def _saving(trial: Trial, workdir: str) -> tuple[Process, float]:
+  process = trial.sandbox.start(workdir, fault="slow=0.01")
+  process.until_new_file(f"{workdir}/checkpoints")
+  return process, 0.08
 
 
-def _waiting(trial: Trial, workdir: str) -> tuple[Life, float]:
-  """After 112 images no more come, and after a while no more steps.
+def _waiting(trial: Trial, workdir: str) -> tuple[Process, float]:
+  """The input hangs after 112 images, and the run soon makes no progress.
 
-  A reader held up before it took its turn blocks an image of the first batch:
-  then no step is ever done, which the run itself says.
+  A reader that is late may block an image of the first batch. Then no step is
+  ever finished, which the run reports as a stall.
   """
-  life = trial.world.start(workdir, fault="block=112")
-  life.until(r"^step \d+/|^warning: no progress for")
-  life.until_silent(2)
-  return life, 0.5
+  process = trial.sandbox.start(workdir, fault="block=112")
+  process.until(r"^step \d+/|^warning: no progress for")
+  process.until_silent(2)
+  return process, 0.5
 
 
 PHASES = {
@@ -78,7 +78,10 @@ PHASES = {
 def kills(suite: Suite, long: bool) -> Iterator[Case]:
   """SIGKILL at seeded random moments of every phase."""
   if not long:
-    yield "one run killed", functools.partial(_in_turn, number=signal.SIGKILL)
+    yield (
+      "one run killed",
+      functools.partial(_every_phase, number=signal.SIGKILL),
+    )
     return
   for n in range(3 * len(PHASES)):
     phase = list(PHASES)[n % len(PHASES)]
@@ -87,20 +90,23 @@ def kills(suite: Suite, long: bool) -> Iterator[Case]:
 
 def _kill(trial: Trial, phase: str) -> Row:
   workdir = trial.new_workdir()
-  life, span = PHASES[phase](trial, workdir)
+  process, span = PHASES[phase](trial, workdir)
   delay = trial.random.uniform(0, span)
   time.sleep(delay)
-  life.end(signal.SIGKILL)
-  row = trial.row("SIGKILL", f"{phase} + {delay:.2f} s", life, workdir)
-  if life.status != -signal.SIGKILL:
-    row["result"] = "it had ended before the kill"
+  process.end(signal.SIGKILL)
+  row = trial.row("SIGKILL", f"{phase} + {delay:.2f} s", process, workdir)
+  if process.status != -signal.SIGKILL:
+    row["result"] = "the process ended before the kill"
   return row
 
 
 def signals(suite: Suite, long: bool) -> Iterator[Case]:
-  """SIGTERM and SIGINT in every phase: status 0, a word, and soon."""
+  """SIGTERM and SIGINT in every phase: status 0, a message, and soon."""
   if not long:
-    yield "one run stopped", functools.partial(_in_turn, number=signal.SIGTERM)
+    yield (
+      "one run stopped",
+      functools.partial(_every_phase, number=signal.SIGTERM),
+    )
     return
   for number in (signal.SIGTERM, signal.SIGINT):
     for phase in PHASES:
@@ -110,38 +116,40 @@ def signals(suite: Suite, long: bool) -> Iterator[Case]:
 
 def _signal(trial: Trial, number: signal.Signals, phase: str) -> Row:
   workdir = trial.new_workdir()
-  life, span = PHASES[phase](trial, workdir)
+  process, span = PHASES[phase](trial, workdir)
   time.sleep(trial.random.uniform(0, span))
-  began = time.monotonic()
-  life.end(number)
-  seconds = time.monotonic() - began
-  row = trial.row(number.name, phase, life, workdir)
-  if not _polite(life):
-    row["result"] = f"status {life.status}, said: {life.said()[-300:]}"
+  start = time.monotonic()
+  process.end(number)
+  seconds = time.monotonic() - start
+  row = trial.row(number.name, phase, process, workdir)
+  if not _stopped_cleanly(process):
+    row["result"] = (
+      f"status {process.status}, printed: {process.output()[-300:]}"
+    )
   return {**row, "seconds": round(seconds, 1)}
 
 
-def _polite(life: Life) -> bool:
-  """Whether it said, last of all, how to go on."""
-  last = life.said().strip().rpartition("\n")[2]
-  return life.status == 0 and "run the same command again" in last
+def _stopped_cleanly(process: Process) -> bool:
+  """Whether the process exited with 0 and a hint on how to resume."""
+  last = process.output().strip().rpartition("\n")[2]
+  return process.status == 0 and "run the same command again" in last
 
 
-def _in_turn(trial: Trial, number: signal.Signals) -> Row:
-  """One run, interrupted in each phase, one after the other."""
+def _every_phase(trial: Trial, number: signal.Signals) -> Row:
+  """One run that is interrupted in each phase, one after the other."""
   workdir = trial.new_workdir()
   wrong = []
   for name, reach in PHASES.items():
-    life, span = reach(trial, workdir)
+    process, span = reach(trial, workdir)
     time.sleep(trial.random.uniform(0, span))
-    life.end(number)
+    process.end(number)
     if number == signal.SIGKILL:
-      fine = life.status == -signal.SIGKILL
+      fine = process.status == -signal.SIGKILL
     else:
-      fine = _polite(life)
-    if not fine or "Traceback" in life.said():
-      wrong.append(f"{name}: {life.status}, {life.said()[-600:]}")
-  row = trial.row(number.name, "each phase of one run", life, workdir)
+      fine = _stopped_cleanly(process)
+    if not fine or "Traceback" in process.output():
+      wrong.append(f"{name}: {process.status}, {process.output()[-600:]}")
+  row = trial.row(number.name, "each phase of one run", process, workdir)
   return {**row, "result": "\n".join(wrong) or row["result"]}
 
 
@@ -153,20 +161,20 @@ def two_runs(suite: Suite, long: bool) -> Iterator[Case]:
 def _two_runs(trial: Trial) -> Row:
   """A second run on the same workdir."""
   workdir = trial.new_workdir()
-  first = trial.world.start(workdir, fault="block=112")
+  first = trial.sandbox.start(workdir, fault="block=112")
   first.until("^step 2/")
   before = snapshot(pathlib.Path(workdir, "checkpoints"))
-  second = trial.world.start(workdir)
+  second = trial.sandbox.start(workdir)
   status = second.end()
   named = f"process {first.pid} on host {platform.node()}"
-  refused = status == 2 and named in second.said()
+  refused = status == 2 and named in second.output()
   untouched = snapshot(pathlib.Path(workdir, "checkpoints")) == before
   first.end(signal.SIGKILL)
   row = trial.row(
-    "two runs", "a second one, then a stale lock", second, workdir
+    "two runs", "a second run, then a stale lock", second, workdir
   )
   if not refused or not untouched:
-    row["result"] = second.said()[-400:]
+    row["result"] = second.output()[-400:]
   return row
 
 
@@ -177,36 +185,39 @@ def numbers(suite: Suite, long: bool) -> Iterator[Case]:
 
 
 def _numbers(trial: Trial) -> Row:
-  """A learning rate that breaks the numbers, in a run that was fine."""
+  """A learning rate of 1e30 in a run that was fine until then."""
   workdir = trial.new_workdir()
-  good = trial.world.start(workdir)
+  good = trial.sandbox.start(workdir)
   good.until("^step 6/")
   good.end(signal.SIGTERM)
   checkpoints = pathlib.Path(workdir, "checkpoints")
   before = snapshot(checkpoints)
-  # The rate is no key that a resumed run may change, but its file is its own.
-  life = trial.world.start(workdir, fault="explode=1e30")
-  life.end()
-  said = life.said()
-  fine = life.status == 2 and "Traceback" not in said
+  # A resumed run may not change the rate in its configuration, but a fault in
+  # the configuration file can.
+  process = trial.sandbox.start(workdir, fault="explode=1e30")
+  process.end()
+  output = process.output()
+  fine = process.status == 2 and "Traceback" not in output
   words = ("finite", "at step", "fc8", "learning_rate")
-  missing = [word for word in words if word not in said]
+  missing = [word for word in words if word not in output]
   touched = {name for name, _ in before.items() ^ snapshot(checkpoints).items()}
-  row = trial.row("numbers", "a rate of 1e30 after a save", life, workdir)
+  row = trial.row("numbers", "a rate of 1e30 after a save", process, workdir)
   if not fine or missing or touched:
-    row["result"] = f"{missing} is not said, {touched} touched: {said[-600:]}"
+    row["result"] = (
+      f"{missing} missing in the output, {touched} changed: {output[-600:]}"
+    )
   return row
 
 
 def _stall(trial: Trial) -> Row:
   workdir = trial.new_workdir()
-  life = trial.world.start(
+  process = trial.sandbox.start(
     workdir, "--config.stall_minutes=0.03", fault="block=112"
   )
-  told = life.until("no progress for .* while waiting for images")
-  shown = life.until("MainThread|most recent call first")
-  life.end(signal.SIGTERM)
-  row = trial.row("stall", "no images come", life, workdir)
-  if not (told and shown) or life.status:
-    row["result"] = f"status {life.status}: {life.said()[-600:]}"
+  reported = process.until("no progress for .* while waiting for images")
+  shown = process.until("MainThread|most recent call first")
+  process.end(signal.SIGTERM)
+  row = trial.row("stall", "the input hangs", process, workdir)
+  if not (reported and shown) or process.status:
+    row["result"] = f"status {process.status}: {process.output()[-600:]}"
   return row

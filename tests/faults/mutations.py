@@ -1,4 +1,4 @@
-"""Mutations: configurations and images that somebody spoiled at random."""
+"""Random mutations of configurations and images."""
 
 import collections
 import functools
@@ -9,10 +9,10 @@ from collections.abc import Iterator
 
 from alexnet_jax.data.images import UndecodableImage, decode
 
+from .sandbox import ROOT, noisy_jpegs, outcome, snapshot
 from .trial import EXPECTED, Case, Row, Suite, Trial
-from .world import ROOT, draw, outcome, snapshot
 
-# By type. Nothing that would merely need more memory than there is.
+# Values to try for each type; none that only needs too much memory.
 VALUES = {
   "int": ("-1", "0", "1", "3", "7", "1.5", "x", "", "1e3"),
   "float": ("-1", "0", "nan", "inf", "-inf", "1e30", "1e-30", "x", ""),
@@ -20,8 +20,8 @@ VALUES = {
   "str": ("", "nothing", "../..", "train[:0]", "train[50:", "a:b/c", "\\"),
   "tuple": ("()", "(1,)", "('relu',)", "(-1, 0.5)", "(((", "x"),
 }
-# Where a larger value only takes longer, or a path leaves this world.
-LEFT_ALONE = ("total_epochs", "total_steps", "data_dir", "stall_minutes")
+# Keys of which a larger value only takes longer, or a path leaves the sandbox.
+NOT_MUTATED = ("total_epochs", "total_steps", "data_dir", "stall_minutes")
 
 
 def configurations(suite: Suite, long: bool) -> Iterator[Case]:
@@ -33,28 +33,35 @@ def configurations(suite: Suite, long: bool) -> Iterator[Case]:
 
 
 def _configurations(trial: Trial, kind: str, count: int = 10) -> Row:
-  world = trial.world
-  keys, good = _keys(), world.config.read_text()
+  sandbox = trial.sandbox
+  keys, good = _keys(), sandbox.config.read_text()
   watched = [ROOT / name for name in ("alexnet_jax", "configs", "tests")]
-  # Not all of data: a set that the package draws belongs there.
-  own = [world.folder / name for name in ("data/faulty", "home", "temporary")]
+  # Only part of the data folder: generated datasets are written there too.
+  own = [sandbox.folder / name for name in ("data/faulty", "home", "temporary")]
   before = snapshot(*watched, *own)
 
   def attempt(number: int, what: str) -> tuple[int, str]:
-    """Trains two steps; the exit status, and what is wrong if anything."""
-    workdir = world.workdir(f"{trial.name}-{number}")
-    config, flags = world.folder / f"{trial.name}-{number}.py", []
+    """Trains two steps; returns the exit status and a problem, if any."""
+    workdir = sandbox.workdir(f"{trial.name}-{number}")
+    config, flags = sandbox.folder / f"{trial.name}-{number}.py", []
     config.write_text(what if kind == "text" else good)
     if kind == "flags":
       flags = [what]
-    life = world.start(workdir, *flags, "--config.total_steps=2", config=config)
-    life.end()
-    said = life.said()
+    process = sandbox.start(
+      workdir, *flags, "--config.total_steps=2", config=config
+    )
+    process.end()
+    output = process.output()
     shutil.rmtree(workdir, ignore_errors=True)
-    fine = life.status == 0 or (life.status == 2 and said.count("error: ") == 1)
-    if fine and "Traceback" not in said:
-      return life.status, ""
-    return life.status, f"{_shown(what, good)}: {life.status}, {said[-500:]}"
+    fine = process.status == 0 or (
+      process.status == 2 and output.count("error: ") == 1
+    )
+    if fine and "Traceback" not in output:
+      return process.status, ""
+    return (
+      process.status,
+      f"{_shown(what, good)}: {process.status}, {output[-500:]}",
+    )
 
   mutate = {
     "flags": lambda: _flag(keys, trial.random),
@@ -64,7 +71,7 @@ def _configurations(trial: Trial, kind: str, count: int = 10) -> Row:
   statuses = collections.Counter(status for status, _ in outcomes)
   wrong = [text for _, text in outcomes if text]
   if snapshot(*watched, *own) != before:
-    wrong.append("files outside of the workdir were touched")
+    wrong.append("files outside the workdir were changed")
   return {
     "fault": f"{count} mutated configurations",
     "at": kind,
@@ -74,13 +81,13 @@ def _configurations(trial: Trial, kind: str, count: int = 10) -> Row:
 
 
 def _shown(what: str, good: str) -> str:
-  """A flag, or the lines in which a text differs."""
+  """A flag, or the lines of a text that differ from the original."""
   lines = good.splitlines()
   return " / ".join(x for x in what.splitlines() if x not in lines)
 
 
 def images(suite: Suite, long: bool) -> Iterator[Case]:
-  """Flipped, cut, doubled and overwritten JPEGs as training images."""
+  """Training images whose JPEGs are flipped, cut, doubled or overwritten."""
   count = 200 if long else 40
   for allowed in (count, 0) if long else (count,):
     name = f"mutated images, {allowed} allowed"
@@ -88,37 +95,39 @@ def images(suite: Suite, long: bool) -> Iterator[Case]:
 
 
 def _images(trial: Trial, count: int, allowed: int) -> Row:
-  world = trial.world
+  sandbox = trial.sandbox
   source = random.Random(0)
-  train = [_spoil(image, source) for image in draw(count, 7)]
+  train = [_spoil(image, source) for image in noisy_jpegs(count, 7)]
   bad = sum(not _decodable(image) for image in train)
-  data = world.write_data(f"data-{trial.name}", train, draw(32, 8))
+  data = sandbox.write_data(f"data-{trial.name}", train, noisy_jpegs(32, 8))
   flags = [f"--config.data_dir={data}", "--config.batch_size=8"]
   flags += [f"--config.total_steps={count // 8}", "--config.log_every_steps=1"]
-  before = snapshot(world.data_dir, data, world.folder / "home")
+  before = snapshot(sandbox.data_dir, data, sandbox.folder / "home")
   workdir = trial.new_workdir()
-  life = world.start(workdir, *flags, f"--config.max_undecodable={allowed}")
-  life.end()
+  process = sandbox.start(
+    workdir, *flags, f"--config.max_undecodable={allowed}"
+  )
+  process.end()
   result = EXPECTED
-  if life.status != (0 if allowed else 2) or "Traceback" in life.said():
-    result = f"status {life.status}: {life.said()[-500:]}"
+  if process.status != (0 if allowed else 2) or "Traceback" in process.output():
+    result = f"status {process.status}: {process.output()[-500:]}"
   elif allowed:
     lines = outcome(workdir)[1]
     counted = sum(line.get("undecodable", 0) for line in lines)
     if counted != bad:
-      result = f"{counted} were counted, {bad} are undecodable"
-  if snapshot(world.data_dir, data, world.folder / "home") != before:
-    result = "files touched"
+      result = f"{counted} counted, but {bad} are undecodable"
+  if snapshot(sandbox.data_dir, data, sandbox.folder / "home") != before:
+    result = "files outside the workdir were changed"
   return {
     "fault": f"{count} mutated images, {bad} of them undecodable",
     "at": f"{allowed} allowed",
-    "status": life.status,
+    "status": process.status,
     "result": result,
   }
 
 
 def _keys() -> list[tuple[str, str]]:
-  """Every key of the quickstart and the kind of its value."""
+  """Every key of the quickstart and the type of its value."""
   from alexnet_jax.runtime import config
 
   loaded = config.load(str(ROOT / "configs" / "quickstart.py"))
@@ -126,7 +135,7 @@ def _keys() -> list[tuple[str, str]]:
   return [
     (key, type(value).__name__)
     for key, value in flat.items()
-    if key not in LEFT_ALONE
+    if key not in NOT_MUTATED
   ]
 
 
@@ -138,9 +147,9 @@ def _flag(keys: list[tuple[str, str]], source: random.Random) -> str:
 
 
 def _edit(text: str, source: random.Random) -> str:
-  """One edit in the part that makes the configuration."""
+  """One random edit in `get_config`."""
   start = text.index("def get_config")
-  end = text.index("def arrange")
+  end = text.index("def inject")
   at = source.randrange(start, end)
   length = source.randrange(1, 12)
   what = source.choice(("cut", "double", "replace"))
@@ -152,7 +161,7 @@ def _edit(text: str, source: random.Random) -> str:
   else:
     piece = "".join(source.choice("(){}[]:=.,'\"# 0x-\n") for _ in piece)
   edited = text[:at] + piece + text[at + length :]
-  # Not a larger network than the tiny one: only time would be lost.
+  # No larger network than the tiny one, which would only cost time.
   return re.sub(r"(width|size|steps) = [0-9 ./*]{4,}", r"\1 = 1", edited)
 
 

@@ -1,4 +1,4 @@
-"""24 hours in a nutshell: a long run of a tiny network, interrupted often."""
+"""A long run of a tiny network that is interrupted often."""
 
 import functools
 import os
@@ -10,8 +10,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
+from .sandbox import Process, difference, outcome
 from .trial import EQUAL, EXPECTED, Case, Row, Suite, Trial
-from .world import Life, difference, outcome
 
 STEPS, INTERRUPTIONS, PARTS = 10_000, 50, 5
 FLAGS = (
@@ -24,7 +24,7 @@ FLAGS = (
 
 
 def soak(suite: Suite, long: bool) -> Iterator[Case]:
-  """An uninterrupted run that is measured, and one that is interrupted."""
+  """An uninterrupted run, and one that is interrupted many times."""
   if not long:
     return
   yield "soak, whole", _whole
@@ -33,30 +33,30 @@ def soak(suite: Suite, long: bool) -> Iterator[Case]:
 
 
 def _whole(trial: Trial) -> Row:
-  workdir = trial.world.workdir("soak-whole")
+  workdir = trial.sandbox.workdir("soak-whole")
   shutil.rmtree(workdir, ignore_errors=True)
-  began = time.monotonic()
-  life = trial.world.start(workdir, *FLAGS)
-  samples = _measure(life)
-  life.end()
+  start = time.monotonic()
+  process = trial.sandbox.start(workdir, *FLAGS)
+  samples = _measure(process)
+  process.end()
   memory, descriptors = samples()
-  rate = STEPS / (time.monotonic() - began)
+  rate = STEPS / (time.monotonic() - start)
   flat = memory[1] < 1.05 * memory[0] and descriptors[1] <= descriptors[0]
-  result = EXPECTED if flat and life.status == 0 else life.said()[-300:]
+  result = EXPECTED if flat and process.status == 0 else process.output()[-300:]
   return {
     "fault": "none",
     "at": f"{STEPS} steps, {rate:.0f} a second",
-    "status": life.status,
+    "status": process.status,
     "result": result,
-    # Resident MiB and open files, in the second quarter and in the last.
+    # Resident MiB and open files: in the second quarter and in the last one.
     "memory": memory,
     "descriptors": descriptors,
   }
 
 
 def _part(trial: Trial, part: int) -> Row:
-  """Some of the interruptions; after the last ones the run is finished."""
-  workdir = trial.world.workdir("soak-interrupted")
+  """A part of the interruptions; after the last part the run is finished."""
+  workdir = trial.sandbox.workdir("soak-interrupted")
   if part == 0:
     shutil.rmtree(workdir, ignore_errors=True)
   span, count = STEPS // PARTS, INTERRUPTIONS // PARTS
@@ -65,20 +65,20 @@ def _part(trial: Trial, part: int) -> Row:
   )
   peaks, wrong = [], []
   for end in ends:
-    life = trial.world.start(workdir, *FLAGS)
-    samples = _measure(life)
+    process = trial.sandbox.start(workdir, *FLAGS)
+    samples = _measure(process)
     logged = range(end - end % 20 + 20, STEPS + 1, 20)
-    life.until(f"^step ({'|'.join(map(str, logged))})/")
+    process.until(f"^step ({'|'.join(map(str, logged))})/")
     time.sleep(trial.random.uniform(0, 0.3))
     number = trial.random.choice((signal.SIGKILL, signal.SIGTERM))
-    if life.end(number) not in (0, -signal.SIGKILL):
-      wrong.append(life.said()[-300:])
+    if process.end(number) not in (0, -signal.SIGKILL):
+      wrong.append(process.output()[-300:])
     memory, descriptors = samples()
     peaks.append((memory[-1], descriptors[-1]))
   at = f"steps {part * span} to {(part + 1) * span}"
   if part == PARTS - 1:
-    trial.world.finish(workdir, *FLAGS)
-    whole = outcome(trial.world.workdir("soak-whole"))
+    trial.sandbox.finish(workdir, *FLAGS)
+    whole = outcome(trial.sandbox.workdir("soak-whole"))
     wrong += filter(None, [difference(workdir, whole)])
     at += ", then to the end"
   return {
@@ -86,18 +86,19 @@ def _part(trial: Trial, part: int) -> Row:
     "at": at,
     "status": 0,
     "result": "\n".join(wrong) or EQUAL,
-    # Least and most over the lives, each at its end.
+    # Minimum and maximum over the processes, each at its end.
     "memory": [f([m for m, _ in peaks]) for f in (min, max)],
     "descriptors": [f([n for _, n in peaks]) for f in (min, max)],
   }
 
 
-def _measure(life: Life) -> Callable[[], tuple[list[int], list[int]]]:
-  """Watches a process; the result says (memory, open files), early and late."""
+def _measure(process: Process) -> Callable[[], tuple[list[int], list[int]]]:
+  """Samples a process; the result returns (memory, open files), each early and
+  late."""
   found: list[tuple[float, int]] = []
 
   def watch() -> None:
-    folder = pathlib.Path("/proc", str(life.pid))
+    folder = pathlib.Path("/proc", str(process.pid))
     while True:
       try:
         pages = int((folder / "statm").read_text().split()[1])

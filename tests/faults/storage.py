@@ -13,12 +13,12 @@ from collections.abc import Iterator
 
 from tensorboardX.crc32c import crc32c
 
+from .sandbox import Process, noisy_jpegs, outcome, snapshot
 from .trial import EXPECTED, Case, Row, Suite, Trial
-from .world import Life, draw, outcome, snapshot
 
 
 def full_disk(suite: Suite, long: bool) -> Iterator[Case]:
-  """Every write fails from some step on, until it does not, or to the end."""
+  """Every write fails from some step on, for a while or to the end."""
   yield (
     "disk full for a while",
     functools.partial(_full, what="every file", size=0, returns=True),
@@ -29,7 +29,7 @@ def full_disk(suite: Suite, long: bool) -> Iterator[Case]:
     "disk full",
     functools.partial(_full, what="every file", size=0, returns=False),
   )
-  # Metrics fit, and checkpoints do not; then TensorBoard's events neither.
+  # First only checkpoints do not fit, then TensorBoard's events neither.
   for what, size in (("checkpoints", 40_000), ("checkpoints, events", 6_000)):
     for back in (True, False):
       name = f"no room for {what}" + " for a while" * back
@@ -40,32 +40,34 @@ def full_disk(suite: Suite, long: bool) -> Iterator[Case]:
   yield "read-only", _read_only
 
 
-def _limit(life: Life, size: int) -> None:
-  """No file of the process may grow beyond `size` bytes; its writes fail."""
+def _limit(process: Process, size: int) -> None:
+  """Writes of the process beyond `size` bytes of a file fail from now on."""
   limits = (size, resource.RLIM_INFINITY)
-  resource.prlimit(life.pid, resource.RLIMIT_FSIZE, limits)
+  resource.prlimit(process.pid, resource.RLIMIT_FSIZE, limits)
 
 
 def _full(trial: Trial, what: str, size: int, returns: bool) -> Row:
   workdir = trial.new_workdir()
-  life = trial.world.start(workdir, fault="slow=0.005")
-  life.until("^step 5/")
-  _limit(life, size)
-  life.until("^step 18/")
+  process = trial.sandbox.start(workdir, fault="slow=0.005")
+  process.until("^step 5/")
+  _limit(process, size)
+  process.until("^step 18/")
   if returns:
-    _limit(life, resource.RLIM_INFINITY)
-  life.end()
-  told = "could not be written" in life.said()
+    _limit(process, resource.RLIM_INFINITY)
+  process.end()
+  reported = "could not be written" in process.output()
   torn = _torn_events(workdir) if returns else ""
   when = "steps 5 to 18" if returns else "step 5 to the end"
-  row = trial.row("disk full", f"{what}, {when}", life, workdir)
-  if not told or torn or life.status != (0 if returns else 2):
-    row["result"] = f"status {life.status}, {torn}: {life.said()[-400:]}"
+  row = trial.row("disk full", f"{what}, {when}", process, workdir)
+  if not reported or torn or process.status != (0 if returns else 2):
+    row["result"] = (
+      f"status {process.status}, {torn}: {process.output()[-400:]}"
+    )
   return row
 
 
 def _torn_events(workdir: str) -> str:
-  """What is wrong with TensorBoard's files, whose records have checksums."""
+  """A description of the first bad checksum in TensorBoard's files, or ""."""
   for path in pathlib.Path(workdir).glob("events.*"):
     content, at = path.read_bytes(), 0
     while at < len(content):
@@ -80,7 +82,7 @@ def _torn_events(workdir: str) -> str:
 
 
 def _masked_crc(content: bytes) -> bytes:
-  """As TFRecord has it: rotated, and a constant added."""
+  """The checksum of TFRecord: rotated, with a constant added."""
   crc = crc32c(content)
   masked = ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
   return struct.pack("<I", masked)
@@ -88,40 +90,40 @@ def _masked_crc(content: bytes) -> bytes:
 
 def _full_from_the_start(trial: Trial) -> Row:
   workdir = trial.new_workdir()
-  life = trial.world.start(workdir)
-  _limit(life, 0)
-  life.end()
-  row = trial.row("disk full", "from the start", life, workdir)
-  if life.status != 2:
-    row["result"] = f"status {life.status}: {life.said()[-400:]}"
+  process = trial.sandbox.start(workdir)
+  _limit(process, 0)
+  process.end()
+  row = trial.row("disk full", "from the start", process, workdir)
+  if process.status != 2:
+    row["result"] = f"status {process.status}: {process.output()[-400:]}"
   return row
 
 
 def _full_at_the_report(trial: Trial) -> Row:
-  """A report that finds no room, over one that is there."""
+  """A report on a full disk, over an existing one."""
   whole = trial.whole
-  page = trial.world.folder / "report.html"
-  page.write_text("the one before")
+  page = trial.sandbox.folder / "report.html"
+  page.write_text("the old report")
   before = snapshot(whole)
   arguments = (f"--workdir={whole}", f"--output={page}")
-  life = trial.world.start("", *arguments, module="report")
-  _limit(life, 0)
-  life.end()
-  fine = life.status == 2 and "cannot be written" in life.said()
-  kept = page.read_text() == "the one before" and snapshot(whole) == before
+  process = trial.sandbox.start("", *arguments, module="report")
+  _limit(process, 0)
+  process.end()
+  fine = process.status == 2 and "cannot be written" in process.output()
+  kept = page.read_text() == "the old report" and snapshot(whole) == before
   page.unlink()
   return {
     "fault": "disk full",
     "at": "the report",
-    "status": life.status,
-    "result": EXPECTED if fine and kept else life.said()[-400:],
+    "status": process.status,
+    "result": EXPECTED if fine and kept else process.output()[-400:],
   }
 
 
 @contextlib.contextmanager
 def _mounted(trial: Trial) -> Iterator[pathlib.Path]:
-  """A file system of 3 MiB; only the system's administrator may mount one."""
-  mount = trial.world.folder / trial.name
+  """A file system of 3 MiB; to mount one needs root."""
+  mount = trial.sandbox.folder / trial.name
   mount.mkdir(exist_ok=True)
   command = ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(mount)]
   subprocess.run(command, check=True)
@@ -134,8 +136,8 @@ def _mounted(trial: Trial) -> Iterator[pathlib.Path]:
 def _small_file_system(trial: Trial) -> Row:
   with _mounted(trial) as mount:
     workdir = str(mount / "run")
-    life = trial.world.start(workdir, fault="slow=0.005")
-    life.until("^step 5/")
+    process = trial.sandbox.start(workdir, fault="slow=0.005")
+    process.until("^step 5/")
     filler = mount / "filler"
     with (
       contextlib.suppress(OSError),
@@ -143,48 +145,52 @@ def _small_file_system(trial: Trial) -> Row:
     ):
       while file.write(bytes(65536)):
         pass
-    life.until("^step 18/")
+    process.until("^step 18/")
     filler.unlink()
-    life.end()
-    told = "could not be written" in life.said()
+    process.end()
+    reported = "could not be written" in process.output()
     torn = _torn_events(workdir)
-    row = trial.row("disk full", "tmpfs, steps 5 to 18", life, workdir)
-    if not told or torn or life.status:
-      row["result"] = f"status {life.status}, {torn}: {life.said()[-400:]}"
+    row = trial.row("disk full", "tmpfs, steps 5 to 18", process, workdir)
+    if not reported or torn or process.status:
+      row["result"] = (
+        f"status {process.status}, {torn}: {process.output()[-400:]}"
+      )
     return row
 
 
 def _read_only(trial: Trial) -> Row:
   with _mounted(trial) as mount:
     workdir = str(mount / "run")
-    life = trial.world.start(workdir)
-    life.until("^step 6/")
-    life.end(signal.SIGTERM)
+    process = trial.sandbox.start(workdir)
+    process.until("^step 6/")
+    process.end(signal.SIGTERM)
     subprocess.run(["mount", "-o", "remount,ro", str(mount)], check=True)
     before = snapshot(mount)
-    life = trial.world.start(workdir)
-    life.end()
-    fine = life.status == 2 and "cannot be written" in life.said()
+    process = trial.sandbox.start(workdir)
+    process.end()
+    fine = process.status == 2 and "cannot be written" in process.output()
     untouched = snapshot(mount) == before
     subprocess.run(["mount", "-o", "remount,rw", str(mount)], check=True)
-    row = trial.row("read-only workdir", "a run that goes on", life, workdir)
+    row = trial.row(
+      "read-only workdir", "a run that is resumed", process, workdir
+    )
     if not fine or not untouched:
-      row["result"] = f"status {life.status}: {life.said()[-400:]}"
+      row["result"] = f"status {process.status}: {process.output()[-400:]}"
     return row
 
 
 def damaged_checkpoints(suite: Suite, long: bool) -> Iterator[Case]:
   """A byte flipped, or half lost, in each file of the newest checkpoint."""
   if not long:
-    return  # tests/checkpoint_test.py does so without a process for each
+    return  # tests/training/checkpoint_test.py does it without new processes
   start = pathlib.Path(f"{suite.whole}-damaged")
   if not start.is_dir():
-    life = suite.world.start(str(start), fault="slow=0.005")
-    life.until("^step 17/")
-    life.end(signal.SIGTERM)
+    process = suite.sandbox.start(str(start), fault="slow=0.005")
+    process.until("^step 17/")
+    process.end(signal.SIGTERM)
   steps = (int(path.name) for path in (start / "checkpoints").iterdir())
   newest = start / "checkpoints" / str(max(steps))
-  # By number: data files are called by digests, which may change.
+  # Named by number, because the names of data files are digests.
   for number, path in enumerate(sorted(newest.rglob("*"))):
     for how in ("flip", "cut"):
       if path.is_file():
@@ -203,18 +209,18 @@ def _damaged(trial: Trial, path: pathlib.Path, how: str) -> Row:
   else:
     content = content[: len(content) // 2]
   target.write_bytes(content)
-  life = trial.world.finish(workdir)
+  process = trial.sandbox.finish(workdir)
   file = pathlib.Path(*path.relative_to(start).parts[2:])
   where = f"{file.parent}/..." if len(file.name) > 30 else str(file)
-  row = trial.row(f"checkpoint: {how}", where, life, workdir)
-  return {**row, "noticed": "set aside" in life.said()}
+  row = trial.row(f"checkpoint: {how}", where, process, workdir)
+  return {**row, "noticed": "set aside" in process.output()}
 
 
 def data_faults(suite: Suite, long: bool) -> Iterator[Case]:
-  """The data go wrong between two lives of a run, or from the start."""
+  """The data change before a run is resumed, or are bad from the start."""
   if not long:
     return
-  good = pathlib.Path(suite.world.data_dir, "faulty", "1.0.0")
+  good = pathlib.Path(suite.sandbox.data_dir, "faulty", "1.0.0")
   shard = next(good.glob("*train*record*")).name
   noise = random.Random(0).randbytes(4096)
   spoiling = {
@@ -240,48 +246,48 @@ def data_faults(suite: Suite, long: bool) -> Iterator[Case]:
 
 def _spoiled(trial: Trial, what: str, how: tuple) -> Row:
   name, spoil, words = how
-  copy = trial.world.folder / trial.name
+  copy = trial.sandbox.folder / trial.name
   shutil.rmtree(copy, ignore_errors=True)
-  shutil.copytree(trial.world.data_dir, copy)
+  shutil.copytree(trial.sandbox.data_dir, copy)
   flag = f"--config.data_dir={copy}"
   workdir = trial.new_workdir()
-  life = trial.world.start(workdir, flag, fault="slow=0.01")
-  life.until("^step 5/")
-  life.end(signal.SIGTERM)
+  process = trial.sandbox.start(workdir, flag, fault="slow=0.01")
+  process.until("^step 5/")
+  process.end(signal.SIGTERM)
   file = copy / "faulty" / "1.0.0" / name
   content = spoil(file.read_bytes())
   file.unlink()
   if content is not None:
     file.write_bytes(content)
-  life = trial.world.start(workdir, flag)
-  life.end()
-  # Where the data are is no part of a run: it goes on with the good ones.
-  row = trial.row("data", what, life, workdir)
-  if life.status != 2 or words not in life.said():
-    row["result"] = f"status {life.status}: {life.said()[-600:]}"
+  process = trial.sandbox.start(workdir, flag)
+  process.end()
+  # `data_dir` may change, so the run is resumed with the good data.
+  row = trial.row("data", what, process, workdir)
+  if process.status != 2 or words not in process.output():
+    row["result"] = f"status {process.status}: {process.output()[-600:]}"
   shutil.rmtree(copy)
   return row
 
 
 def _spoil_images(trial: Trial) -> str:
-  """A data set of which an image in each split is none."""
-  train, validation = draw(96, 0), draw(32, 1)
+  """A dataset with an undecodable image in each split; returns its flag."""
+  train, validation = noisy_jpegs(96, 0), noisy_jpegs(32, 1)
   train[7] = train[7][:200]
   validation[3] = b"no image"
-  data = trial.world.write_data(f"data-{trial.name}", train, validation)
+  data = trial.sandbox.write_data(f"data-{trial.name}", train, validation)
   return f"--config.data_dir={data}"
 
 
 def _undecodable(trial: Trial, allowed: int) -> Row:
   workdir = trial.new_workdir()
   skip = f"--config.max_undecodable={allowed}"
-  life = trial.world.start(workdir, _spoil_images(trial), skip)
-  life.end()
+  process = trial.sandbox.start(workdir, _spoil_images(trial), skip)
+  process.end()
   result = EXPECTED
-  if life.status != (0 if allowed else 2) or "Traceback" in life.said():
-    result = f"status {life.status}: {life.said()[-600:]}"
-  elif not allowed and "cannot be decoded" not in life.said():
-    result = "not named"
+  if process.status != (0 if allowed else 2) or "Traceback" in process.output():
+    result = f"status {process.status}: {process.output()[-600:]}"
+  elif not allowed and "cannot be decoded" not in process.output():
+    result = "the image is not named"
   elif allowed:
     lines = outcome(workdir)[1]
     counted = sum(line.get("undecodable", 0) for line in lines)
@@ -291,6 +297,6 @@ def _undecodable(trial: Trial, allowed: int) -> Row:
   return {
     "fault": "data",
     "at": f"an undecodable image in each split, {allowed} allowed",
-    "status": life.status,
+    "status": process.status,
     "result": result,
   }

@@ -105,6 +105,9 @@ def newest_checkpoint(run):
   )
 
 
+# Each test starts several processes that train; minutes on two cores.
+pytestmark = pytest.mark.slow
+
 TEN = "--config.total_steps=10"
 
 

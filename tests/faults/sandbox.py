@@ -1,7 +1,7 @@
-"""The world in which faults happen: a data set, a configuration, real runs.
+"""A sandbox for faults: a dataset, a configuration and real runs.
 
-Faults inside the process come from the configuration, which is Python: the
-product has no hooks for its tests.
+Faults inside the process are injected by the configuration file, which is
+Python, so the package needs no hooks for these tests.
 """
 
 import io
@@ -21,13 +21,13 @@ import numpy as np
 import simplejpeg
 import tensorflow_datasets as tfds
 
-PATIENCE = 300  # seconds; a machine may be slow
+PATIENCE = 300  # seconds; for slow machines
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TOTAL_STEPS = 24
 TIMINGS = ("seconds", "images_per_second", "data_wait_fraction")
 
 CONFIG = '''
-"""A tiny run; what follows the colon names a fault to arrange."""
+"""A tiny run; text after the colon names a fault to inject."""
 
 import threading
 import time
@@ -52,14 +52,19 @@ def get_config(fault=""):
   config.checkpoint_every_steps = 4
   config.stall_minutes = 1.0  # a hang shows where
   if fault:
-    arrange(**{name: float(x) for name, x in
+    inject(**{name: float(x) for name, x in
                (item.split("=") for item in fault.split(","))})
   return config
 
 
-def arrange(slow=0.0, block=0.0, explode=0.0):
-  """`slow` seconds more an image; after `block` training images no more come;
-  a learning rate of `explode`."""
+def inject(slow=0.0, block=0.0, explode=0.0):
+  """Injects a fault.
+
+  Args:
+    slow: additional seconds per image.
+    block: number of training images after which the input hangs; 0: never.
+    explode: learning rate to use; 0: the schedule's.
+  """
   from itertools import count
 
   import numpy as np
@@ -84,7 +89,8 @@ def arrange(slow=0.0, block=0.0, explode=0.0):
   ):
     def decode(*arguments, original=getattr(module, name), turns=count(1)):
       time.sleep(slow)
-      # Its own turn: a reader that was held up may look after many others.
+      # Each reader takes its own number, because a late one may come after
+      # many others.
       if training.is_set() and next(turns) > block > 0:
         threading.Event().wait()
       return original(*arguments)
@@ -93,7 +99,7 @@ def arrange(slow=0.0, block=0.0, explode=0.0):
 
 
 class Faulty(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-  """A data set of given encoded images, in turns of ten classes."""
+  """A dataset of given encoded images; example i has class i % 10."""
 
   VERSION = tfds.core.Version("1.0.0")
 
@@ -125,8 +131,8 @@ class Faulty(tfds.core.GeneratorBasedBuilder, skip_registration=True):
       yield number, {"image": io.BytesIO(encoded), "label": number % 10}
 
 
-def draw(count: int, seed: int) -> list[bytes]:
-  """Noisy JPEGs."""
+def noisy_jpegs(count: int, seed: int) -> list[bytes]:
+  """Encoded JPEG images of noise."""
   random = np.random.default_rng(seed)
   return [
     simplejpeg.encode_jpeg(random.integers(0, 256, (80, 90, 3), np.uint8))
@@ -134,13 +140,15 @@ def draw(count: int, seed: int) -> list[bytes]:
   ]
 
 
-class World:
-  """A folder with data, configuration, caches and workdirs of its own."""
+class Sandbox:
+  """A folder with its own data, configuration, caches and workdirs."""
 
   def __init__(self, folder: str | os.PathLike):
     self.folder = pathlib.Path(folder).resolve()
     self.folder.mkdir(parents=True, exist_ok=True)
-    self.data_dir = self.write_data("data", draw(96, 0), draw(32, 1))
+    self.data_dir = self.write_data(
+      "data", noisy_jpegs(96, 0), noisy_jpegs(32, 1)
+    )
     self.config = self.folder / "tiny.py"
     self.config.write_text(
       CONFIG.replace("DATA_DIR", repr(self.data_dir)).replace(
@@ -154,7 +162,7 @@ class World:
   def write_data(
     self, name: str, train: list[bytes], validation: list[bytes]
   ) -> str:
-    """Writes the data set `faulty` into a new data_dir."""
+    """Writes the dataset `faulty` to a new data_dir and returns that."""
     data_dir = str(self.folder / name)
     builder = Faulty(data_dir, {"train": train, "validation": validation})
     builder.download_and_prepare()
@@ -172,17 +180,17 @@ class World:
     cache: str = "cache",
     module: str = "main",
     config: pathlib.Path | None = None,
-  ) -> "Life":
-    """Starts the real command, to train in `workdir`.
+  ) -> "Process":
+    """Starts the real training command, or another command.
 
     Args:
       workdir: of the run.
-      *arguments: more flags.
-      fault: what the configuration arranges.
-      compile_anew: without the compilation cache.
-      cache: folder below this world's for statistics.
-      module: another command of the package; it gets `arguments` alone.
-      config: another configuration than this world's.
+      *arguments: further flags.
+      fault: the fault that the configuration injects.
+      compile_anew: whether not to use the compilation cache.
+      cache: name of the folder for statistics.
+      module: the command; any other than "main" gets `arguments` only.
+      config: configuration file; None: the sandbox's own.
     """
     config = config or self.config
     if module == "main":
@@ -200,26 +208,26 @@ class World:
       "PYTHONFAULTHANDLER": "1",
       "PYTHONUNBUFFERED": "1",
     }
-    return Life(
+    return Process(
       [sys.executable, "-m", f"alexnet_jax.{module}", *arguments], environment
     )
 
-  def finish(self, workdir: str, *arguments: str) -> "Life":
-    """The same command again, to its end."""
-    life = self.start(workdir, *arguments)
-    status = life.end()
-    assert status == 0, life.said()
-    return life
+  def finish(self, workdir: str, *arguments: str) -> "Process":
+    """Runs the same command again and waits for success."""
+    process = self.start(workdir, *arguments)
+    status = process.end()
+    assert status == 0, process.output()
+    return process
 
 
-LIVING: set["Life"] = set()
+RUNNING: set["Process"] = set()
 
 
-class Life:
-  """One process of a command, and what it says."""
+class Process:
+  """One process of a command, and its output."""
 
   def __init__(self, command: list[str], environment: dict[str, str]):
-    # Not a fork of this process: that has threads, of JAX and of its own.
+    # Not a fork of this process, which has threads of JAX and its own.
     self._process = subprocess.Popen(
       command,
       env=os.environ | environment,
@@ -230,7 +238,7 @@ class Life:
       text=True,
       errors="replace",
     )
-    LIVING.add(self)
+    RUNNING.add(self)
     self.pid = self._process.pid
     self.status: int | None = None
     self._lines: list[str] = []
@@ -249,18 +257,18 @@ class Life:
       self._ended = True
       self._news.notify_all()
 
-  def hears(self, number: int) -> bool:
+  def handles(self, number: int) -> bool:
     """Whether the process has a handler for a signal."""
     status = pathlib.Path("/proc", str(self.pid), "status").read_text()
     caught = int(re.search(r"SigCgt:\s*(\w+)", status)[1], 16)
     return bool(caught >> (number - 1) & 1)
 
-  def said(self) -> str:
+  def output(self) -> str:
     with self._news:
       return "".join(self._lines)
 
   def until(self, pattern: str, count: int = 1) -> bool:
-    """Waits for `count` lines that match; False if the process ended before."""
+    """Waits for `count` matching lines; False if the process ended before."""
     deadline = time.monotonic() + PATIENCE
     seen = 0
     with self._news:
@@ -273,16 +281,16 @@ class Life:
         if self._ended:
           return False
         if not self._news.wait(deadline - time.monotonic()):
-          self._give_up(f"no {pattern!r}")
+          self._time_out(f"no {pattern!r}")
 
   def until_silent(self, seconds: float) -> None:
-    """Waits until nothing was said for so long, or the process has ended."""
+    """Waits until nothing is printed for so long, or the process has ended."""
     with self._news:
       while not self._ended and self._news.wait(seconds):
         pass
 
   def until_new_file(self, folder: str) -> bool:
-    """Waits until something appears; looks 200 times a second."""
+    """Waits for a new file; polls 200 times a second."""
 
     def names() -> set[str]:
       return set(os.listdir(folder)) if os.path.isdir(folder) else set()
@@ -295,26 +303,27 @@ class Life:
     return False
 
   def end(self, number: int = 0) -> int:
-    """Sends a signal, if any, and waits for the end; the exit status."""
+    """Sends a signal, if any, waits for the end and returns the exit status."""
     if number and self._process.poll() is None:
       os.kill(self.pid, number)
     try:
       self.status = self._process.wait(PATIENCE)
     except subprocess.TimeoutExpired:
-      self._give_up("no end")
-    LIVING.discard(self)
+      self._time_out("no end")
+    RUNNING.discard(self)
     self._reader.join()
     return self.status
 
-  def _give_up(self, why: str) -> NoReturn:
-    """Lets the process show where it is, by Python's fault handler."""
+  def _time_out(self, why: str) -> NoReturn:
+    """Aborts the process so that Python's fault handler prints its stacks."""
     self._process.send_signal(signal.SIGABRT)
     self._process.wait()
     raise TimeoutError(f"{why} within {PATIENCE} s: {''.join(self._lines)}")
 
 
 def outcome(workdir: str) -> tuple[dict[str, bytes], list[dict]]:
-  """All that a run leaves: its last arrays' bits, its lines less timings."""
+  """The outcome of a run: the bytes of the newest checkpoint's arrays, and the
+  metrics lines without timings."""
   import orbax.checkpoint as ocp
 
   checkpoints = pathlib.Path(workdir, "checkpoints")
@@ -339,7 +348,7 @@ def outcome(workdir: str) -> tuple[dict[str, bytes], list[dict]]:
 
 
 def difference(workdir: str, expected: tuple) -> str:
-  """What tells a run from the expected outcome; empty if nothing does."""
+  """How a run differs from the expected outcome; "" if it does not."""
   bits, lines = outcome(workdir)
   found = [name for name in expected[0] if bits.get(name) != expected[0][name]]
   if bits.keys() != expected[0].keys() or found:
@@ -352,7 +361,7 @@ def difference(workdir: str, expected: tuple) -> str:
 
 
 def snapshot(*folders: str | os.PathLike) -> dict[str, tuple]:
-  """Names, sizes and times of all files, to see whether any was touched."""
+  """Sizes and times of all files by name, to detect any change."""
   found = {}
   for folder in folders:
     for path in sorted(pathlib.Path(folder).rglob("*")):
