@@ -1,11 +1,14 @@
-"""What docs/towers.md says is so: its code runs, top to bottom."""
+"""docs/towers.md: its code runs from top to bottom, its sizes are right."""
 
 import pathlib
 import re
 
+import pytest
+
 DOC = pathlib.Path(__file__).resolve().parents[2] / "docs" / "towers.md"
 
 
+@pytest.mark.slow  # compiles and audits two programs
 def test_the_code_of_the_page_runs():
   blocks = re.findall(r"```python\n(.*?)```", DOC.read_text(), re.DOTALL)
   assert len(blocks) >= 6
