@@ -1,4 +1,4 @@
-"""docs/fidelity.md: the keys and tests that it names exist; counts are right."""
+"""docs/fidelity.md: the keys and tests it names exist, its counts are right."""
 
 import ast
 import pathlib
