@@ -24,7 +24,7 @@ from alexnet_jax.model import sharding
 from alexnet_jax.model.sharding import DATA, MODEL
 from alexnet_jax.runtime import command
 from alexnet_jax.runtime import config as configs
-from alexnet_jax.training import recipe as recipes
+from alexnet_jax.training.job import make_recipe
 
 
 def main() -> int:
@@ -41,7 +41,7 @@ def main() -> int:
     f" {config.batch_size}",
     file=sys.stderr,
   )
-  result = programs.audit(recipes.from_config(config.to_dict()), mesh)
+  result = programs.audit(make_recipe(config), mesh)
   values = programs.to_json(result)
   _print_collectives(result, f"Collectives of {configs.path()} on {where}")
   _print_exchanges(result)

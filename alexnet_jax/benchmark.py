@@ -22,7 +22,7 @@ from alexnet_jax.data import parallel, pipeline, sources
 from alexnet_jax.model import sharding
 from alexnet_jax.runtime import command, files, processes, provenance
 from alexnet_jax.runtime import config as configs
-from alexnet_jax.training import recipe as recipes
+from alexnet_jax.training.job import make_recipe
 
 
 def main(what: str) -> None:
@@ -106,7 +106,7 @@ def _input():
 
 def _recipe_and_mesh():
   config = flags.FLAGS.config or configs.load("configs/paper.py")
-  recipe = recipes.from_config(config.to_dict(), flags.FLAGS.batch_size)
+  recipe = make_recipe(config, flags.FLAGS.batch_size)
   mesh = programs.make_mesh(
     config.mesh, flags.FLAGS.mesh, recipe.network.towers
   )

@@ -33,7 +33,7 @@ def main() -> None:
   with Watch(stall_minutes=0):  # signals work during the imports too
     # Imported here, so that JAX is loaded only if the flags are valid.
     from alexnet_jax.runtime import processes
-    from alexnet_jax.training import train
+    from alexnet_jax.training import loop
 
     mesh = _CONFIG.value.mesh
     processes.join(
@@ -45,7 +45,7 @@ def main() -> None:
     processes.configure()
     with processes.exit_on_error():
       workdir = _WORKDIR.value or config.default_workdir(config.path())
-      finished = train.train_and_evaluate(_CONFIG.value, workdir)
+      finished = loop.train_and_evaluate(_CONFIG.value, workdir)
     if not finished and processes.is_single_process():
       exit_now(0)
 

@@ -25,8 +25,7 @@ from alexnet_jax.analysis import programs
 from alexnet_jax.data import pipeline, sources
 from alexnet_jax.model import network, sharding
 from alexnet_jax.runtime import command, config
-from alexnet_jax.training import recipe as recipes
-from alexnet_jax.training.recipe import Recipe
+from alexnet_jax.training.job import Recipe
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 PAPER = str(ROOT / "configs" / "paper.py")
@@ -102,7 +101,7 @@ def check_exchanges() -> str:
   """Compares the compiled programs with the exchanges of configs/paper.py."""
   model = 2 if jax.device_count() > 1 else 1
   paper = config.load(PAPER)
-  recipe = recipes.from_config(paper.to_dict(), batch_size=2)
+  recipe = Recipe.from_config(paper.to_dict(), batch_size=2)
   result = programs.audit(recipe, sharding.make_mesh(1, model))
   if result.findings:
     raise Failure("; ".join(result.findings))
@@ -223,7 +222,7 @@ def _update(data: int, model: int) -> list[np.ndarray]:
 
 def _make_update(recipe: Recipe, mesh) -> Callable[[], tuple]:
   """A function that does one update on noise; returns network and loss."""
-  state, batch, statistics, key, _ = recipe.noise(mesh)
+  state, batch, statistics, key, _ = recipe.random_arguments(mesh)
   train_step = recipe.train_step(mesh)
 
   def update():

@@ -55,7 +55,7 @@ def make(name, work, batch_size, dtype, device):
   from alexnet_jax.model import sharding
   from alexnet_jax.model.network import Network
   from alexnet_jax.runtime import processes
-  from alexnet_jax.training.recipe import Recipe
+  from alexnet_jax.training.job import Recipe
 
   jax.config.update("jax_platforms", device)
   processes.configure()

@@ -25,7 +25,7 @@ from alexnet_jax.runtime import command, files, provenance
 from experiments.common import markdown
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-IMPORTS = ("jax", "alexnet_jax.training.train")
+IMPORTS = ("jax", "alexnet_jax.training.loop")
 NETWORKS = {
   "quickstart": ("--config=configs/quickstart.py",),
   "paper": (

@@ -31,8 +31,7 @@ from alexnet_jax.model import sharding
 from alexnet_jax.runtime import command, files, processes, provenance
 from alexnet_jax.runtime import config as configs
 from alexnet_jax.runtime.command import UserError
-from alexnet_jax.training import recipe as recipes
-from alexnet_jax.training.recipe import Recipe
+from alexnet_jax.training.job import Recipe, make_recipe
 from experiments import launch
 from experiments.common.mesh_tables import (
   HERE,
@@ -109,7 +108,7 @@ def run_point(point: Point, config: ConfigDict, repeats: int) -> dict[str, Any]:
     `estimated`, each with `images_per_second`; as JSON.
   """
   began = time.monotonic()
-  recipe = recipes.from_config(config.to_dict(), point.batch_size)
+  recipe = make_recipe(config, point.batch_size)
   network = recipe.network
   here = point.place == HERE
   mesh = sharding.make_mesh(
@@ -159,7 +158,7 @@ def run_point(point: Point, config: ConfigDict, repeats: int) -> dict[str, Any]:
 
 def _time_steps(recipe: Recipe, mesh: Mesh, repeats: int) -> dict[str, Any]:
   train_step = recipe.train_step(mesh)
-  state, *inputs = recipe.noise(mesh)
+  state, *inputs = recipe.random_arguments(mesh)
   seconds = []
   for _ in range(repeats + 1):
     began = time.monotonic()

@@ -14,7 +14,7 @@ from sample_data import write_tiny
 from alexnet_jax.analysis import sections
 from alexnet_jax.data import sources
 from alexnet_jax.runtime import config as configs
-from alexnet_jax.training import runs, train
+from alexnet_jax.training import loop, runs
 
 HOSTILE = (
   "<script>alert(1)</script>",
@@ -123,7 +123,7 @@ def written(place):
   workdir = str(place / "<i>run</i>")
   with pytest.MonkeyPatch.context() as patch:
     patch.setenv("XDG_CACHE_HOME", str(place / "cache"))
-    train.train_and_evaluate(config, workdir)
+    loop.train_and_evaluate(config, workdir)
     real = sources.open_split
 
     def with_hostile_names(*arguments):

@@ -20,7 +20,7 @@ from alexnet_jax.analysis.collectives import Collective, DeclaredExchange
 from alexnet_jax.model import sharding
 from alexnet_jax.model.sharding import DATA, MODEL
 from alexnet_jax.runtime.command import UserError
-from alexnet_jax.training.recipe import Recipe
+from alexnet_jax.training.job import Recipe
 
 PROGRAMS = ("train", "evaluate")
 
@@ -70,7 +70,7 @@ def audit(
   """
   network, batch_size = recipe.network, recipe.batch_size
   sharding.check_batch_size(batch_size, mesh)
-  state, batch, statistics, *_ = arguments = recipe.abstract(mesh)
+  state, batch, statistics, *_ = arguments = recipe.abstract_arguments(mesh)
   images = batch["image"]
   lowered = {
     "train": recipe.train_step(mesh).lower(*arguments),

@@ -31,8 +31,8 @@ from alexnet_jax.model.network import Network
 from alexnet_jax.model.sharding import DATA, MODEL
 from alexnet_jax.runtime import config as configs
 from alexnet_jax.runtime.command import UserError
-from alexnet_jax.training import recipe
 from alexnet_jax.training import runs as stored_runs
+from alexnet_jax.training.job import Recipe
 from alexnet_jax.training.runs import Run
 
 PAPER = "configs/paper.py"
@@ -308,7 +308,7 @@ def exchanges(run: Run) -> Html:
   Raises:
     UserError: the batch size does not fit the mesh of this machine.
   """
-  what = recipe.from_config(run.config)
+  what = Recipe.from_config(run.config)
   result = programs.audit(what, run.mesh)
   layers = ", ".join(what.network.exchanges) or "no layer"
   verdict = "; ".join(result.findings) or (

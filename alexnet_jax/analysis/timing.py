@@ -23,7 +23,7 @@ from alexnet_jax.data.parallel import num_cores
 from alexnet_jax.model import network as networks
 from alexnet_jax.model import sharding
 from alexnet_jax.model.network import Network
-from alexnet_jax.training.recipe import Recipe
+from alexnet_jax.training.job import Recipe
 from alexnet_jax.training.step import Batch
 
 MATRIX = 4096
@@ -156,7 +156,7 @@ def make_programs(
     A function that does one training step, a function that evaluates one
     batch, and the compiled program of the first.
   """
-  state, *inputs = recipe.noise(mesh)
+  state, *inputs = recipe.random_arguments(mesh)
   batch, statistics, *_ = inputs
   predict = recipe.predict(mesh)
   train_step = recipe.train_step(mesh).lower(state, *inputs).compile()
@@ -208,7 +208,7 @@ def benchmark_end_to_end(
   Returns:
     The rows "step", "end_to_end" and "input", as `row` makes them.
   """
-  state, batch, *rest = recipe.noise(mesh)
+  state, batch, *rest = recipe.random_arguments(mesh)
   train_step = recipe.train_step(mesh)
   waited = []
 

@@ -163,7 +163,10 @@ def check_overrides(unused: Mapping[str, str]) -> None:
 
 
 def call(
-  function: Callable[..., Any], config: ConfigDict, group: str, **more: Any
+  function: Callable[..., Any],
+  config: ConfigDict | Mapping[str, Any],
+  group: str,
+  **more: Any,
 ) -> Any:
   """Calls `function` with the keys of a configuration group as arguments.
 
@@ -177,7 +180,7 @@ def call(
     UserError: the group has a key that is not a parameter of `function`, or
       lacks one.
   """
-  values = config[group].to_dict()
+  values = dict(config[group])
   try:
     inspect.signature(function).bind(**values, **more)
   except TypeError as error:

@@ -1,58 +1,62 @@
-"""Checkpoints: asynchronous, atomic, for every mesh, and verified on read.
+"""Checkpoints: asynchronous, atomic, for every mesh, and verified on reading.
 
-Orbax writes the arrays in the background, into a folder that only counts once
-it is complete. What is saved is global, so any mesh restores it. A checksum
-of every array, computed where the array lies, is saved beside it and compared
-on reading: neither Orbax nor the disk would notice a flipped bit.
+Orbax writes the arrays in the background into a temporary directory, and
+renames it once it is complete. The saved arrays are global, so any mesh can
+restore them. A checksum of every array, computed on its devices, is saved with
+it and compared on reading, because neither Orbax nor the disk would notice a
+flipped bit.
 """
 
 import contextlib
+import functools
 import json
+import logging
 import pathlib
+import re
 import shutil
 import sys
+import threading
+import warnings
 import zlib
 from typing import Any
 
+import absl.logging
 import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
-from alexnet_jax.runtime import noise
 from alexnet_jax.runtime.command import UserError
 
-noise.silence()
-
-# Of errors in reading: they tell of this machine now, nothing of the files.
-_HINDRANCES = (
+# Errors in reading that come from this machine and do not mean a damaged file.
+_MACHINE_ERRORS = (
   "Permission denied",
   "PERMISSION_DENIED",
   "RESOURCE_EXHAUSTED",
   "Too many open files",
 )
 
-# Goes up when what a checkpoint holds changes its meaning.
+# Version of the layout; increased when a saved value changes its meaning.
 FORMAT = 1
 
 
 class Checkpoints:
   """The checkpoints of one run: `DIRECTORY/STEP/arrays` and `/metadata`.
 
-  A save that fails, on a full disk say, is told and leaves the older ones as
-  they are; training can go on and the next save tries again.
+  If a save fails, for example on a full disk, a warning is printed and the
+  older checkpoints stay; training can continue and the next save tries again.
   """
 
   def __init__(
     self, directory: str, max_to_keep: int = 2, read_only: bool = False
   ):
-    """Finds what is there, and clears what a killed save left behind.
+    """Lists the checkpoints, and removes the remains of killed saves.
 
     Args:
       directory: created when needed.
-      max_to_keep: how many of the newest stay, beside the one of the least
-        validation error.
+      max_to_keep: number of newest checkpoints to keep, in addition to the one
+        with the lowest validation error.
       read_only: change nothing in `directory`; for evaluation.
     """
     self._directory = pathlib.Path(directory).absolute()
@@ -65,8 +69,8 @@ class Checkpoints:
       options=ocp.CheckpointManagerOptions(
         save_interval_steps=0 if read_only else 1,
         preservation_policy=self._keep,
-        # Folders that cannot be made in the background leave threads which
-        # wait five minutes for them, and the process for those threads.
+        # If a directory cannot be created in the background, Orbax's threads
+        # wait five minutes for it, and the process waits for the threads.
         async_options=ocp.AsyncOptions(create_directories_asynchronously=False),
         cleanup_tmp_directories=not read_only,
         create=not read_only,
@@ -84,15 +88,16 @@ class Checkpoints:
     metadata: dict[str, Any],
     validation_error: float | None = None,
   ) -> None:
-    """Begins to save; waits only for the arrays' copy to the host.
+    """Starts a save; waits only until the arrays are copied to the host.
 
-    Does nothing if `step` is saved already.
+    Does nothing if `step` is saved already. A failure of the previous save, or
+    of this one, is printed as a warning.
 
     Args:
       step: steps trained so far; the checkpoint's name.
-      arrays: pytree of jax.Array, sharded in any way.
-      metadata: JSON, such as the state of the learning rate schedule.
-      validation_error: top-1 error of these very parameters, if known.
+      arrays: pytree of jax.Array with any sharding.
+      metadata: JSON values, such as the state of the learning rate schedule.
+      validation_error: top-1 error of these parameters, if known.
     """
     self._settle()
     if step == self.latest_step():
@@ -118,74 +123,76 @@ class Checkpoints:
           metadata=ocp.args.JsonSave({**body, "crc32": _crc32(body)}),
         ),
       )
-    except Exception as error:  # Orbax has many kinds for a full disk
-      self._failed(error)
+    except Exception as error:  # Orbax raises many types for a full disk
+      self._save_failed(error)
 
   def note(self, step: int, validation_error: float) -> None:
-    """Says what the error of a saved checkpoint is, if it is known later."""
+    """Sets the validation error of a checkpoint that was saved without it."""
     self._keep.note(step, validation_error)
 
   def latest_step(self) -> int | None:
-    """Step of the newest complete checkpoint, None if there is none."""
+    """Step of the newest complete checkpoint; None if there is none."""
     return self._manager.latest_step()
 
   def restore(self, abstract: Any) -> tuple[Any, dict[str, Any]] | None:
-    """Reads the newest good checkpoint onto the mesh that `abstract` names.
+    """Reads the newest undamaged checkpoint onto the mesh of `abstract`.
 
-    One that is damaged is set aside as `damaged-STEP`, with a warning, and
-    the one before it is read.
+    A damaged checkpoint is renamed to `damaged-STEP`, with a warning, and the
+    previous one is read.
 
     Args:
       abstract: pytree of jax.ShapeDtypeStruct with shardings; the mesh may
-        be another one than at the save.
+        differ from that of the save.
 
     Returns:
       The arrays, bit for bit as saved, and the metadata; None if there is no
-      good checkpoint.
+      undamaged checkpoint.
 
     Raises:
-      UserError: it is of another format, or of another network, or this
-        machine could not read it, for want of memory or permission.
+      UserError: the checkpoint has another format or is of another network, or
+        this machine could not read it, for lack of memory or permission.
     """
     for step in sorted(self._manager.all_steps(), reverse=True):
       try:
         return self._read(step, abstract)
       except _DamagedError as error:
-        where = "left alone" if self._read_only else self._set_aside(step)
+        action = (
+          "it is left as it is" if self._read_only else self._rename(step)
+        )
         print(
           f"warning: checkpoint {step} in {self._directory} is damaged"
-          f" ({error}): {where}, taking the one before it",
+          f" ({error}); {action}, and the previous one is used",
           file=sys.stderr,
         )
     return None
 
   def wait(self) -> None:
-    """Waits until the save under way is complete on disk.
+    """Waits until the current save is complete on disk.
 
     Raises:
-      UserError: it failed; says why and which checkpoint is good.
+      UserError: it failed; names the reason and the last good checkpoint.
     """
     self._settle()
     if self._failure:
       raise UserError(
         f"the checkpoint of step {self._saving} could not be written into"
-        f" {self._directory}: {self._failure}. {self._last_good()}. Make room"
-        " there, then run the same command again: it goes on from there."
+        f" {self._directory}: {self._failure}. {self._last_good()}. Free disk"
+        " space there, then run the same command again to continue."
       )
 
   def close(self) -> None:
-    """Waits for the save under way and ends the background threads."""
+    """Waits for the current save and ends the background threads."""
     self._settle()
-    with contextlib.suppress(Exception):  # a failed save's, raised once more
+    with contextlib.suppress(Exception):  # raises a failed save's error again
       self._manager.close()
 
   def _settle(self) -> None:
     try:
       self._manager.wait_until_finished()
     except Exception as error:  # as in save
-      self._failed(error)
+      self._save_failed(error)
 
-  def _failed(self, error: Exception) -> None:
+  def _save_failed(self, error: Exception) -> None:
     self._failure = _summary(error)
     print(
       f"warning: the checkpoint of step {self._saving} could not be written"
@@ -194,14 +201,14 @@ class Checkpoints:
       file=sys.stderr,
     )
     for partial in self._directory.glob("*.orbax-checkpoint-tmp*"):
-      shutil.rmtree(partial, ignore_errors=True)  # it fills the disk
+      shutil.rmtree(partial, ignore_errors=True)  # frees the disk
     self._manager.reload()
 
   def _last_good(self) -> str:
     step = self.latest_step()
     if step is None:
-      return "No other is there yet"
-    return f"The last good one is of step {step}"
+      return "There is no other checkpoint yet"
+    return f"The last good checkpoint is that of step {step}"
 
   def _read(self, step: int, abstract: Any) -> tuple[Any, dict[str, Any]]:
     folder = self._directory / str(step)
@@ -209,9 +216,9 @@ class Checkpoints:
     if body["format"] != FORMAT:
       raise UserError(
         f"{folder} has checkpoint format {body['format']}, this program reads"
-        f" format {FORMAT}. Continue the run with the version that began it"
-        f" ({body['metadata'].get('versions', 'unknown')}), or start anew with"
-        " another --workdir."
+        f" format {FORMAT}. Continue the run with the version that started it"
+        f" ({body['metadata'].get('versions', 'unknown')}), or start a new run"
+        " with another --workdir."
       )
     wanted = {
       jax.tree_util.keystr(path): [str(leaf.dtype), *leaf.shape]
@@ -224,7 +231,7 @@ class Checkpoints:
         if wanted.get(name) != body["arrays"].get(name)
       )
       raise UserError(
-        f"{folder} holds another network: {name} is"
+        f"{folder} is a checkpoint of another network: {name} is"
         f" {body['arrays'].get(name, 'absent')} there and"
         f" {wanted.get(name, 'absent')} here. Use the configuration it was"
         " trained with (config.json beside the checkpoints)."
@@ -234,30 +241,31 @@ class Checkpoints:
     read = _checksums(arrays)
     for name, saved in body["checksums"].items():
       if read[name] != saved:
-        raise _DamagedError(f"{name} differs from what was saved")
+        raise _DamagedError(f"{name} differs from the saved array")
     return arrays, body["metadata"]
 
   def _read_body(self, step: int) -> dict[str, Any]:
-    """The JSON of a checkpoint, as `save` made it."""
+    """The JSON of a checkpoint, as `save` wrote it."""
     body = self._read_item(step, metadata=ocp.args.JsonRestore()).metadata
     crc32 = body.pop("crc32", None)
     if crc32 != _crc32(body) or body["step"] != step:
-      raise _DamagedError("its metadata differ from what was saved")
+      raise _DamagedError("its metadata differ from the saved metadata")
     return body
 
   def _read_item(self, step: int, **item: Any) -> ocp.args.Composite:
     try:
       return self._manager.restore(step, args=ocp.args.Composite(**item))
-    except Exception as error:  # Orbax has many kinds for a damaged file
-      if any(words in str(error) for words in _HINDRANCES):
+    except Exception as error:  # Orbax raises many types for a damaged file
+      if any(words in str(error) for words in _MACHINE_ERRORS):
         raise UserError(
           f"checkpoint {step} in {self._directory} could not be read here"
-          f" ({_summary(error)}). It is left as it is: mend that, then run the"
-          " same command again."
+          f" ({_summary(error)}). The checkpoint is unchanged. Fix the cause,"
+          " then run the same command again."
         ) from error
       raise _DamagedError(_summary(error)) from error
 
-  def _set_aside(self, step: int) -> str:
+  def _rename(self, step: int) -> str:
+    """Renames a damaged checkpoint; says what it did."""
     source = self._directory / str(step)
     target, n = self._directory / f"damaged-{step}", 1
     while target.exists():
@@ -265,21 +273,21 @@ class Checkpoints:
     with contextlib.suppress(FileNotFoundError):  # another process was first
       source.rename(target)
     self._manager.reload()
-    return f"set aside as {target.name}"
+    return f"it is renamed to {target.name}"
 
 
 def latest_step(directory: str) -> int:
-  """Step of the newest checkpoint, read or not; -1 if there is none.
+  """Step of the newest checkpoint, without reading it; -1 if there is none.
 
   Args:
-    directory: of the checkpoints; nothing in it is touched.
+    directory: the directory of the checkpoints; nothing in it is changed.
   """
   folders = pathlib.Path(directory).glob("*")
   return max((int(p.name) for p in folders if p.name.isdigit()), default=-1)
 
 
 class _NewestAndBest(policies.PreservationPolicy):
-  """Which checkpoints stay: some of the newest, and the one of least error."""
+  """Keeps some of the newest checkpoints, and the one with the lowest error."""
 
   def __init__(self, newest: int):
     self._newest = newest
@@ -292,22 +300,22 @@ class _NewestAndBest(policies.PreservationPolicy):
   def should_preserve(self, checkpoints, *, context) -> list[bool]:
     del context
     steps = [checkpoint.step for checkpoint in checkpoints]
-    stay = set(sorted(steps)[-self._newest :])
+    kept = set(sorted(steps)[-self._newest :])
     known = [step for step in steps if step in self._errors]
     if known:
-      stay.add(min(known, key=self._errors.__getitem__))
-    return [step in stay for step in steps]
+      kept.add(min(known, key=self._errors.__getitem__))
+    return [step in kept for step in steps]
 
 
 class _DamagedError(Exception):
-  """A checkpoint that cannot be read, or is not what was saved."""
+  """A checkpoint that cannot be read, or differs from what was saved."""
 
 
 def _checksums(arrays: Any) -> dict[str, list[int]]:
   """Two sums modulo 2**32 of each array's bits, the same on every mesh.
 
-  The plain sum changes with any single element; the sum weighted by position
-  changes when elements change places.
+  The plain sum changes if any one element changes; the sum weighted by position
+  changes if elements are swapped.
   """
   return {
     jax.tree_util.keystr(path): np.asarray(sums).tolist()
@@ -338,10 +346,54 @@ def _sum_bits(arrays: Any) -> Any:
 
 
 def _summary(error: Exception) -> str:
-  """One line, not too long: the end, where the cause stands."""
+  """One line of at most 250 characters: the end, which names the cause."""
   text = " ".join(str(error).split()) or type(error).__name__
   return text if len(text) < 250 else f"... {text[-240:]}"
 
 
 def _crc32(body: dict[str, Any]) -> int:
   return zlib.crc32(json.dumps(body, sort_keys=True).encode())
+
+
+_ORBAX = re.compile(
+  "orbax|tensorstore|event loop is closed|was never awaited", re.IGNORECASE
+)
+
+
+def quiet_orbax() -> None:
+  """Silences what Orbax prints beside the errors that it raises.
+
+  When one read or write fails, Orbax closes its event loop and cancels the
+  others. Each of them is then reported once more, now or when memory is
+  collected, even after the manager is closed. These reports come through five
+  channels, as tracebacks that the user can do nothing about; `Checkpoints`
+  reports the error itself, in a sentence. Everything else is still printed.
+  """
+  # 1. absl: Orbax logs the exception that it is about to raise.
+  absl.logging.get_absl_logger().addFilter(
+    lambda record: "orbax" not in record.pathname
+  )
+  # 2. asyncio: "Task exception was never retrieved". Where the task ran in a
+  # thread, only the traceback names Orbax.
+  logging.getLogger("asyncio").addFilter(
+    lambda record: not _ORBAX.search(logging.Formatter().format(record))
+  )
+  # 3. warnings: coroutines that were not started before the loop closed.
+  warnings.filterwarnings("ignore", "coroutine .* was never awaited")
+  # 4. Threads of Orbax raise what `wait_until_finished` raises again.
+  threading.excepthook = functools.partial(_report_thread, threading.excepthook)
+  # 5. Destructors of its futures and coroutines.
+  sys.unraisablehook = functools.partial(_report_unraisable, sys.unraisablehook)
+
+
+def _report_thread(report: Any, failure: threading.ExceptHookArgs) -> None:
+  if not type(failure.thread).__module__.startswith("orbax."):
+    report(failure)
+
+
+def _report_unraisable(report: Any, failure: Any) -> None:
+  if not _ORBAX.search(str(failure.exc_value)):
+    report(failure)
+
+
+quiet_orbax()

@@ -1,10 +1,10 @@
-"""Is it learning? What the network is like inside while the loss stands still.
+"""Diagnostics of a network that may be stuck on a plateau.
 
-AlexNet's loss may stay at ln(classes), that of guessing, for a long time: all
-images look alike to the last layers, and only the frequencies of the classes
-can be learnt. These numbers tell a plateau that is being left from a stall
-(docs/plateau.md). They are computed tower by tower and put together on the
-host, so they add no exchange.
+AlexNet's loss may stay at ln(classes), the chance level, for a long time: to
+the last layers all images look alike, and only the class frequencies can be
+learnt. These numbers tell a plateau that is being left from a stalled run
+(docs/plateau.md). They are computed per tower and combined on the host, so
+they add no exchange.
 """
 
 import collections
@@ -30,21 +30,21 @@ from alexnet_jax.model.alexnet import (
 from alexnet_jax.model.network import Network
 from alexnet_jax.model.sharding import BATCH, DATA, MODEL, REPLICATED
 
-IMAGES = 32  # looked at, about as many
-MARGIN = 0.05  # below ln(classes): the plateau is left
-WINDOW = 100  # steps that the loss is averaged over
-GROWTH = 1.2  # of the spread of the scores, over READINGS of it
-READINGS = 5
+NUM_IMAGES = 32  # approximate size of the batch that is measured
+MARGIN = 0.05  # the plateau is left when the loss is this far below chance
+WINDOW = 100  # number of steps over which the loss is averaged
+READINGS = 5  # number of score spreads that are kept
+GROWTH = 1.2  # the signal grows if the spread grew by this factor over them
 
 
 def num_images(mesh: Mesh) -> int:
-  """How many images to look at: some 32, divisible over the mesh."""
+  """Number of images to measure: about 32, divisible over the mesh."""
   data = mesh.shape[DATA]
-  return data * max(1, IMAGES // data)
+  return data * max(1, NUM_IMAGES // data)
 
 
 class Diagnostics:
-  """Measures a network on images that stay the same through a run."""
+  """Measures a network on the same images through a whole run."""
 
   def __init__(
     self,
@@ -57,16 +57,16 @@ class Diagnostics:
 
     Args:
       network: the network.
-      mesh: that the parameters lie on.
+      mesh: the mesh that the parameters lie on.
       batch: `image` uint8[B,S,S,3] and `weight` f32[B], over "data".
       statistics: of the training images.
     """
     self._batch, self._statistics = batch, statistics
-    self._look = _make_look(network, mesh)
-    self._norms = jax.jit(_squared_norms)
+    self._probe = _make_probe(network, mesh)
+    self._squared_norms = jax.jit(_squared_norms)
 
   def __call__(self, net: AlexNet, optimizer_state: Any) -> dict[str, float]:
-    """What metrics.jsonl says of the network after a step.
+    """Measures the network after a step, for a line of metrics.jsonl.
 
     Args:
       net: the parameters.
@@ -75,25 +75,27 @@ class Diagnostics:
 
     Returns:
       `score_spread`: standard deviation of a class's score between images,
-      mean over classes, dropout off; `fc7_correlation`: of the last hidden
-      layer between images, mean over pairs; `dead_LAYER`: share of the layer's
-      maps or units that are zero on every image and place;
-      `update_ratio_LAYER`: length of the update over that of the weights;
+      mean over classes, without dropout.
+      `fc7_correlation`: correlation of the last hidden layer between images,
+      mean over pairs.
+      `dead_LAYER`: fraction of the layer's maps or units that are zero for
+      every image at every position.
+      `update_ratio_LAYER`: norm of the update divided by that of the weights;
       left out if the optimiser does not keep its last update.
     """
     norms = {}
     if isinstance(optimizer_state, AlexNet):
-      norms = self._norms(net, optimizer_state)
-    seen = self._look(net, self._batch["image"], self._statistics)
-    seen, norms, weight = _to_host((seen, norms, self._batch["weight"]))
+      norms = self._squared_norms(net, optimizer_state)
+    measured = self._probe(net, self._batch["image"], self._statistics)
+    measured, norms, weight = _to_host((measured, norms, self._batch["weight"]))
     real = weight > 0
-    scores = seen.pop("scores").sum(axis=1)[real]
-    hidden = seen.pop("hidden")[real]
+    scores = measured.pop("scores").sum(axis=1)[real]
+    hidden = measured.pop("hidden")[real]
     found = {
       "score_spread": float(scores.std(axis=0).mean()),
       "fc7_correlation": _mean_correlation(hidden),
     }
-    for name, alive in seen.items():
+    for name, alive in measured.items():
       found[f"dead_{name}"] = float(1 - alive.any(axis=0).mean())
     for name, (updates, weights) in norms.items():
       ratio = math.sqrt(updates.sum() / max(weights.sum(), 1e-30))
@@ -101,10 +103,17 @@ class Diagnostics:
     return found
 
 
-def _make_look(network: Network, mesh: Mesh):
-  """Compiles a forward pass that hands out each tower's own view."""
+def _make_probe(network: Network, mesh: Mesh):
+  """Compiles a forward pass that returns what each tower computed.
 
-  def look(net, images, statistics):
+  Returns:
+    A function of (net, images uint8[B,S,S,3], statistics) that returns
+    `scores` f32[B,towers,classes], not yet summed over towers; `hidden`
+    f32[B,units], the last hidden layer; and for each layer bool[data,units or
+    maps], whether a unit is non-zero for any image of a device.
+  """
+
+  def probe(net, images, statistics):
     x = augment.view_images(
       images, statistics, 0, network.crop_size, network.channels
     )
@@ -119,33 +128,33 @@ def _make_look(network: Network, mesh: Mesh):
       for name, towers in layers.items()
     }
     return alive | {
-      "scores": scores[:, jnp.newaxis],  # f32[B,1,classes]: not summed yet
+      "scores": scores[:, jnp.newaxis],
       "hidden": jnp.concatenate(hidden, axis=-1),
     }
 
   net_specs = param_specs(abstract_net(network))
   specs = (net_specs, BATCH, REPLICATED)
-  return jax.jit(sharding.on_each_device(look, mesh, specs, P(DATA, MODEL)))
+  return jax.jit(sharding.on_each_device(probe, mesh, specs, P(DATA, MODEL)))
 
 
-def _squared_norms(net: AlexNet, velocity: AlexNet) -> dict[str, Any]:
-  """By layer, sums of squares of its update and weights, f32[towers] each."""
+def _squared_norms(net: AlexNet, update: AlexNet) -> dict[str, Any]:
+  """By layer, squared norms of its update and its weights, f32[towers] each."""
 
-  def sums(kernel):
+  def squared_norms(kernel):
     return jnp.square(kernel).sum(axis=range(1, kernel.ndim))
 
   found = {}
-  for (path, weights), update in zip(
-    jax.tree.leaves_with_path(net), jax.tree.leaves(velocity), strict=True
+  for (path, weights), step in zip(
+    jax.tree.leaves_with_path(net), jax.tree.leaves(update), strict=True
   ):
     names = [str(getattr(key, "name", "")) for key in path]
     if "kernel" in names:
-      found[names[1]] = (sums(update), sums(weights))
+      found[names[1]] = (squared_norms(step), squared_norms(weights))
   return found
 
 
 def _mean_correlation(vectors: np.ndarray) -> float:
-  """Of all pairs of rows; constant rows have none, and count as alike."""
+  """Mean over all pairs of rows; a constant row counts as equal to any."""
   centred = vectors - vectors.mean(axis=1, keepdims=True, dtype=np.float64)
   lengths = np.linalg.norm(centred, axis=1, keepdims=True)
   units = centred / np.where(lengths, lengths, 1)
@@ -160,32 +169,32 @@ def _to_host(tree: Any) -> Any:
   return multihost_utils.process_allgather(tree, tiled=True)
 
 
-class Verdict:
-  """Says on the progress line whether the plateau is being left."""
+class PlateauDetector:
+  """Tells on the progress line whether the plateau is being left."""
 
   def __init__(self, num_classes: int):
-    """Nothing was seen yet; a resumed run begins anew.
+    """Starts without readings, also in a resumed run.
 
     Args:
-      num_classes: whose logarithm is the loss of guessing.
+      num_classes: its logarithm is the chance-level loss.
     """
     self._bound = math.log(num_classes) - MARGIN
     self._losses = collections.deque(maxlen=WINDOW)
     self._spreads = collections.deque(maxlen=READINGS)
 
-  def saw(self, loss: float) -> None:
-    """To be told the loss of each step."""
+  def add_loss(self, loss: float) -> None:
+    """Adds the loss of one step."""
     self._losses.append(loss)
 
-  def measured(self, score_spread: float) -> None:
-    """To be told each reading of the spread of the scores."""
+  def add_spread(self, score_spread: float) -> None:
+    """Adds one reading of `score_spread`."""
     self._spreads.append(score_spread)
 
-  def text(self) -> str:
-    """One of three verdicts on a plateau; "" elsewhere, or before WINDOW steps.
+  def message(self) -> str:
+    """One of three messages on the plateau; "" elsewhere and at the start.
 
-    The signal is growing if the spread of the scores between images grew by a
-    fifth over the last five readings.
+    "signal growing": the spread of the scores between images grew by a fifth
+    over the last five readings.
     """
     if len(self._losses) < WINDOW:
       return ""

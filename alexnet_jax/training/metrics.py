@@ -1,8 +1,8 @@
-"""What a run tells: metrics.jsonl, TensorBoard events, a bar, a table.
+"""Metrics of a run: metrics.jsonl, TensorBoard events, progress bar, table.
 
-`metrics.jsonl` holds one JSON object a line and is the record of the run: an
-interrupted and resumed run writes the very lines of an uninterrupted one
-(`seconds`, `images_per_second` and `data_wait_fraction` apart).
+`metrics.jsonl` holds one JSON object per line and is the record of the run. A
+run that was interrupted and resumed writes the same lines as an uninterrupted
+one, except for `seconds`, `images_per_second` and `data_wait_fraction`.
 """
 
 import contextlib
@@ -12,7 +12,7 @@ import os
 import pathlib
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, TextIO
 
 from rich.console import Console
@@ -29,18 +29,18 @@ FILE_NAME = "metrics.jsonl"
 
 
 class MetricsWriter:
-  """Appends metrics to `metrics.jsonl` and to TensorBoard's events.
+  """Appends metrics to `metrics.jsonl` and to a TensorBoard events file.
 
-  Nothing is created before the first `write`. When the disk is full or
-  read-only the lines wait in memory and are written with the next one: a full
-  disk costs no line, and does not stop the training.
+  No file is created before the first `write`. While the disk is full or
+  read-only, lines are kept in memory and written with the next one: no line is
+  lost and training continues.
   """
 
   def __init__(self, workdir: str):
-    """Nothing is read or written yet.
+    """Reads and writes nothing yet.
 
     Args:
-      workdir: folder of the run.
+      workdir: directory of the run.
     """
     self._workdir = pathlib.Path(workdir)
     self._file = -1  # descriptor of metrics.jsonl once open
@@ -52,16 +52,17 @@ class MetricsWriter:
     self._failing = False
 
   def resume(self, step: int, evaluation_due: bool = False) -> None:
-    """Forgets what lies beyond the restored checkpoint; it will come again.
+    """Removes the lines of steps after the restored checkpoint.
 
-    Drops a torn last line too, and hides the same steps from TensorBoard.
+    The resumed run writes them again. An incomplete last line is removed too,
+    and TensorBoard hides the same steps.
 
     Args:
-      step: steps trained in the checkpoint; 0 forgets everything.
+      step: steps trained in the checkpoint; 0 removes every line.
       evaluation_due: the checkpoint was saved before the evaluation at `step`.
     """
 
-    def stays(line: dict[str, Any]) -> bool:
+    def is_kept(line: dict[str, Any]) -> bool:
       if line["step"] == step and line["split"] == "validation":
         return not evaluation_due
       return 0 < line["step"] <= step
@@ -69,7 +70,7 @@ class MetricsWriter:
     path = self._workdir / FILE_NAME
     if path.exists():
       before = path.read_bytes()
-      lines = [line for line in _parse(before) if stays(line)]
+      lines = [line for line in _parse(before) if is_kept(line)]
       after = "".join(map(_line, lines)).encode()
       if after != before:
         write_atomic(path, after)
@@ -79,14 +80,14 @@ class MetricsWriter:
     self._started = time.monotonic()
 
   def write(self, step: int, epoch: float, split: str, **values: Any) -> None:
-    """Writes one line, at once and as a whole.
+    """Writes one line, immediately and completely.
 
     Args:
       step: steps trained so far.
       epoch: epochs trained so far.
       split: `train` or `validation`.
       **values: numbers: loss, top1_error, top5_error (fractions) and so on;
-        one that is not finite becomes null, which JSON can say.
+        one that is not finite is written as null, since JSON has no NaN.
     """
     seconds = self._seconds_before + time.monotonic() - self._started
     values = {name: _number(value) for name, value in values.items()}
@@ -96,19 +97,20 @@ class MetricsWriter:
       self._append()
       self._write_events(step, split, values)
       if self._failing:
-        print("metrics can be written again", file=sys.stderr)
+        print("metrics are written again", file=sys.stderr)
       self._failing = False
     except OSError as error:
       if not self._failing:
         print(
           f"warning: cannot write metrics in {self._workdir}"
-          f" ({error.strerror or error}); training goes on and the lines wait",
+          f" ({error.strerror or error}). Training continues; the lines are"
+          " kept in memory until they can be written.",
           file=sys.stderr,
         )
       self._failing = True
 
   def close(self) -> None:
-    """Closes the files; lines that still wait get a last chance."""
+    """Closes the files, after a last attempt to write the lines in memory."""
     with contextlib.suppress(OSError):
       if self._pending:
         self._append()
@@ -135,8 +137,8 @@ class MetricsWriter:
   def _write_events(
     self, step: int, split: str, values: dict[str, float | None]
   ) -> None:
-    # SummaryWriter's thread dies silently on a full disk, and then blocks its
-    # callers; its own EventsWriter is the same file format without a thread.
+    # Not tensorboardX's SummaryWriter: its thread dies silently on a full disk
+    # and then blocks the caller. EventsWriter writes the same file directly.
     if self._events is None:
       prefix = str(self._workdir / "events")
       self._events = EventsWriter(prefix, filename_suffix=f".{os.getpid()}")
@@ -152,17 +154,70 @@ class MetricsWriter:
 
 
 def read(workdir: str) -> list[dict[str, Any]]:
-  """The lines of a run's metrics.jsonl, a torn last one left out.
+  """Reads the lines of a run's metrics.jsonl, without an incomplete last one.
 
   Args:
-    workdir: folder of the run; without metrics.jsonl the list is empty.
+    workdir: directory of the run.
+
+  Returns:
+    One dict per line; an empty list if there is no metrics.jsonl.
   """
   path = pathlib.Path(workdir) / FILE_NAME
   return _parse(path.read_bytes()) if path.exists() else []
 
 
+class Stopwatch:
+  """Measures images per second and the share of time spent waiting for them.
+
+  The first step after the start or a pause is left out: it compiles programs or
+  fills queues.
+  """
+
+  def __init__(self, batch_size: int):
+    """Starts paused.
+
+    Args:
+      batch_size: images per step.
+    """
+    self._batch_size = batch_size
+    self.pause()
+
+  def pause(self) -> None:
+    """Discards the measurement; the next one begins after the next step."""
+    self._began: float | None = None
+    self._steps = 0
+    self._waited = 0.0
+
+  @contextlib.contextmanager
+  def waiting(self) -> Iterator[None]:
+    """Measures the wait for a batch; use it as a context manager."""
+    began = time.monotonic()
+    yield
+    self._waited += time.monotonic() - began
+
+  def step_finished(self) -> None:
+    """Counts one finished step."""
+    if self._began is None:
+      self._began, self._waited = time.monotonic(), 0.0
+    else:
+      self._steps += 1
+
+  def read(self) -> dict[str, float]:
+    """`images_per_second` and `data_wait_fraction` since the last reading."""
+    if self._began is None or not self._steps:
+      return {"images_per_second": 0.0, "data_wait_fraction": 0.0}
+    seconds = time.monotonic() - self._began
+    speed = {
+      "images_per_second": self._steps * self._batch_size / seconds,
+      "data_wait_fraction": self._waited / seconds,
+    }
+    self.pause()
+    self._began = time.monotonic()
+    return speed
+
+
 class Progress:
-  """Tells how the training goes: a live bar, or a plain line a report.
+  """Shows the progress of a training: a live bar, or one line per report.
 
   Use it as a context manager around the training loop.
   """
@@ -174,8 +229,8 @@ class Progress:
 
     Args:
       total_steps: steps of the whole run.
-      batch_size: images a step, for the time that remains.
-      output: where to write; stdout if None.
+      batch_size: images per step, to estimate the remaining time.
+      output: file to write to; stdout if None.
     """
     self._total_steps = total_steps
     self._batch_size = batch_size
@@ -198,18 +253,18 @@ class Progress:
     self._bar.stop()
 
   def phase(self, name: str) -> None:
-    """Says what is going on if it is not training: compiling, evaluating.
+    """Shows what the run does when it is not training, such as "evaluating".
 
     Args:
-      name: a word for the bar; without a terminal it is not shown.
+      name: description on the bar; not shown without a terminal.
     """
     self._bar.update(self._task, description=name)
 
-  def say(self, text: str) -> None:
-    """Prints a line that stays, above the bar.
+  def print_line(self, text: str) -> None:
+    """Prints a line above the bar.
 
     Args:
-      text: printed as it is.
+      text: printed without markup or line breaks.
     """
     self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
@@ -228,18 +283,18 @@ class Progress:
     top1_error: float,
     images_per_second: float,
     data_wait_fraction: float,
-    verdict: str = "",
+    message: str = "",
   ) -> None:
-    """Shows the newest figures.
+    """Shows the latest metrics.
 
     Args:
       step: steps trained so far.
-      loss: mean loss since the last report.
-      top1_error: fraction wrong since the last report.
-      images_per_second: speed since the last report, compilation and
-        evaluation excluded.
+      loss: mean loss of the last batch.
+      top1_error: top-1 error of the last batch, a fraction.
+      images_per_second: speed since the last report, without compilation and
+        evaluation.
       data_wait_fraction: share of that time spent waiting for images.
-      verdict: what else there is to say, such as that it is on the plateau.
+      message: shown at the end, such as "on the plateau".
     """
     left = max(self._total_steps - step, 0) * self._batch_size
     remaining = left / images_per_second if images_per_second > 0 else math.inf
@@ -247,25 +302,27 @@ class Progress:
       f"loss {loss:.4f}  top-1 error {top1_error:.1%}"
       f"  {images_per_second:.0f} images/s"
       f"  data wait {data_wait_fraction:.0%}  ETA {_duration(remaining)}"
-      + (f"  {verdict}" if verdict else "")
+      + (f"  {message}" if message else "")
     )
     if self._console.is_terminal:
       self.advance(step)
       self._bar.update(self._task, report=text)
     else:
       percent = step / max(self._total_steps, 1)
-      self.say(f"step {step}/{self._total_steps} ({percent:.0%})  {text}")
+      self.print_line(
+        f"step {step}/{self._total_steps} ({percent:.0%})  {text}"
+      )
 
 
 def print_table(
   lines: Iterable[dict[str, Any]], output: TextIO | None = None
 ) -> None:
-  """Prints a run: one row an evaluation.
+  """Prints the table of a run, one row per evaluation.
 
   Args:
     lines: what `read` returns. A row's training loss is the mean over the
-      training lines since the evaluation before.
-    output: where to print; stdout if None.
+      training lines since the previous evaluation.
+    output: file to print to; stdout if None.
   """
   table = Table()
   for heading in (
@@ -306,7 +363,7 @@ def _number(value: Any) -> int | float | None:
 
 
 def _parse(text: bytes) -> list[dict[str, Any]]:
-  """The whole lines; a line without its end was torn by a kill."""
+  """The complete lines; a kill can leave the last one without its end."""
   *whole, _ = text.split(b"\n")
   lines = []
   for line in whole:

@@ -10,7 +10,6 @@ from rich.progress import track
 
 from alexnet_jax.data import pipeline, sources
 from alexnet_jax.data.augment import ImageStatistics
-from alexnet_jax.model import network as networks
 from alexnet_jax.model import sharding
 from alexnet_jax.model.alexnet import AlexNet
 from alexnet_jax.runtime import config as configs
@@ -19,7 +18,7 @@ from alexnet_jax.runtime.files import write_atomic
 from alexnet_jax.training import metrics, step
 from alexnet_jax.training.checkpoint import Checkpoints, latest_step
 from alexnet_jax.training.evaluation import Predict, evaluate, image_statistics
-from alexnet_jax.training.optimizer import make_optimizer
+from alexnet_jax.training.job import Recipe
 
 
 def load_config(workdir: str) -> dict[str, Any]:
@@ -105,7 +104,8 @@ def load_state(
       not fit its network.
   """
   config = load_config(workdir)
-  network = networks.from_dict(config["network"], config["num_classes"])
+  recipe = Recipe.from_config(config)
+  network = recipe.network
   model_devices = mesh.shape[sharding.MODEL]
   if network.towers % model_devices:
     raise UserError(
@@ -113,8 +113,7 @@ def load_state(
       f" divided over the {model_devices} devices of the mesh axis 'model': set"
       " mesh.model=1."
     )
-  optimizer = make_optimizer(**config["optimizer"])
-  abstract = step.abstract_state(network, optimizer, mesh)
+  abstract = recipe.abstract_state(mesh)
   opened = checkpoints or Checkpoints(f"{workdir}/checkpoints", read_only=True)
   restored = opened.restore(step.to_dict(abstract))
   if checkpoints is None:

@@ -1,113 +1,73 @@
-"""When a run logs, evaluates, saves and ends; and how fast it goes."""
+"""At which steps a run logs, evaluates, saves and ends."""
 
-import contextlib
+import dataclasses
 import math
-import time
-from collections.abc import Iterator
-
-from ml_collections import ConfigDict
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Timetable:
-  """What happens after how many steps.
+  """The cadences of a run; every question takes the number of steps done.
 
-  A batch may end one epoch and begin the next, so the e-th epoch ends with the
-  first step that completes e passes over the images.
+  A batch may end one epoch and begin the next, so epoch e ends with the first
+  step that completes e passes over the images.
 
   Attributes:
-    total: steps of the whole run.
+    num_examples: training images per epoch.
+    batch_size: images per step.
+    total_epochs: length of the run in epochs, unless `total_steps` gives it.
+    total_steps: length of the run in steps; 0: `total_epochs` gives it.
+    log_every_steps: steps between two training lines.
+    diagnose_every_lines: training lines between two with diagnostics; 0: none.
+    eval_every_epochs: epochs between two evaluations; 0: only at the end.
+    checkpoint_every_steps: steps between two checkpoints, beside those after
+      each evaluation; 0: only these.
   """
 
-  def __init__(self, config: ConfigDict, num_examples: int):
-    """Reads the durations and cadences of `config`.
+  num_examples: int
+  batch_size: int
+  total_epochs: float
+  total_steps: int = 0
+  log_every_steps: int = 1
+  diagnose_every_lines: int = 0
+  eval_every_epochs: float = 1
+  checkpoint_every_steps: int = 0
 
-    Args:
-      config: the run's configuration.
-      num_examples: training images of an epoch.
-    """
-    self._batch_size = config.batch_size
-    self._num_examples = num_examples
-    self._log_every = max(config.log_every_steps, 1)
-    self._diagnose_every = config.diagnose_every_lines
-    self._save_every = config.checkpoint_every_steps
-    self._evaluate_every = config.eval_every_epochs
-    self.total = config.total_steps or self._end_of(config.total_epochs)
+  @property
+  def last_step(self) -> int:
+    """Number of steps of the whole run."""
+    return self.total_steps or self._last_step_of(self.total_epochs)
 
   def epoch(self, step: int) -> float:
     """Epochs done after `step` steps."""
-    return step * self._batch_size / self._num_examples
+    return step * self.batch_size / self.num_examples
 
   def logs(self, step: int) -> bool:
-    """Whether a training line is due: the first step, the last, and between."""
-    return step in (1, self.total) or step % self._log_every == 0
+    """Whether a training line is due; always at the first and last step."""
+    return step in (1, self.last_step) or step % self._log_every == 0
 
   def diagnoses(self, step: int) -> bool:
-    """Whether a training line tells what the network is like inside."""
-    if not self._diagnose_every or step % self._log_every:
-      return bool(self._diagnose_every) and step == 1
-    return step == 1 or step // self._log_every % self._diagnose_every == 0
+    """Whether the training line of this step includes diagnostics."""
+    if not self.diagnose_every_lines:
+      return False
+    lines, rest = divmod(step, self._log_every)
+    return step == 1 or (rest == 0 and lines % self.diagnose_every_lines == 0)
 
   def evaluates(self, step: int) -> bool:
-    """Whether an evaluation is due: at the end, and after whole epochs."""
-    if step == self.total or not self._evaluate_every:
-      return step == self.total
-    periods = math.floor(self.epoch(step) / self._evaluate_every)
-    return periods > 0 and step == self._end_of(periods * self._evaluate_every)
+    """Whether an evaluation is due; always at the last step."""
+    if step == self.last_step or not self.eval_every_epochs:
+      return step == self.last_step
+    periods = math.floor(self.epoch(step) / self.eval_every_epochs)
+    last = self._last_step_of(periods * self.eval_every_epochs)
+    return periods > 0 and step == last
 
   def saves(self, step: int) -> bool:
-    """Whether a checkpoint is due: after evaluations, and in between."""
-    periodic = self._save_every and step % self._save_every == 0
-    return bool(periodic) or self.evaluates(step)
+    """Whether a checkpoint is due; always after an evaluation."""
+    every = self.checkpoint_every_steps
+    return (every > 0 and step % every == 0) or self.evaluates(step)
 
-  def _end_of(self, epochs: float) -> int:
-    return math.ceil(epochs * self._num_examples / self._batch_size)
+  @property
+  def _log_every(self) -> int:
+    return max(self.log_every_steps, 1)
 
-
-class Stopwatch:
-  """Images a second, and the share of the time spent waiting for them.
-
-  The first step after the start or a pause, which compiles or fills queues, is
-  left out.
-  """
-
-  def __init__(self, batch_size: int):
-    """Starts with a pause.
-
-    Args:
-      batch_size: images a step.
-    """
-    self._batch_size = batch_size
-    self.pause()
-
-  def pause(self) -> None:
-    """Forgets what was measured until the next step has ended."""
-    self._began: float | None = None
-    self._steps = 0
-    self._waited = 0.0
-
-  @contextlib.contextmanager
-  def waiting(self) -> Iterator[None]:
-    """Wraps the wait for a batch."""
-    began = time.monotonic()
-    yield
-    self._waited += time.monotonic() - began
-
-  def step_ends(self) -> None:
-    """To be told after each step."""
-    if self._began is None:
-      self._began, self._waited = time.monotonic(), 0.0
-    else:
-      self._steps += 1
-
-  def read(self) -> dict[str, float]:
-    """`images_per_second` and `data_wait_fraction` since the last reading."""
-    if self._began is None or not self._steps:
-      return {"images_per_second": 0.0, "data_wait_fraction": 0.0}
-    seconds = time.monotonic() - self._began
-    speed = {
-      "images_per_second": self._steps * self._batch_size / seconds,
-      "data_wait_fraction": self._waited / seconds,
-    }
-    self.pause()
-    self._began = time.monotonic()
-    return speed
+  def _last_step_of(self, epochs: float) -> int:
+    return math.ceil(epochs * self.num_examples / self.batch_size)

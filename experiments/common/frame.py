@@ -20,7 +20,7 @@ from alexnet_jax.runtime import command, files, processes, provenance
 from alexnet_jax.runtime import config as configs
 from alexnet_jax.runtime.command import UserError
 from alexnet_jax.training import metrics
-from alexnet_jax.training.train import train_and_evaluate
+from alexnet_jax.training.loop import train_and_evaluate
 from experiments.common.configuration import configure
 from experiments.common.experiment import Experiment, Options, Result, Run
 from experiments.common.outcome import Outcome, Outcomes

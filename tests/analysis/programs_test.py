@@ -14,7 +14,7 @@ from alexnet_jax.analysis import chips, collectives, programs
 from alexnet_jax.model import kernels, layers, sharding
 from alexnet_jax.model.network import Layer, Network
 from alexnet_jax.runtime.command import UserError
-from alexnet_jax.training.recipe import Recipe
+from alexnet_jax.training.job import Recipe
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 NARROW = Network(width=1 / 16, num_classes=10)
@@ -98,7 +98,9 @@ def test_one_device_with_both_towers_exchanges_nothing(data, model):
   sums = collections.Counter()
   for item in result.collectives:
     sums[item.layer] += item.numbers
-  state, *_ = Recipe(NARROW, BATCH_SIZE).abstract(sharding.make_mesh(1, 1))
+  state, *_ = Recipe(NARROW, BATCH_SIZE).abstract_arguments(
+    sharding.make_mesh(1, 1)
+  )
   parameters = sum(leaf.size for leaf in jax.tree.leaves(state.net))
   expected = {"gradients": parameters, "metrics": 4} if data > 1 else {}
   assert dict(sums) == expected

@@ -213,7 +213,7 @@ def _damaged(trial: Trial, path: pathlib.Path, how: str) -> Row:
   file = pathlib.Path(*path.relative_to(start).parts[2:])
   where = f"{file.parent}/..." if len(file.name) > 30 else str(file)
   row = trial.row(f"checkpoint: {how}", where, process, workdir)
-  return {**row, "noticed": "set aside" in process.output()}
+  return {**row, "noticed": "renamed to" in process.output()}
 
 
 def data_faults(suite: Suite, long: bool) -> Iterator[Case]:

@@ -11,10 +11,18 @@ import time
 import jax
 import numpy as np
 import pytest
-from train_test import arrays, lines
-from train_test import place as place  # the fixture: a data set and a folder
+import tiny_runs
+from sample_data import write_tiny
+from tiny_runs import arrays, lines
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+  folder = tmp_path_factory.mktemp("two_processes")
+  write_tiny(folder)
+  return folder
 
 
 class Run:
@@ -34,19 +42,9 @@ class Run:
     }
     for i, output in enumerate(self.outputs):
       flags = [
-        "--config=configs/quickstart.py",
-        f"--workdir={self.workdir}",
-        "--config.dataset=tiny",
-        f"--config.data_dir={place}",
-        "--config.num_classes=3",
-        "--config.batch_size=8",
-        "--config.image_size=72",
-        "--config.network.crop_size=64",
-        "--config.network.width=0.03125",
-        "--config.log_every_steps=1",
+        *tiny_runs.flags(place, workdir, *overrides),
         f"--config.mesh.data={data}",
         f"--config.mesh.model={model}",
-        *overrides,
       ]
       if processes > 1:
         flags += [

@@ -156,7 +156,7 @@ def test_full_disk_keeps_the_last_good_one_and_the_next_save_goes_through(
   try:
     first.save(2, _place(values, mesh), {})
     first.save(3, _place(values, mesh), {})  # tells that 2 failed, and tries
-    with pytest.raises(UserError, match=r"step 3 .* of step 1\. Make room"):
+    with pytest.raises(UserError, match=r"step 3 .*of step 1\. Free disk"):
       first.wait()
   finally:
     resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -371,7 +371,7 @@ def test_a_missing_file_and_all_damaged(checkpoints, tmp_path, capfd):
   first.wait()
   (tmp_path / "c" / "1" / "metadata" / "metadata").unlink()
   assert checkpoints().restore(_abstract(mesh)) is None
-  assert "set aside as damaged-1" in capfd.readouterr().err
+  assert "renamed to damaged-1" in capfd.readouterr().err
   again = checkpoints()
   assert again.latest_step() is None
   again.save(1, _place(_values(), mesh), {})  # the same step can come again
@@ -393,7 +393,7 @@ def test_read_only_changes_nothing(checkpoints, tmp_path, capfd):
   _, metadata = checkpoints(read_only=True).restore(_abstract(mesh))
   assert metadata == {"of": 1}
   assert sorted(map(str, tmp_path.rglob("*"))) == before
-  assert "left alone" in capfd.readouterr().err
+  assert "left as it is" in capfd.readouterr().err
 
 
 def test_another_network_and_another_format_are_refused_in_words(

@@ -120,8 +120,8 @@ def test_no_exchange_is_added(net):
   pixels = jax.ShapeDtypeStruct(
     (8, 100, 100, 3), jnp.uint8, sharding=sharding.batch_sharding(mesh)
   )
-  look = diagnostics._make_look(NETWORK, mesh)
-  programs = [look.lower(state.net, pixels, seen)]
+  probe = diagnostics._make_probe(NETWORK, mesh)
+  programs = [probe.lower(state.net, pixels, seen)]
   norms = jax.jit(diagnostics._squared_norms)
   programs.append(norms.lower(state.net, state.optimizer_state))
   kinds = r"= \S+ (all-gather|all-reduce|reduce-scatter|all-to-all|"
@@ -130,18 +130,18 @@ def test_no_exchange_is_added(net):
   assert found == [["all-gather"] * 3, []]
 
 
-def test_the_verdict():
-  verdict = diagnostics.Verdict(10)
+def test_the_messages_on_a_plateau():
+  detector = diagnostics.PlateauDetector(10)
   for _ in range(99):
-    verdict.saw(math.log(10))
-  assert verdict.text() == ""  # too early
-  verdict.saw(math.log(10))
-  assert verdict.text() == "on the plateau"
+    detector.add_loss(math.log(10))
+  assert detector.message() == ""  # too early
+  detector.add_loss(math.log(10))
+  assert detector.message() == "on the plateau"
   for spread in (1.0, 1.1, 1.0, 1.1, 1.15):
-    verdict.measured(spread)
-  assert verdict.text().startswith("stalled")
-  verdict.measured(1.33)  # a fifth more than the 1.1 five readings ago
-  assert verdict.text() == "on the plateau, signal growing"
+    detector.add_spread(spread)
+  assert detector.message().startswith("stalled")
+  detector.add_spread(1.33)  # a fifth more than the 1.1 five readings ago
+  assert detector.message() == "on the plateau, signal growing"
   for _ in range(100):
-    verdict.saw(math.log(10) - 0.06)
-  assert verdict.text() == ""
+    detector.add_loss(math.log(10) - 0.06)
+  assert detector.message() == ""

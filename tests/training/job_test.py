@@ -1,12 +1,44 @@
-"""What a configuration asks for: keys without effect."""
+"""What a configuration asks for: programs, arguments, keys without effect."""
 
 import re
 
+import jax
 import pytest
 
+from alexnet_jax.model import sharding
+from alexnet_jax.model.network import Network
 from alexnet_jax.runtime import config as configs
 from alexnet_jax.training import job
+from alexnet_jax.training.job import Recipe
 from configs import paper
+
+SMALL = Recipe(Network(width=1 / 32, num_classes=7), 8, image_size=230)
+
+
+def test_the_recipe_of_the_papers_configuration():
+  config = paper.get_config().to_dict()
+  recipe = Recipe.from_config(config)
+  # Section 5: 128 images; section 2: 256 x 256; 3.5: width 1, 1000 classes.
+  assert (recipe.batch_size, recipe.image_size) == (128, 256)
+  assert recipe.network == Network()
+  assert recipe.augmentation.lighting == 0.1  # section 4.1
+  assert Recipe.from_config(config, 96).batch_size == 96
+
+
+def test_random_arguments_have_the_shapes_and_shardings_of_the_abstract_ones():
+  mesh = sharding.make_mesh(2, 2)
+  abstract = SMALL.abstract_arguments(mesh)
+  values = SMALL.random_arguments(mesh)
+  assert jax.tree.structure(abstract) == jax.tree.structure(values)
+  for (path, wanted), got in zip(
+    jax.tree.leaves_with_path(abstract), jax.tree.leaves(values), strict=True
+  ):
+    assert got.shape == wanted.shape, path
+    assert got.dtype == wanted.dtype, path
+    assert got.sharding.is_equivalent_to(wanted.sharding, got.ndim), path
+  batch = jax.device_get(values[1])
+  assert (batch["image"].min(), batch["image"].max()) == (0, 255)
+  assert set(batch["label"]) <= set(range(7))
 
 
 @pytest.mark.parametrize(

@@ -227,7 +227,7 @@ def test_report_on_a_terminal_is_a_bar(monkeypatch):
   out = Terminal()
   with metrics.Progress(200, batch_size=64, output=out) as progress:
     progress.report(50, 2.30259, 0.875, 100.0, 0.25)
-    progress.say("[a line] that stays")
+    progress.print_line("[a line] that stays")
   for words in ("25%", "50/200", "loss 2.3026", "ETA 0:01:36", "[a line] that"):
     assert words in out.getvalue()
 
@@ -268,3 +268,30 @@ def test_table():
 def test_time_that_remains_is_unknown_at_speed_0():
   assert metrics._duration(math.inf) == "-"
   assert metrics._duration(3 * 3600 + 62) == "3:01:02"
+
+
+def test_the_stopwatch_leaves_out_the_first_step(monkeypatch):
+  now = 100.0
+  monkeypatch.setattr(metrics.time, "monotonic", lambda: now)
+  stopwatch = metrics.Stopwatch(batch_size=64)
+
+  def one_step(wait, work):
+    nonlocal now
+    with stopwatch.waiting():
+      now += wait
+    now += work
+    stopwatch.step_finished()
+
+  one_step(5, 60)  # compiles
+  assert stopwatch.read() == {"images_per_second": 0, "data_wait_fraction": 0}
+  one_step(1, 3)
+  one_step(1, 3)
+  assert stopwatch.read() == {
+    "images_per_second": 64 * 2 / 8,
+    "data_wait_fraction": 2 / 8,
+  }
+  one_step(0, 2)
+  assert stopwatch.read()["images_per_second"] == 32
+  stopwatch.pause()
+  one_step(9, 9)
+  assert stopwatch.read()["images_per_second"] == 0

@@ -1,4 +1,6 @@
-"""What comes along from another run, and what does not."""
+"""Initialisation from another run."""
+
+import dataclasses
 
 import jax
 import numpy as np
@@ -36,7 +38,7 @@ def kernels(net):
   }
 
 
-def test_named_layers_come_along_and_no_others(other):
+def test_the_named_layers_are_copied_and_no_others(other):
   mesh = sharding.make_mesh(1, 1)
   before = kernels(AlexNet(SIXTH, jax.random.key(2)))
   names = [f"conv{i}" for i in range(1, 7)]
@@ -53,14 +55,14 @@ def test_named_layers_come_along_and_no_others(other):
 
 def test_stride_and_padding_stay_those_of_the_network(other):
   net = AlexNet(SIXTH, jax.random.key(2))
-  other.towers.conv1.padding = (7, 7)
-  before = net.towers.conv1.padding
+  other.towers.conv1.layer = dataclasses.replace(SIXTH.conv1, padding=(7, 7))
+  before = net.towers.conv1.layer
   runs.init_from_run(net, "x", ["conv1"], sharding.make_mesh(1, 1))
-  assert net.towers.conv1.padding == before != (7, 7)
+  assert net.towers.conv1.layer == before == SIXTH.conv1
 
 
 @pytest.mark.parametrize("name, word", [("fc8", "shape"), ("conv9", "no such")])
-def test_what_does_not_fit_is_a_sentence(other, name, word):
+def test_a_layer_that_does_not_fit_is_an_error(other, name, word):
   mesh = sharding.make_mesh(1, 1)
   net = AlexNet(SIXTH, jax.random.key(2))
   with pytest.raises(UserError) as error:

@@ -1,0 +1,388 @@
+"""The training loop: what happens at every step of a run."""
+
+import collections
+import itertools
+import math
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from alexnet_jax.data import pipeline
+from alexnet_jax.model import sharding
+from alexnet_jax.runtime import config as configs
+from alexnet_jax.runtime import processes
+from alexnet_jax.runtime.command import UserError
+from alexnet_jax.runtime.files import WorkdirLock
+from alexnet_jax.runtime.watch import Stopped, Watch, resume_hint
+from alexnet_jax.training import evaluation, metrics, runs, step
+from alexnet_jax.training.checkpoint import Checkpoints
+from alexnet_jax.training.diagnostics import (
+  Diagnostics,
+  PlateauDetector,
+  num_images,
+)
+from alexnet_jax.training.job import Job, make_job
+
+
+def train_and_evaluate(
+  config: ConfigDict,
+  workdir: str,
+  should_stop: Callable[[], bool] = lambda: False,
+) -> bool:
+  """Trains a network, from wherever the run in `workdir` stands.
+
+  After SIGTERM or SIGINT the run saves and returns: at the next batch, so
+  within one step, one batch of the evaluation or one compilation, and a save.
+  However a run ends, the same call continues it, and the result is that of one
+  uninterrupted run.
+
+  Args:
+    config: the configuration, locked.
+    workdir: directory of this run alone; created when the first file is
+      written.
+    should_stop: called after every checkpoint; if it returns True the run stops
+      there, and the next call continues it.
+
+  Returns:
+    False after a signal, True at the end of the run or of `should_stop`.
+
+  Raises:
+    UserError: a mistake in configuration, data or workdir, before anything is
+      written; or a failure during the run: numbers that are not finite, a full
+      disk.
+  """
+  single = processes.is_single_process()
+  with (
+    Watch(
+      config.stall_minutes, None if single else processes.any_process
+    ) as watch,
+    processes.main_process_folder(workdir) as output_dir,
+  ):
+    runs.check_config(workdir, configs.to_json(config))
+    watch.phase("opening the data")
+    job = make_job(config)
+    finished = True
+    if runs.is_finished(workdir, job.timetable.last_step):
+      print(f"{workdir}: finished after {job.timetable.last_step} steps")
+    else:
+      with WorkdirLock(output_dir):
+        loop = TrainingLoop(job, workdir, output_dir, watch)
+        finished = loop.run(should_stop)
+    if finished:
+      metrics.print_table(metrics.read(workdir))
+    return finished
+
+
+class StepInFlight(NamedTuple):
+  """A step that the devices have received and may not have finished.
+
+  Attributes:
+    number: steps done once it has finished.
+    learning_rate: of the weights.
+    results: what the training step returns beside the state, on the devices.
+  """
+
+  number: int
+  learning_rate: float
+  results: dict[str, Any]
+
+
+class TrainingLoop:
+  """A run in progress; `run` shows the whole life of a step.
+
+  Every process of a run executes the same lines. All of them write the
+  checkpoints in `workdir`, each its own part. Everything else goes to
+  `output_dir`, which is `workdir` in one process and temporary in the others.
+  """
+
+  def __init__(self, job: Job, workdir: str, output_dir: str, watch: Watch):
+    """Restores the run from its newest checkpoint, or initialises it."""
+    config = job.config
+    self._job, self._watch = job, watch
+    self._in_flight: collections.deque[StepInFlight] = collections.deque()
+    self._stopwatch = metrics.Stopwatch(config.batch_size)
+    self._plateau = PlateauDetector(config.num_classes)
+
+    watch.phase("reading the checkpoint")
+    self._checkpoints = Checkpoints(
+      f"{workdir}/checkpoints", config.checkpoints_to_keep
+    )
+    self._restore()
+    self._step = int(self._state.step)
+
+    runs.write_config(output_dir, configs.to_json(config))
+    self._writer = metrics.MetricsWriter(output_dir)
+    self._writer.resume(self._step, self._evaluation_due)
+    self._progress = metrics.Progress(
+      job.timetable.last_step, config.batch_size
+    )
+    self._progress.print_line(job.summary(self._step))
+    if self._rate_jump:
+      self._progress.print_line(self._rate_jump)
+
+    watch.phase("computing the statistics of the training images")
+    recipe, mesh = job.recipe, job.mesh
+    self._statistics = evaluation.image_statistics(
+      job.train,
+      config.image_size,
+      mesh,
+      mean_size=recipe.network.crop_size if config.centre_mean else 0,
+    )
+    self._train_step = recipe.train_step(mesh)
+    self._predict = recipe.predict(mesh)
+    self._key = step.make_key(config.seed, mesh)
+    index, count = sharding.process_share(mesh)
+    self._batch_options = {
+      "size": config.image_size,
+      "max_undecodable": config.max_undecodable,
+      "process_index": index,
+      "process_count": count,
+    }
+    self._diagnostics = Diagnostics(
+      recipe.network, mesh, self._diagnostic_batch(), self._statistics
+    )
+    self._batches = self._on_devices(
+      pipeline.train_batches(
+        job.train,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        start_step=self._step,
+        left_out=self._left_out,
+        **self._batch_options,
+      )
+    )
+
+  def run(self, should_stop: Callable[[], bool]) -> bool:
+    """Trains to the end of the run, or until a signal or `should_stop`.
+
+    Returns:
+      False after a signal, else True.
+    """
+    timetable = self._job.timetable
+    try:
+      with self._progress:
+        if self._evaluation_due:  # a signal interrupted it
+          self._checkpoints.note(self._step, self._evaluate())
+        self._enter_phase("compiling the training step")
+        while self._step < timetable.last_step:
+          self._start_step(self._next_batch())
+          logs = timetable.logs(self._step)
+          saves = timetable.saves(self._step)
+          # The devices receive the next step before the host waits for this
+          # one, unless the host needs the results in between.
+          results = self._settle(keep_in_flight=0 if logs or saves else 1)
+          if logs:
+            self._log(results)
+          error = None
+          if timetable.evaluates(self._step):
+            error = self._evaluate()
+          if saves:
+            self._save(error)
+            if should_stop():
+              break
+      self._checkpoints.wait()
+      return True
+    except Stopped:
+      self._settle(keep_in_flight=0)
+      self._save()
+      self._checkpoints.wait()
+      print(f"stopped after step {self._step}; it is saved. {resume_hint()}")
+      return False
+    finally:
+      self._checkpoints.close()
+      self._writer.close()
+
+  def _next_batch(self) -> step.Batch:
+    with self._stopwatch.waiting():
+      return next(self._batches)
+
+  def _start_step(self, batch: step.Batch) -> None:
+    """Sends one training step to the devices, and does not wait for it."""
+    schedule = self._schedule
+    epoch = self._job.timetable.epoch(self._step)
+    self._state, results = self._train_step(
+      self._state, batch, self._statistics, self._key, schedule.rates(epoch)
+    )
+    self._step += 1
+    self._in_flight.append(
+      StepInFlight(self._step, schedule.rate(epoch), results)
+    )
+
+  def _settle(self, keep_in_flight: int) -> dict[str, float]:
+    """Waits for the oldest steps in flight until so many are left.
+
+    Returns:
+      Learning rate, loss and errors of the last one waited for.
+
+    Raises:
+      UserError: a loss or a parameter is not finite.
+    """
+    values: dict[str, float] = {}
+    while len(self._in_flight) > keep_in_flight:
+      done = self._in_flight.popleft()
+      results = sharding.fetch(done.results)
+      finite = results.pop("finite")
+      values = {name: float(value) for name, value in results.items()}
+      _check_finite(values["loss"], finite, done.number, done.learning_rate)
+      num_examples = int(values.pop("num_examples"))
+      self._undecodable += self._job.config.batch_size - num_examples
+      values = {"learning_rate": done.learning_rate, **values}
+      self._plateau.add_loss(values["loss"])
+      self._watch.step_finished()
+      self._stopwatch.step_finished()
+      self._progress.advance(done.number)
+    return values
+
+  def _log(self, results: dict[str, float]) -> None:
+    """Writes a training line, with diagnostics where they are due."""
+    timetable = self._job.timetable
+    speed = self._stopwatch.read()
+    diagnostics = {}
+    if timetable.diagnoses(self._step):
+      diagnostics = self._diagnostics(
+        self._state.net, self._state.optimizer_state
+      )
+      self._plateau.add_spread(diagnostics["score_spread"])
+      self._stopwatch.pause()
+    self._writer.write(
+      self._step,
+      timetable.epoch(self._step),
+      "train",
+      **results,
+      undecodable=self._undecodable,
+      **speed,
+      **diagnostics,
+    )
+    self._undecodable = 0
+    self._progress.report(
+      self._step,
+      results["loss"],
+      results["top1_error"],
+      **speed,
+      message=self._plateau.message(),
+    )
+
+  def _evaluate(self) -> float:
+    """Evaluates the validation images; returns the top-1 error.
+
+    A signal can interrupt it; the resumed run then evaluates again.
+    """
+    self._evaluation_due = True
+    self._enter_phase("evaluating")
+    job, net = self._job, self._state.net
+    batches = pipeline.evaluation_batches(
+      job.validation, batch_size=job.config.batch_size, **self._batch_options
+    )
+    errors = evaluation.evaluate(
+      [lambda images: self._predict(net, images, self._statistics)],
+      self._on_devices(batches),
+      job.mesh,
+      len(job.validation),
+      job.config.max_undecodable,
+    )
+    self._evaluation_due = False
+    self._schedule.observe(errors["top1_error"])
+    epoch = job.timetable.epoch(self._step)
+    self._writer.write(self._step, epoch, "validation", views=1, **errors)
+    self._progress.print_line(
+      f"epoch {epoch:.4g}: validation top-1 error"
+      f" {errors['top1_error']:.2%}, top-5 {errors['top5_error']:.2%},"
+      f" loss {errors['loss']:.4f}"
+    )
+    return errors["top1_error"]
+
+  def _save(self, validation_error: float | None = None) -> None:
+    """Begins to write a checkpoint of all that `_restore` reads."""
+    self._enter_phase("saving")
+    metadata = self._job.metadata(self._schedule) | {
+      "evaluation_due": self._evaluation_due,
+      "undecodable": self._undecodable,
+      "left_out": sorted(self._left_out),
+    }
+    self._checkpoints.save(
+      self._step, step.to_dict(self._state), metadata, validation_error
+    )
+    self._stopwatch.pause()
+
+  def _restore(self) -> None:
+    """Reads everything that changes during training, or initialises it."""
+    job, config = self._job, self._job.config
+    abstract = job.recipe.abstract_state(job.mesh)
+    restored = self._checkpoints.restore(step.to_dict(abstract))
+    if restored:
+      arrays, metadata = restored
+      job.check_data(metadata["data"])
+      self._state = step.from_dict(arrays, abstract)
+      self._schedule = job.schedule.resumed(metadata["schedule"])
+      epoch = job.timetable.epoch(int(self._state.step))
+      self._rate_jump = self._schedule.jump(metadata["schedule"], epoch)
+      # Whether a signal came between the step and its evaluation.
+      self._evaluation_due: bool = metadata["evaluation_due"]
+      # How many images could not be decoded since the last training line.
+      self._undecodable: int = metadata["undecodable"]
+      # Which images could not be decoded so far; absent in old checkpoints.
+      self._left_out = set(metadata.get("left_out", ()))
+      return
+    self._state = job.recipe.init_state(job.mesh, config.seed)
+    self._schedule, self._rate_jump = job.schedule, ""
+    self._evaluation_due, self._undecodable = False, 0
+    self._left_out = set()
+    if config.start_from:
+      runs.init_from_run(
+        self._state.net, config.start_from, config.start_layers, job.mesh
+      )
+
+  def _on_devices(
+    self, host_batches: Iterable[dict[str, np.ndarray]]
+  ) -> Iterator[step.Batch]:
+    """The same batches on the devices; a signal can stop the run at each."""
+    places = sharding.batch_sharding(self._job.mesh)
+    batches = pipeline.to_device(host_batches, places)
+    return self._watch.guard(batches, "waiting for images")
+
+  def _diagnostic_batch(self) -> step.Batch:
+    """The first training images, the same through the whole run."""
+    batches = pipeline.evaluation_batches(
+      self._job.train,
+      batch_size=num_images(self._job.mesh),
+      **self._batch_options,
+    )
+    (batch,) = self._on_devices(itertools.islice(batches, 1))
+    return batch
+
+  def _enter_phase(self, name: str) -> None:
+    """Shows on the bar, and tells the watch, what the run does now."""
+    self._progress.phase(name)
+    self._watch.phase(name)
+
+
+def _check_finite(
+  loss: float, finite: dict[str, np.ndarray], number: int, rate: float
+) -> None:
+  """Stops the run if the loss or a parameter is not finite.
+
+  Args:
+    loss: of the batch.
+    finite: of the parameters after the update, from `step.all_finite`.
+    number: number of the step.
+    rate: its learning rate.
+
+  Raises:
+    UserError: naming what is not finite.
+  """
+  wrong = [name for name, towers in finite.items() if not towers.all()]
+  if math.isfinite(loss) and not wrong:
+    return
+  what = f"the loss is {loss}"
+  if math.isfinite(loss):
+    what = f"parameters are not finite ({', '.join(wrong)})"
+  elif wrong:
+    what += f" and parameters are no longer finite ({', '.join(wrong)})"
+  raise UserError(
+    f"{what} at step {number} (learning rate {rate:g}). The last checkpoint is"
+    " untouched. Try a lower schedule.learning_rate or another seed in a new"
+    " --workdir, or check the images with `python -m alexnet_jax.prepare"
+    " --check`."
+  )

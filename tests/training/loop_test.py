@@ -1,0 +1,238 @@
+"""The training loop, on images that the tests write themselves."""
+
+import json
+import re
+
+import jax
+import numpy as np
+import pytest
+import tiny_runs
+from sample_data import write_tiny
+from tiny_runs import arrays, lines, train
+
+from alexnet_jax.model import sharding
+from alexnet_jax.runtime.command import UserError
+from alexnet_jax.training import step
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+  """A folder with a dataset, a cache and the runs of these tests."""
+  folder = tmp_path_factory.mktemp("loop")
+  write_tiny(folder)
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+    yield folder
+
+
+@pytest.fixture(scope="module")
+def whole(place):
+  """Ten steps of eight images: two epochs of forty, by the real command."""
+  flags = tiny_runs.flags(place, "whole", "--config.total_steps=10")
+  result = tiny_runs.command(place, "main", *flags)
+  assert result.returncode == 0, result.stderr
+  return result
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(place):
+  """The same steps in this process; evaluations after each epoch."""
+  assert train(place, "uninterrupted", total_steps=10)
+
+
+def test_a_run_writes_what_the_design_specifies(place, whole):
+  assert "ln(3) = 1.099" in whole.stdout
+  assert "data:1 x model:2 on 2 cpu devices" in whole.stdout
+  written = lines(place, "whole")
+  training = [line for line in written if line["split"] == "train"]
+  assert [line["step"] for line in training] == list(range(1, 11))
+  assert training[0]["learning_rate"] == 0.01
+  validation = [line for line in written if line["split"] == "validation"]
+  assert [line["epoch"] for line in validation] == [1, 2]
+  for line in validation:
+    assert line["num_examples"] == 10  # of batches of 8: none twice
+    assert line["views"] == 1
+    assert line["top5_error"] == 0  # of three classes
+    assert line["top1_error"] * 10 == pytest.approx(
+      round(line["top1_error"] * 10), abs=1e-5
+    )
+  names = {path.name.split(".")[0] for path in (place / "whole").iterdir()}
+  assert {"config", "metrics", "checkpoints", "events"} <= names
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
+  place, uninterrupted
+):
+  for steps in (3, 7, 10):
+    assert train(place, "parts", total_steps=steps)
+  for (path, one), (_, other) in zip(
+    jax.tree.leaves_with_path(arrays(place, "uninterrupted")),
+    jax.tree.leaves_with_path(arrays(place, "parts")),
+    strict=True,
+  ):
+    np.testing.assert_array_equal(one, other, err_msg=str(path))
+  # The parts were also evaluated at their ends; all else is the same.
+  rest = [
+    line
+    for line in lines(place, "parts")
+    if not (line["split"] == "validation" and line["step"] in (3, 7))
+  ]
+  assert rest == lines(place, "uninterrupted")
+
+
+@pytest.mark.slow
+def test_the_cosine_of_an_extended_run_is_that_of_its_new_length(place, capsys):
+  cosine = {"schedule.name": "cosine", "schedule.warmup_epochs": 0.4}
+  assert train(place, "cosine", total_steps=4, **cosine)
+  assert train(place, "cosine", total_steps=6, **cosine)
+  message = "at epoch 0.8: it was 0 and is now 0.005"
+  assert message in capsys.readouterr().out
+  rates = [
+    line["learning_rate"]
+    for line in lines(place, "cosine")
+    if line["split"] == "train"
+  ]
+  # Five steps an epoch, two of warm-up; then (1 + cos(x)) / 200 with x = 0 and
+  # pi / 2 of two steps, and x = pi / 2 and 3 pi / 4 of four.
+  expected = [0.0, 0.005, 0.01, 0.005, 0.005, 0.00146447]
+  assert rates == pytest.approx(expected, rel=1e-5)
+
+
+def test_should_stop_is_asked_after_checkpoints_and_ends_the_run(place, capsys):
+  steps = []
+
+  def should_stop():
+    steps.append(None)
+    return len(steps) == 2
+
+  changes = {"total_steps": 10, "checkpoint_every_steps": 2}
+  assert train(place, "stopped", should_stop, **changes)
+  assert int(arrays(place, "stopped")["step"]) == 4
+  assert "train loss" in capsys.readouterr().out  # the table
+
+
+def test_one_device_with_both_towers_trains_the_same_network(
+  place, uninterrupted, capsys
+):
+  mesh = {"mesh.model": 1, "mesh.data": 1}
+  assert train(place, "one_device", total_steps=10, **mesh)
+  assert "data:1 x model:1 on 1 cpu device;" in capsys.readouterr().out
+  for (path, one), (_, other) in zip(
+    jax.tree.leaves_with_path(arrays(place, "uninterrupted")),
+    jax.tree.leaves_with_path(arrays(place, "one_device", (1, 1))),
+    strict=True,
+  ):
+    scale = np.abs(one).max() + 1e-12
+    assert np.abs(one - other).max() <= 2e-5 * scale, path
+
+
+def test_a_finished_run_prints_its_table_and_writes_nothing(
+  place, uninterrupted, capsys
+):
+  folder = place / "uninterrupted"
+  before = {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file()}
+  assert train(place, "uninterrupted", total_steps=10)
+  assert "validation top-1" in " ".join(capsys.readouterr().out.split())
+  after = {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file()}
+  assert after == before
+
+
+@pytest.mark.parametrize(
+  "changes, message",
+  [
+    ({"batch_size": 9, "mesh.data": 2}, "batch_size=9"),
+    ({"mesh.data": 5, "mesh.model": 2}, "needs 10 devices"),
+    ({"checkpoints_to_keep": 0}, "must be at least 1 (got 0)"),
+    ({"num_classes": 4}, "--config.num_classes=3"),
+    ({"dataset": "nothing"}, "alexnet_jax.prepare"),
+    ({"schedule.name": "linear"}, "plateau"),
+    ({"network.conv1.then": ("gelu",)}, "relu"),
+    ({"network.crop_size": 30}, "too small"),
+    ({"network.exchanges": ("conv5", "fc8")}, "'conv5'"),
+  ],
+)
+def test_a_mistake_raises_an_error_before_anything_is_written(
+  place, changes, message
+):
+  with pytest.raises(UserError, match=re.escape(message)):
+    train(place, "mistaken", **changes)
+  assert not (place / "mistaken" / "config.json").exists()
+
+
+@pytest.mark.parametrize(
+  "override, message",
+  [
+    ("--config.seed=7", "seed (was 0, now 7)"),
+    ("--config.batchsize=3", "'batch_size'"),
+    ("--config.network.within_map_n=3", "no layer is followed by 'within"),
+  ],
+)
+def test_the_command_reports_a_mistake_in_one_paragraph(
+  place, whole, override, message
+):
+  before = sorted((place / "whole").rglob("*"))
+  flags = tiny_runs.flags(place, "whole", "--config.total_steps=10", override)
+  result = tiny_runs.command(place, "main", *flags)
+  assert result.returncode == 2, result.stderr
+  assert message in result.stderr
+  assert "Traceback" not in result.stderr
+  assert sorted((place / "whole").rglob("*")) == before
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(place):
+  """At the same step for any logging cadence; nothing later is saved."""
+  messages = []
+  for every in (1, 100):
+    changes = {"schedule.learning_rate": 1e6, "log_every_steps": every}
+    with pytest.raises(UserError, match=r"learning rate 1e\+06") as error:
+      train(place, f"exploding{every}", total_steps=20, **changes)
+    assert not list((place / f"exploding{every}" / "checkpoints").iterdir())
+    messages.append(str(error.value))
+  assert messages[0] == messages[1]
+
+
+def test_the_host_does_not_wait_between_two_steps(place, monkeypatch):
+  """It waits for a step after the next is sent, or when a line is due."""
+  events = []
+  make, fetch = step.make_train_step, sharding.fetch
+
+  def make_train_step(*arguments):
+    compiled = make(*arguments)
+
+    def train_step(*arguments):
+      events.append("sent")
+      return compiled(*arguments)
+
+    return train_step
+
+  def fetched(tree):
+    if "finite" in tree:
+      events.append("waited")
+    return fetch(tree)
+
+  monkeypatch.setattr(step, "make_train_step", make_train_step)
+  monkeypatch.setattr(sharding, "fetch", fetched)
+  changes = {"log_every_steps": 3, "eval_every_epochs": 0, "total_steps": 7}
+  train(place, "ahead", **changes)
+  # Lines are written after steps 1, 3, 6 and 7.
+  expected = ("sw", "ssww", "sswsww", "sw")
+  assert "".join(event[0] for event in events) == "".join(expected)
+
+
+@pytest.mark.parametrize("views", [1, 10])
+def test_evaluate_counts_every_example_and_repeats_the_training_s_errors(
+  place, whole, views
+):
+  out = place / "evaluation.json"
+  result = tiny_runs.command(
+    place, "evaluate", f"--workdir={place / 'whole'}", f"--views={views}",
+    f"--json={out}",
+  )  # fmt: skip
+  assert result.returncode == 0, result.stderr
+  found = json.loads(out.read_text())
+  assert found["num_examples"] == 10
+  assert found["views"] == views
+  if views == 1:
+    last = lines(place, "whole")[-1]
+    for name in ("loss", "top1_error", "top5_error"):
+      assert found[name] == pytest.approx(last[name], rel=1e-6)
