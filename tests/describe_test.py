@@ -8,6 +8,7 @@ import sys
 
 import jax
 import pytest
+from flax import nnx
 
 from alexnet_jax.model import alexnet as model
 from alexnet_jax.model import network as networks
@@ -22,6 +23,7 @@ TOTALS = {
   "one_tower": (62_378_344, 1_135_256_096),
   "half": (59_798_312, 391_514_384),
   "conv6": (61_555_304, None),
+  "batch_norm": (60_984_360, 724_406_816),
   "columns_apart_150": (60_714_408, None),
   "caffe_alexnet": (60_965_224, 724_406_816),
   "caffenet": (60_965_224, 724_406_816),
@@ -77,7 +79,8 @@ def test_the_papers_layers():
 def test_counts_are_those_of_the_network_that_is_built(path):
   network = load(path.stem)
   net = model.abstract_net(network)
-  built = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(net))
+  parameters = jax.tree.leaves(nnx.state(net, nnx.Param))
+  built = sum(math.prod(leaf.shape) for leaf in parameters)
   assert networks.counts(network)["totals"]["parameters"] == built
 
 

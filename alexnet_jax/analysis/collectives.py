@@ -20,6 +20,7 @@ from alexnet_jax.model.sharding import DATA, MODEL
 
 GRADIENTS = "gradients"
 METRICS = "metrics"
+STATISTICS = "statistics"
 UNKNOWN = "unknown"
 
 
@@ -31,7 +32,7 @@ class Collective:
     program: "train" or "evaluate".
     phase: "forward", "backward" or "update" (the sum of the gradients).
     layer: the layer that reads the result, or "gradients", "metrics",
-      "unknown".
+      "statistics" (of batch normalisation), "unknown".
     op: the compiler's name, such as "all-gather".
     axes: the mesh axes along which the devices of a group differ.
     dtype: the compiler's name, such as "f32".
@@ -175,8 +176,10 @@ def _attribute(
   """The phase and the layer of one result, by the first rule that applies.
 
   1. Over "data" alone: in the backward pass, a result of a parameter's size is
-     a gradient; a single number is a metric (loss, errors, example count);
-     anything else is unknown. The compiler may merge gradients and metrics.
+     a gradient (or that of a batch statistic); a single number is a metric
+     (loss, errors, example count); in the scope of a layer it is a batch
+     statistic; anything else is unknown. The compiler may merge gradients and
+     metrics.
   2. Over "model": the innermost layer in the scope. A merged instruction keeps
      the scope of one of its parts only, so this rule does not apply to it.
   3. Otherwise: the declared exchange with this operation and size.
@@ -188,6 +191,8 @@ def _attribute(
       return "update", GRADIENTS
     if numbers == 1:
       return "forward", METRICS
+    if set(LAYERS) & set(instruction.scope.split("/")):
+      return phase, STATISTICS
     return phase, UNKNOWN
   if len(instruction.results) == 1:
     for part in reversed(instruction.scope.split("/")):

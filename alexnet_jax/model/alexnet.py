@@ -48,7 +48,7 @@ class Tower(nnx.Module):
     keys = jax.random.split(key, len(LAYERS))
     for shape in shapes(network):
       layer_key = keys[LAYERS.index(shape.name)]
-      layer = layers.make_layer(shape.inputs, shape.layer, layer_key)
+      layer = layers.make_layer(shape.inputs, shape.layer, network, layer_key)
       setattr(self, shape.name, layer)
     self.network = network
 
@@ -66,12 +66,13 @@ class Tower(nnx.Module):
     Returns:
       f32[B,H',W',features], or f32[B,features] if it is fully connected.
     """
-    layer = getattr(self.network, name)
-    x = x if layer.size else x.reshape(x.shape[0], -1)
-    x = getattr(self, name)(x)
+    network, layer = self.network, getattr(self, name)
+    if isinstance(layer, layers.Linear):
+      x = x.reshape(x.shape[0], -1)
+    x = layer(x)
     keys = fold_in(keys, LAYERS.index(name))
-    for step in layer.then:
-      x = layers.apply_step(step, x, self.network, keys)
+    for step in getattr(network, name).then:
+      x = layers.apply_step(step, x, layer=layer, network=network, keys=keys)
     return x
 
 
@@ -113,7 +114,8 @@ def forward(
   """The class scores of this device's images.
 
   Written for one device, and run by `sharding.on_each_device` on every device
-  of a mesh. `net` then holds the towers of this device: one or both.
+  of a mesh. `net` then holds the towers of this device: one or both. In
+  training, running averages (of batch normalisation) are updated in `net`.
 
   Args:
     net: this device's towers.
@@ -144,7 +146,7 @@ def activations(
   """
   network = net.towers.network
   towers = split_towers(net.towers)
-  keys = tower_keys(keys, len(towers))
+  tower_keys = split_keys(keys, len(towers))
   if network.compute_dtype != "float32":
     images = images.astype(network.compute_dtype)  # all layers follow
   outputs = {}
@@ -153,10 +155,21 @@ def activations(
     with jax.named_scope(name):
       if name in network.exchanges and name != "fc8":
         x = [exchange(x, network.exchange_dtype)] * len(towers)
-      x = [towers[i](name, x[i], keys[i]) for i in range(len(towers))]
+      x = [towers[i](name, x[i], tower_keys[i]) for i in range(len(towers))]
     outputs[name] = x
   outputs["fc8"] = [kernels.at_least_float32(scores) for scores in x]
+  if keys is not None:
+    averages = [running_averages(tower) for tower in towers]
+    nnx.update(net.towers, jax.tree.map(lambda *x: jnp.stack(x), *averages))
   return outputs
+
+
+def running_averages(module: nnx.Module) -> nnx.State:
+  """The part of a module that training replaces at every step (may be empty).
+
+  `nnx.update(module, averages)` is the inverse.
+  """
+  return nnx.state(module, nnx.BatchStat)
 
 
 def split_towers(stacked: Tower) -> list[Tower]:
@@ -165,7 +178,7 @@ def split_towers(stacked: Tower) -> list[Tower]:
   return [jax.tree.map(operator.itemgetter(i), stacked) for i in range(count)]
 
 
-def tower_keys(keys: jax.Array | None, count: int) -> list[jax.Array | None]:
+def split_keys(keys: jax.Array | None, count: int) -> list[jax.Array | None]:
   """Each example's key, made different for each of this device's towers."""
   first = lax.axis_index(MODEL) * count
   return [fold_in(keys, first + i) for i in range(count)]

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from alexnet_jax.model import network as networks
-from alexnet_jax.model.alexnet import AlexNet
+from alexnet_jax.model.alexnet import AlexNet, abstract_net
 from alexnet_jax.model.network import Network
 from alexnet_jax.runtime.command import UserError
 
@@ -33,7 +33,9 @@ def to_grouped(net: AlexNet, network: Network, channels: str = "rgb") -> Arrays:
     `conv1.weight`, `conv1.bias`, ..., `fc8.bias`, f32. Weights of convolutions
     have the shape [towers*F,C,K,K], of fully connected layers
     [towers*F,inputs], of fc8 [num_classes,towers*inputs]; everything else has
-    one value per output.
+    one value per output: biases and, of batch normalisation,
+    `conv1.batch_norm.scale`, `.offset`, `.mean` and `.variance` (in PyTorch
+    weight, bias, running_mean and running_var).
 
   Raises:
     UserError: the network has local layers.
@@ -60,7 +62,7 @@ def from_grouped(
     UserError: names every array that is missing, unknown or misshapen.
   """
   inputs = _inputs(network)
-  abstract = jax.eval_shape(lambda: AlexNet(network, jax.random.key(0)))
+  abstract = abstract_net(network)
   _check(arrays, abstract, network)
   arrays = _reorder_channels(arrays, channels)
 
@@ -79,7 +81,8 @@ def _name(path: tuple[Any, ...]) -> tuple[str, str]:
   names = [str(key.name) for key in path[:-1]]
   if names == ["fc8_bias"]:
     return "fc8", "bias"
-  _, layer, kind = names
+  _, layer, *names = names  # such as ["batch_norm", "scale"]
+  kind = ".".join(names)
   return layer, "weight" if kind == "kernel" else kind
 
 

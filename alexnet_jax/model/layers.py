@@ -8,6 +8,7 @@ from jax import lax
 
 from alexnet_jax.model import kernels
 from alexnet_jax.model.network import Layer, Network
+from alexnet_jax.model.sharding import DATA
 
 
 class Conv(nnx.Module):
@@ -113,18 +114,101 @@ class Linear(nnx.Module):
     return y
 
 
+class BatchNorm(nnx.Module):
+  """Batch normalisation (Ioffe and Szegedy, 2015) inside one tower.
+
+    y = scale * (x - mean) / sqrt(variance + epsilon) + offset
+
+  Mean and variance belong to one map (over images, rows and columns) or one
+  unit (over images). In training they are those of the whole batch, whichever
+  devices it is on; in evaluation they are running averages. The variance is
+  the biased one in both. Placeholders for images that could not be decoded
+  count as images.
+
+  Attributes:
+    scale, offset: f32[features], parameters; initially 1 and 0.
+    mean, variance: f32[features], running averages; initially 0 and 1.
+  """
+
+  def __init__(self, features: int, network: Network):
+    self.scale = nnx.Param(jnp.ones(features, jnp.float32))
+    self.offset = nnx.Param(jnp.zeros(features, jnp.float32))
+    self.mean = nnx.BatchStat(jnp.zeros(features, jnp.float32))
+    self.variance = nnx.BatchStat(jnp.ones(features, jnp.float32))
+    self.momentum = network.batch_norm_momentum
+    self.epsilon = network.batch_norm_epsilon
+
+  def __call__(self, x: jax.Array, training: bool) -> jax.Array:
+    """f32[B,...,features] -> the same; in training it updates the averages."""
+    a = kernels.at_least_float32(x)
+    if training:
+      # Over "data" only: no tower needs to know another tower's statistics.
+      axes = tuple(range(x.ndim - 1))
+      mean = lax.pmean(a.mean(axes), DATA)
+      centred = a - self._like(a, mean)
+      variance = lax.pmean(jnp.square(centred).mean(axes), DATA)
+      self._update(self.mean, mean)
+      self._update(self.variance, variance)
+    else:
+      centred = a - self._like(a, self.mean[...])
+      variance = self.variance[...]
+    factor = self.scale[...] * lax.rsqrt(variance + self.epsilon)
+    y = centred * self._like(a, factor) + self._like(a, self.offset[...])
+    return y.astype(x.dtype)
+
+  def _like(self, x, vector):
+    return vector.reshape(*[1] * (x.ndim - 1), -1)
+
+  def _update(self, average, value):
+    kept = self.momentum * average[...]
+    average[...] = kept + (1 - self.momentum) * lax.stop_gradient(value)
+
+
+# The steps that have parameters or running averages: a class each, made from
+# (features, network) and called with (x, training). Parameters are `nnx.Param`,
+# running averages `nnx.BatchStat`, both f32[features].
+STEP_MODULES = {"batch_norm": BatchNorm}
+
+
 def make_layer(
-  inputs: tuple[int, ...], layer: Layer, key: jax.Array
+  inputs: tuple[int, ...], layer: Layer, network: Network, key: jax.Array
 ) -> Conv | LocalConv | Linear:
-  """A layer with initial weights; arguments as `Conv`."""
+  """A layer with initial weights, and the modules of the steps that follow it.
+
+  Args:
+    inputs: (height, width, in_features), or (in_features,) of a `Linear`.
+    layer: the sizes and the initial values.
+    network: the constants of the steps.
+    key: key<fry>[], for the weights.
+
+  Returns:
+    The layer; a step with parameters is its attribute, such as `batch_norm`.
+  """
   kind = LocalConv if layer.local else Conv if layer.size else Linear
-  return kind(inputs, layer, key)
+  module = kind(inputs, layer, key)
+  for step in layer.then:
+    if step in STEP_MODULES:
+      setattr(module, step, STEP_MODULES[step](layer.features, network))
+  return module
 
 
 def apply_step(
-  step: str, x: jax.Array, network: Network, keys: jax.Array | None
+  step: str,
+  x: jax.Array,
+  *,
+  layer: Conv | LocalConv | Linear,
+  network: Network,
+  keys: jax.Array | None,
 ) -> jax.Array:
-  """One step that follows a layer, such as "relu", on one tower's `x`."""
+  """Runs one step that follows a layer of a tower.
+
+  Args:
+    step: such as "relu".
+    x: f32[B,H,W,C] or f32[B,units], of one tower.
+    layer: the layer that the step follows, with the step's parameters.
+    network: the constants of the step.
+    keys: key<fry>[B], for dropout; None in evaluation.
+  """
   match step:
     case "relu":
       return jax.nn.relu(x)
@@ -160,7 +244,7 @@ def apply_step(
       return dropout(
         x, keys, rate=network.dropout_rate, inverted=network.dropout_inverted
       )
-  raise ValueError(f"unknown step {step!r}")
+  return getattr(layer, step)(x, training=keys is not None)
 
 
 def local_response_norm(

@@ -29,7 +29,7 @@ EXCHANGE_DTYPES = ("float32", "bfloat16", "float16")
 COMPUTE_DTYPES = ("float32", "bfloat16")
 
 # The steps that can follow a layer (`Layer.then`).
-STEPS = ("relu", "tanh", "sigmoid", "dropout")
+STEPS = ("relu", "tanh", "sigmoid", "dropout", "batch_norm")
 # Steps that need maps, so they can follow convolutions only.
 MAP_STEPS = ("lrn", "within_map_norm", "pool", "avg_pool")
 # The steps that use the constants of a network whose names begin so.
@@ -38,7 +38,11 @@ STEPS_OF_CONSTANTS = {
   "within_map_": ("within_map_norm",),
   "pool_": ("pool", "avg_pool"),
   "dropout_": ("dropout",),
+  "batch_norm_": ("batch_norm",),
 }
+# Steps with parameters of their own (`layers.STEP_MODULES`), and how many of
+# them each map or unit has.
+STEP_PARAMETERS = {"batch_norm": 2}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,6 +146,10 @@ class Network:
   # True: scale up in training instead of down in evaluation (Caffe, PyTorch).
   # With the other constants as they are, this is another network.
   dropout_inverted: bool = False
+  # "batch_norm", not in the paper. The momentum is the share of the old value
+  # that a running average keeps at each step.
+  batch_norm_momentum: float = 0.9
+  batch_norm_epsilon: float = 1e-5
 
   @property
   def fc8(self) -> Layer:
@@ -300,7 +308,7 @@ def counts(network: Network) -> dict[str, Any]:
       output_shape: of one tower, before pooling.
       towers: the number of towers; the counts below are for all of them.
       exchange: whether the layer reads the activations of all towers.
-      parameters: weights and biases.
+      parameters: of the layer and of the steps that follow it.
       macs: multiply-adds of the forward pass of one image.
       parameter_bytes: of the parameters in float32.
       activation_bytes: of the outputs for one image, before pooling, in
@@ -327,6 +335,9 @@ def _count(shape: Shape, network: Network) -> dict[str, Any]:
   kernels = layer.features * (positions if layer.local else 1)
   has_bias = layer.bias is not None
   parameters = network.towers * kernels * (inputs_per_output + has_bias)
+  for step in layer.then:
+    per_feature = STEP_PARAMETERS.get(step, 0)
+    parameters += network.towers * layer.features * per_feature
   if name == "fc8":
     parameters += network.num_classes  # one bias for all towers
   outputs = network.towers * math.prod(convolved)
@@ -368,6 +379,11 @@ def _check_values(network: Network) -> None:
     "width": ("greater than 0", lambda value: value > 0),
     "channels": ("3 (RGB) or 1 (grey)", lambda value: value in (1, 3)),
     "dropout_rate": ("at least 0 and below 1", lambda value: 0 <= value < 1),
+    "batch_norm_momentum": (
+      "at least 0 and below 1",
+      lambda value: 0 <= value < 1,
+    ),
+    "batch_norm_epsilon": ("greater than 0", lambda value: value > 0),
     "exchange_dtype": (
       f"one of {', '.join(EXCHANGE_DTYPES)}",
       lambda value: value in EXCHANGE_DTYPES,
@@ -399,6 +415,9 @@ def _problem(layer: Layer, x: tuple[int, ...]) -> str:
     isinstance(p, int) and p >= 0 for p in layer.padding
   ):
     return f"padding must be two integers from 0 up (got {layer.padding})"
+  for step in STEP_PARAMETERS:
+    if layer.then.count(step) > 1:
+      return f"{step!r} can follow it once only (got then={layer.then})"
   if not layer.size:
     return _linear_problem(layer)
   if len(x) < 3:

@@ -49,6 +49,8 @@ ADDED = {
   "network.exchange_dtype": "float32",
   "network.compute_dtype": "float32",
   "schedule.warmup_epochs": 0.0,
+  "network.batch_norm_momentum": 0.9,
+  "network.batch_norm_epsilon": 1e-5,
 }
 
 # Keys that no longer exist, with the only value that is still supported. A

@@ -47,7 +47,8 @@ def momentum_sgd(
     momentum: 0.9 in section 5.
     weight_decay: of all layers that `layer_weight_decay` does not name.
     layer_weight_decay: pairs such as ("fc8", 1.0).
-    decay_biases: whether all other parameters of a layer decay as its kernel.
+    decay_biases: whether a layer's bias decays as its kernel. Parameters of
+      steps after a layer, such as batch normalisation, never decay.
 
   Raises:
     UserError: `layer_weight_decay` is not a tuple of pairs or, in `init`, names
@@ -74,7 +75,8 @@ def momentum_sgd(
     def next_velocity(path, v, g, w):
       rate = rate_of(learning_rate, path)
       decay = decay_of.get(_layer(path), weight_decay)
-      step = g + decay * w if _is_kernel(path) or decay_biases else g
+      decayed = _is_kernel(path) or (decay_biases and _is_bias(path))
+      step = g + decay * w if decayed else g
       return jnp.where(rate == 0, 0.0, momentum * v - rate * step)
 
     velocity = jax.tree.map_with_path(
@@ -106,6 +108,11 @@ def rate_of(rates: Any, path: tuple[Any, ...]) -> Any:
 def _is_kernel(path: tuple[Any, ...]) -> bool:
   """Whether the path is a kernel's, such as .towers.conv1.kernel.value."""
   return str(path[-2].name) == "kernel"
+
+
+def _is_bias(path: tuple[Any, ...]) -> bool:
+  """Whether the path is a bias's: .towers.conv1.bias.value or .fc8_bias."""
+  return str(path[-2].name) in ("bias", "fc8_bias")
 
 
 def _layer(path: tuple[Any, ...]) -> str:

@@ -5,11 +5,13 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from flax import nnx
 from jax.sharding import Mesh
 from rich.progress import track
 
 from alexnet_jax.data import pipeline, sources
 from alexnet_jax.data.augment import ImageStatistics
+from alexnet_jax.model import network as networks
 from alexnet_jax.model import sharding
 from alexnet_jax.model.alexnet import AlexNet
 from alexnet_jax.runtime import config as configs
@@ -163,6 +165,10 @@ def init_from_run(
       )
     # Not the layer itself: its stride and padding are the other network's.
     mine.kernel, mine.bias = theirs.kernel, theirs.bias
+    for name_of_step in networks.STEP_PARAMETERS:  # such as batch_norm
+      if hasattr(mine, name_of_step) and hasattr(theirs, name_of_step):
+        values = nnx.state(getattr(theirs, name_of_step))
+        nnx.update(getattr(mine, name_of_step), values)
 
 
 def load_statistics(

@@ -19,9 +19,10 @@ from alexnet_jax.model.alexnet import (
   abstract_net,
   forward,
   param_specs,
+  running_averages,
 )
 from alexnet_jax.model.network import Network
-from alexnet_jax.model.sharding import BATCH, DATA, REPLICATED
+from alexnet_jax.model.sharding import BATCH, DATA, REPLICATED, TOWERS
 
 Batch = dict[str, jax.Array]
 
@@ -31,7 +32,7 @@ class TrainState(NamedTuple):
 
   Attributes:
     step: i32[], updates done; also the position in the data.
-    net: the parameters.
+    net: the parameters, and running averages if it has any.
     optimizer_state: what `optimizer.init` returns; for `momentum_sgd` the
       velocity, of the same structure as `net`.
   """
@@ -166,20 +167,21 @@ def make_train_step(
       network.channels,
     )
     scores = forward(net, images, dropout_keys)
-    return _mean_metrics(
+    loss, metrics = _mean_metrics(
       jax.nn.log_softmax(scores), batch["label"], batch["weight"]
     )
+    return loss, (metrics, running_averages(net))
 
   specs = param_specs(abstract_net(network))
   loss_and_metrics = sharding.on_each_device(
     loss_on_device,
     mesh,
     (specs, BATCH, REPLICATED, REPLICATED),
-    (REPLICATED, REPLICATED),
+    (REPLICATED, (REPLICATED, TOWERS)),
   )
 
   def train_step(state, batch, statistics, key, learning_rate):
-    gradients, metrics = jax.grad(loss_and_metrics, has_aux=True)(
+    gradients, (metrics, averages) = jax.grad(loss_and_metrics, has_aux=True)(
       state.net, batch, statistics, key
     )
     with jax.named_scope("update"):
@@ -187,6 +189,7 @@ def make_train_step(
         gradients, state.optimizer_state, state.net, learning_rate=learning_rate
       )
       net = optax.apply_updates(state.net, updates)
+      nnx.update(net, averages)
     metrics["finite"] = all_finite(net)
     return TrainState(state.step + 1, net, optimizer_state), metrics
 
