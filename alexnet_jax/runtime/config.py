@@ -46,6 +46,9 @@ RESUMABLE = (
 # a line here, or no older run could be resumed. For a new group the value is a
 # dict; `*` stands for each group in its place (`network.*.groups`: all layers).
 ADDED = {
+  "start_from": "",
+  "start_layers": ("conv1", "conv2", "conv3", "conv4", "conv5"),
+  "diagnose_every_lines": 0,
   "network.exchange_dtype": "float32",
   "network.compute_dtype": "float32",
   "schedule.warmup_epochs": 0.0,

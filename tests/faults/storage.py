@@ -109,7 +109,7 @@ def _full_at_the_report(trial: Trial) -> Row:
   process = trial.sandbox.start("", *arguments, module="report")
   _limit(process, 0)
   process.end()
-  fine = process.status == 2 and "cannot be written" in process.output()
+  fine = process.status == 2 and "cannot write" in process.output()
   kept = page.read_text() == "the old report" and snapshot(whole) == before
   page.unlink()
   return {
