@@ -1,20 +1,26 @@
 # On a machine with Python 3.11 or newer:
 #   make quickstart   install, train the narrow network on the embedded data
 #   make test         install the test tools, run the fast tests
-#   make test-all     run the slow tests as well, as CI does
+#   make test-all     run the slow tests as well, like CI
 #   make lint         check style and formatting
+#   make docs         write the generated tables and figures again
 
 PYTHON ?= python3
 VENV = .venv
+# Processes that share the tests. One of them keeps about one and a half cores
+# busy, two of them keep two cores busy.
+JOBS ?= 2
+# A file's tests stay in one process, so that its fixtures are made once.
+PYTEST = $(VENV)/bin/python -m pytest -q -n $(JOBS) --dist loadfile
 
 quickstart: $(VENV)/installed
 	$(VENV)/bin/python -m alexnet_jax.main --config=configs/quickstart.py
 
 test: $(VENV)/installed-dev
-	$(VENV)/bin/python -m pytest -q -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-slow: $(VENV)/installed-dev
-	$(VENV)/bin/python -m pytest -q -m slow
+	$(PYTEST) -m slow
 
 test-all: test test-slow
 
@@ -22,6 +28,10 @@ lint: $(VENV)/installed-dev
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 
+docs: $(VENV)/installed-dev
+	$(VENV)/bin/python -m docs.generate
+
+# The files `installed` and `installed-dev` record when pip ran last.
 $(VENV)/installed: requirements.txt constraints.txt
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet -r requirements.txt -c constraints.txt
@@ -31,4 +41,4 @@ $(VENV)/installed-dev: $(VENV)/installed requirements-dev.txt
 	$(VENV)/bin/pip install --quiet -r requirements-dev.txt -c constraints.txt
 	touch $@
 
-.PHONY: quickstart test test-slow test-all lint
+.PHONY: quickstart test test-slow test-all lint docs

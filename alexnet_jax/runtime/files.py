@@ -1,5 +1,4 @@
-"""Files that other processes may read or write: atomic writes, the workdir
-lock and the cache directory."""
+"""Files that other processes read or write: atomic writes, lock, cache."""
 
 import contextlib
 import fcntl
