@@ -68,7 +68,15 @@ EXPERIMENT = Experiment(
       EVERY_LOSS | {"schedule.name": "piecewise"},
     ),
   ],
-  quick=Quick(check),
+  quick=Quick(
+    check,
+    # On smaller images the first scores of both recipes spread alike.
+    overrides={
+      "splits.train": "train[:512]",
+      "image_size": 104,
+      "network.crop_size": 96,
+    },
+  ),
   analysis=Analysis(measure, describe),
 )
 
