@@ -1,12 +1,14 @@
-"""Originals that tests make, and what they do with them."""
+"""Images and datasets that several tests write."""
 
 import hashlib
 import io
 import json
 import pathlib
+import struct
 import subprocess
 import sys
 import tarfile
+import zlib
 
 import cv2
 import numpy as np
@@ -23,13 +25,31 @@ CLASSES = ("n01440764", "n01443537", "n01484850")
 
 
 def picture(seed, height=90, width=120):
-  """A smooth coloured picture, u8[H,W,3], another for each seed."""
+  """A smooth coloured picture u8[H,W,3]."""
   coarse = np.random.default_rng(seed).integers(0, 256, (4, 5, 3), np.uint8)
   return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
 
 
 def jpeg(seed, **options):
   return simplejpeg.encode_jpeg(picture(seed, **options), 95)
+
+
+def png_header(width, height):
+  """A PNG whose header has this size, with hardly any pixels."""
+
+  def chunk(kind, content):
+    crc = zlib.crc32(kind + content)
+    return (
+      struct.pack(">I", len(content)) + kind + content + struct.pack(">I", crc)
+    )
+
+  header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+  return (
+    b"\x89PNG\r\n\x1a\n"
+    + chunk(b"IHDR", header)
+    + chunk(b"IDAT", zlib.compress(b"\0" * 100))
+    + chunk(b"IEND", b"")
+  )
 
 
 class Tiny(tfds.core.GeneratorBasedBuilder, skip_registration=True):
@@ -80,7 +100,7 @@ def add(tar, name, content):
 
 
 def write_tars(folder, per_class=4, validation=6, hostile=False):
-  """The official layout: a tar of class tars, a flat validation tar."""
+  """Writes the official layout: a tar of class tars, a flat validation tar."""
   folder.mkdir(exist_ok=True)
   with tarfile.open(folder / "ILSVRC2012_img_train.tar", "w") as train:
     for number, wnid in enumerate(CLASSES):

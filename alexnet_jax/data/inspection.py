@@ -33,6 +33,7 @@ from alexnet_jax.runtime.command import UserError
 
 Verdict = tuple[str, str]  # "ok", "note" or "FAIL", and an explanation
 
+THROUGHPUT_SECONDS = 4.0  # duration of the measurement
 MAX_HASH_DISTANCE = 3  # bits of 64 in which similar images may differ
 
 
@@ -406,7 +407,7 @@ def _check_throughput(source: Source, size: int, need: float) -> Verdict:
   for _ in range(2 * parallel.num_cores() + 4):  # batches made ahead
     next(batches)
   start, count = time.monotonic(), 0
-  while time.monotonic() - start < 4:
+  while time.monotonic() - start < THROUGHPUT_SECONDS:
     count += len(next(batches)["label"])
   rate = count / (time.monotonic() - start)
   text = (

@@ -1,8 +1,7 @@
-"""Images against Pillow, closed forms and float64 arithmetic."""
+"""Images: decoding and rescaling against Pillow and float64 arithmetic."""
 
 import io
 import struct
-import zlib
 
 import cv2
 import numpy as np
@@ -11,6 +10,7 @@ import simplejpeg
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from sample_data import png_header
 
 from alexnet_jax.data import images
 
@@ -65,19 +65,19 @@ def test_cmyk_jpeg_shows_its_colours():
   np.testing.assert_allclose(decoded[8, 8], [255, 127, 0], atol=6)
 
 
-def test_adobe_rgb_jpeg_is_not_taken_for_ycbcr():
+def test_adobe_rgb_jpeg_is_not_read_as_ycbcr():
   flat = np.full((16, 16, 3), [200, 40, 90], np.uint8)
   encoded = encode(flat, "JPEG", quality=95, keep_rgb=True)
   assert simplejpeg.decode_jpeg_header(encoded)[2] == "RGB"
   np.testing.assert_allclose(images.decode(encoded)[5, 5], [200, 40, 90], 0, 3)
 
 
-def test_png_is_exact_and_may_call_itself_anything():
+def test_png_is_exact():
   picture = smooth(9, 11)
   np.testing.assert_array_equal(images.decode(encode(picture, "PNG")), picture)
 
 
-def test_transparent_lies_on_white():
+def test_transparent_images_are_placed_on_white():
   rgba = np.zeros((2, 2, 4), np.uint8)
   rgba[0, 0] = [10, 20, 30, 255]
   rgba[0, 1] = [10, 20, 30, 0]
@@ -123,41 +123,23 @@ def test_orientation_is_ignored():
   ],
   ids=["empty", "zeros", "text", "soi", "cut jpeg", "cut png"],
 )
-def test_damaged_is_undecodable_with_a_reason(encoded):
+def test_damaged_images_are_undecodable_with_a_reason(encoded):
   with pytest.raises(images.UndecodableImage, match=r"\w+"):
     images.decode(encoded)
 
 
-def test_harmless_damage_is_forgiven():
+def test_harmless_damage_is_tolerated():
   encoded = encode(smooth(64, 64), "JPEG")
   assert images.decode(encoded + b"\x00tail").shape == (64, 64, 3)
 
 
-def png_header(width, height):
-  """A PNG that claims a size and holds nothing."""
-
-  def chunk(kind, content):
-    crc = zlib.crc32(kind + content)
-    return (
-      struct.pack(">I", len(content)) + kind + content + struct.pack(">I", crc)
-    )
-
-  header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-  return (
-    b"\x89PNG\r\n\x1a\n"
-    + chunk(b"IHDR", header)
-    + chunk(b"IDAT", zlib.compress(b"\0" * 100))
-    + chunk(b"IEND", b"")
-  )
-
-
 @pytest.mark.parametrize("side", [9_460, 20_000, 100_000])
-def test_bomb_is_refused_before_it_is_decoded(side):
+def test_a_decompression_bomb_is_refused_before_decoding(side):
   with pytest.raises(images.UndecodableImage, match="pixels"):
     images.decode(png_header(side, side))
 
 
-def test_jpeg_bomb_is_refused_by_its_header():
+def test_a_huge_jpeg_is_refused_by_its_header():
   encoded = bytearray(encode(smooth(16, 16), "JPEG"))
   at = encoded.index(b"\xff\xc0") + 5  # the frame's height and width
   encoded[at : at + 4] = struct.pack(">HH", 65_000, 65_000)
@@ -167,8 +149,8 @@ def test_jpeg_bomb_is_refused_by_its_header():
 
 @settings(max_examples=60, deadline=None)
 @given(st.data())
-def test_no_bytes_escape_the_decoder(data):
-  """Any mutation decodes to RGB or is an UndecodableImage, nothing else."""
+def test_any_bytes_decode_or_are_undecodable(data):
+  """A mutated file decodes to RGB or raises UndecodableImage."""
   kind = data.draw(st.sampled_from(["JPEG", "PNG", "GIF", "WEBP", "TIFF"]))
   encoded = bytearray(encode(smooth(24, 17), kind))
   for _ in range(data.draw(st.integers(0, 8))):
@@ -199,7 +181,7 @@ def areas(old, new):
   return (upper - lower).clip(min=0) * new / old
 
 
-def test_reducing_by_a_fraction_weighs_areas():
+def test_reducing_by_a_fraction_weights_areas():
   picture = np.random.default_rng(2).integers(0, 256, (300, 430, 3), np.uint8)
   rows = np.einsum("ih,hwc->iwc", areas(300, 256), picture.astype(float))
   # 430 * 256 / 300 is 366.9; of 367 columns the centre crop drops 55.
@@ -207,7 +189,7 @@ def test_reducing_by_a_fraction_weighs_areas():
   assert np.abs(images.rescale(picture, 256) - expected).max() <= 0.51
 
 
-def test_warping_keeps_all_of_the_picture():
+def test_warping_keeps_the_whole_picture():
   picture = np.random.default_rng(3).integers(0, 256, (96, 150, 3), np.uint8)
   rows = np.einsum("ih,hwc->iwc", areas(96, 64), picture.astype(float))
   expected = np.einsum("jw,iwc->ijc", areas(150, 64), rows)
@@ -241,7 +223,7 @@ def test_enlarging_is_cubic():
   assert np.abs(actual - expected.clip(0, 255)).max() <= 1.5
 
 
-def test_right_size_is_untouched_and_only_cropped():
+def test_an_image_of_the_right_height_is_only_cropped():
   picture = smooth(256, 300)
   np.testing.assert_array_equal(
     images.rescale(picture, 256), picture[:, 22:278]
@@ -264,7 +246,7 @@ def test_extreme_shapes_stay_small(shape, monkeypatch):
 
 @pytest.mark.parametrize("shape", [(32, 32), (40, 50), (9, 7)])
 @pytest.mark.parametrize("file_format", ["JPEG", "PNG"])
-def test_decoding_in_place_is_decoding_and_rescaling(shape, file_format):
+def test_decoding_in_place_equals_decoding_and_rescaling(shape, file_format):
   encoded = encode(smooth(*shape), file_format)
   batch = np.zeros((3, 32, 32, 3), np.uint8)
   images.decode_into(batch[1], encoded)
@@ -274,7 +256,7 @@ def test_decoding_in_place_is_decoding_and_rescaling(shape, file_format):
   assert not batch[2].any()
 
 
-def test_decoding_in_place_refuses_and_converts_alike():
+def test_decoding_in_place_handles_damage_and_cmyk():
   out = np.zeros((32, 32, 3), np.uint8)
   cut = encode(smooth(32, 32), "JPEG")[:-200]
   with pytest.raises(images.UndecodableImage):

@@ -1,4 +1,4 @@
-"""Patterns: that the classes need more than one cue, and where they lie."""
+"""Patterns: classes need several cues, and where datasets are generated."""
 
 import hashlib
 import os
@@ -24,7 +24,7 @@ def drawn(split, count, num_classes=10, size=64):
 
 @pytest.fixture(scope="module")
 def sample():
-  return drawn("train", 800), drawn("validation", 300)
+  return drawn("train", 500), drawn("validation", 200)
 
 
 def linear_error(train, validation, features):
@@ -41,20 +41,20 @@ def linear_error(train, validation, features):
 
 
 def mean_color(images):
-  """Mean RGB, its squares and products: what a colour alone can tell."""
+  """Mean RGB, its squares and products."""
   mean = images.mean((1, 2)) / 255
   products = mean[:, :, np.newaxis] * mean[:, np.newaxis]
   return np.concatenate([mean, products.reshape(len(mean), -1)], 1)
 
 
-def test_mean_colour_does_not_tell_the_classes(sample):
+def test_mean_colour_does_not_determine_the_class(sample):
   train, validation = sample
   error = linear_error(train, validation, lambda x: x.mean((1, 2)))
   assert error > 0.6
   assert linear_error(train, validation, mean_color) > 0.6
 
 
-def test_neither_arrangement_nor_shape_alone_tells_the_classes(sample):
+def test_neither_arrangement_nor_shape_alone_determines_the_class(sample):
   train, validation = sample
 
   def halves(images):
@@ -63,7 +63,7 @@ def test_neither_arrangement_nor_shape_alone_tells_the_classes(sample):
       [images[:, :rows].mean((1, 2)), images[:, rows:].mean((1, 2))], 1
     )
 
-  # Colour above and below tells warm above from cool above, five of each.
+  # The colours of the halves show only which five classes are possible.
   assert 0.6 < linear_error(train, validation, halves) < 0.85
 
   def spectrum(images):
@@ -71,12 +71,12 @@ def test_neither_arrangement_nor_shape_alone_tells_the_classes(sample):
     strength = np.abs(np.fft.rfft2(grey))[:, :12, :12]
     return np.log(strength + 10).reshape(len(images), -1)
 
-  # Without colour, the arrangement stays a guess: at least half is wrong.
+  # Without colour, the arrangement can only be guessed.
   assert linear_error(train, validation, spectrum) > 0.4
 
 
 def test_classes_survive_a_flip(sample):
-  """The arrangement is above and below, which no left-right flip changes."""
+  """The arrangement is vertical, which a left-right flip does not change."""
   images, labels = sample[0]
   warmth = images[..., 0] - images[..., 2]  # red less blue
   above, below = warmth[:, :24].mean((1, 2)), warmth[:, 40:].mean((1, 2))
@@ -103,7 +103,7 @@ def test_no_validation_image_is_nearly_a_training_image(sample):
 
 
 @pytest.mark.parametrize("num_classes", [2, 10, 37, 1000])
-def test_every_class_comes_equally_often(num_classes):
+def test_classes_have_the_same_number_of_images(num_classes):
   sizes = patterns.split_sizes(num_classes)
   assert set(sizes) == {"train", "validation"}
   assert sizes["train"] >= 20 * num_classes
@@ -117,7 +117,7 @@ def test_every_class_comes_equally_often(num_classes):
 
 
 def test_all_classes_differ():
-  """Each of the 2,000 is another combination of the five properties."""
+  """Each of the 2,000 classes has its own combination of properties."""
   combinations = set()
   for label in range(patterns.MAX_CLASSES):
     combinations.add(patterns.class_properties(label))
@@ -131,7 +131,7 @@ def few(monkeypatch):
   )
 
 
-def test_generated_when_missing_and_only_then(few, tmp_path):
+def test_a_dataset_is_generated_only_if_it_is_missing(few, tmp_path):
   train = sources.open_split("patterns/4", "train", str(tmp_path))
   assert (len(train), train.num_classes) == (12, 4)
   assert (
@@ -156,7 +156,7 @@ def test_generation_is_deterministic(few, tmp_path):
   assert contents[0] == contents[1]
 
 
-def test_foreign_folders_are_left_alone(few, tmp_path, monkeypatch):
+def test_folders_of_other_users_are_not_written(few, tmp_path, monkeypatch):
   monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
   own = str(tmp_path / "cache" / "alexnet_jax" / "patterns" / "2" / "1.1.0")
   read_only = tmp_path / "read_only"
@@ -175,7 +175,7 @@ def test_foreign_folders_are_left_alone(few, tmp_path, monkeypatch):
   assert not (tmp_path / "absent").exists()
 
 
-def test_a_set_that_is_there_is_read_wherever_it_is(few, tmp_path):
+def test_an_existing_dataset_is_read_from_a_read_only_folder(few, tmp_path):
   patterns.generate("patterns/2", str(tmp_path))
   tmp_path.chmod(0o555)
   source = sources.open_split("patterns/2", "train", str(tmp_path))
@@ -183,7 +183,7 @@ def test_a_set_that_is_there_is_read_wherever_it_is(few, tmp_path):
   assert source.directory.startswith(str(tmp_path))
 
 
-def test_what_another_process_finished_first_is_kept(few, tmp_path):
+def test_the_first_of_two_processes_wins(few, tmp_path):
   real = patterns.Patterns.download_and_prepare
 
   def overtaken(self):
@@ -202,6 +202,6 @@ def test_what_another_process_finished_first_is_kept(few, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["patterns/x", "patterns/1", "patterns/99999"])
-def test_wrong_number_of_classes(name, tmp_path):
+def test_an_invalid_number_of_classes_is_an_error(name, tmp_path):
   with pytest.raises(UserError, match=r"name is patterns/N.*2 to 2,000"):
     sources.open_split(name, "train", str(tmp_path))

@@ -1,4 +1,4 @@
-"""The order of examples, its resumption, and that none is lost."""
+"""The input pipeline: order, resuming, undecodable images, batch memory."""
 
 import gc
 import itertools
@@ -54,7 +54,7 @@ def equal(one, other):
       np.testing.assert_array_equal(a[key], b[key])
 
 
-def test_a_batch_is_what_its_indices_say():
+def test_a_batch_has_the_examples_of_its_indices():
   (batch,) = train(20, 1)
   assert batch["image"].shape == (4, 8, 8, 3)
   assert batch["image"].dtype == np.uint8
@@ -70,7 +70,7 @@ def test_a_batch_is_what_its_indices_say():
 
 @settings(max_examples=15, deadline=None)
 @given(st.integers(1, 12), st.integers(1, 9), st.integers(0, 3))
-def test_each_example_once_an_epoch(count, batch_size, seed):
+def test_every_example_comes_once_per_epoch(count, batch_size, seed):
   steps = -(-3 * count // batch_size)
   batches = train(count, steps, batch_size=batch_size, seed=seed)
   indices, epochs = joined(batches, "index"), joined(batches, "epoch")
@@ -79,7 +79,7 @@ def test_each_example_once_an_epoch(count, batch_size, seed):
     assert sorted(indices[epochs == epoch]) == list(range(count))
 
 
-def test_batches_straddle_epochs():
+def test_batches_span_epochs():
   batches = train(6, 3)
   np.testing.assert_array_equal(batches[1]["epoch"], [0, 0, 1, 1])
 
@@ -94,7 +94,7 @@ def test_orders_differ_between_epochs_and_seeds():
   assert tuple(range(30)) not in orders
 
 
-def test_resuming_anywhere_continues_exactly():
+def test_resuming_at_any_step_continues_exactly():
   whole = train(7, 9)
   for start in (0, 1, 5, 8):
     equal(train(7, 9 - start, start=start), whole[start:])
@@ -108,14 +108,14 @@ def test_the_order_does_not_depend_on_threads():
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="threads have no priority")
-def test_who_reads_gives_way_to_who_computes():
-  """The threads that decode have a lower priority; this one keeps its own."""
-  seen = []
+def test_decoding_threads_have_a_lower_priority():
+  """The main thread keeps its priority."""
+  priorities = []
 
   class Records(list):
     def __getitem__(self, index):
       thread = threading.get_native_id()
-      seen.append((thread, os.getpriority(os.PRIO_PROCESS, thread)))
+      priorities.append((thread, os.getpriority(os.PRIO_PROCESS, thread)))
       return super().__getitem__(index)
 
   source = source_of(20)
@@ -126,8 +126,8 @@ def test_who_reads_gives_way_to_who_computes():
     watched, batch_size=4, seed=0, start_step=0, size=8, num_threads=2
   )
   list(itertools.islice(batches, 9))
-  assert {nice for _, nice in seen} == {max(parallel.NICENESS, before)}
-  assert threading.get_native_id() not in {thread for thread, _ in seen}
+  assert {nice for _, nice in priorities} == {max(parallel.NICENESS, before)}
+  assert threading.get_native_id() not in {thread for thread, _ in priorities}
   assert os.getpriority(os.PRIO_PROCESS, 0) == before
 
 
@@ -143,35 +143,40 @@ def test_processes_share_the_same_global_batches():
       np.testing.assert_array_equal(together, expected)
 
 
-def test_a_batch_must_divide_by_the_processes():
+def test_the_batch_size_must_be_divisible_by_the_processes():
   with pytest.raises(UserError, match="batch_size=5 is not divisible"):
     train(7, 1, batch_size=5, process_count=2)
 
 
-def test_nothing_to_train_on():
+def test_an_empty_source_is_an_error():
   with pytest.raises(UserError, match="no images to train on"):
     train(0, 1)
 
 
-def test_undecodable_images_weigh_nothing_up_to_the_limit():
-  # Three epochs: the same bad image is not counted anew.
+def test_undecodable_images_have_weight_0_up_to_the_limit():
+  # Three epochs: an image counts once.
   batches = train(8, 6, bad=(3, 5), max_undecodable=2)
   weights, indices = joined(batches, "weight"), joined(batches, "index")
   np.testing.assert_array_equal(weights == 0, np.isin(indices, (3, 5)))
   assert not joined(batches, "image")[weights == 0].any()
 
 
-def test_what_an_earlier_life_left_out_counts_too():
+def test_images_left_out_before_resuming_count():
   order = permutation(8, 0, 0)
-  bad, left_out = (order[0], order[7]), set()  # of the first batch, the second
+  bad, left_out = (
+    (order[0], order[7]),
+    set(),
+  )  # in the first batch, in the second
   train(8, 1, bad=bad, max_undecodable=1, left_out=left_out)
   assert left_out == {order[0]}
-  train(8, 1, start=1, bad=bad, max_undecodable=1)  # as if it were the first
+  train(
+    8, 1, start=1, bad=bad, max_undecodable=1
+  )  # without what was left out before
   with pytest.raises(UserError, match="2 images cannot be decoded"):
     train(8, 1, start=1, bad=bad, max_undecodable=1, left_out=left_out)
 
 
-def test_one_too_many_undecodable_names_the_example():
+def test_too_many_undecodable_images_are_an_error_with_a_name():
   with pytest.raises(UserError) as caught:
     train(8, 2, bad=(3,))
   text = str(caught.value)
@@ -183,8 +188,8 @@ def test_one_too_many_undecodable_names_the_example():
 
 @settings(max_examples=15, deadline=None)
 @given(st.integers(0, 12), st.integers(1, 5), st.sampled_from([1, 2]))
-def test_evaluation_sees_each_example_once(count, per_process, processes):
-  seen, lengths = [], []
+def test_evaluation_reads_every_example_once(count, per_process, processes):
+  examples, lengths = [], []
   for process in range(processes):
     batches = list(
       pipeline.evaluation_batches(
@@ -199,9 +204,9 @@ def test_evaluation_sees_each_example_once(count, per_process, processes):
     lengths.append(len(batches))
     for batch in batches:
       assert batch["image"].shape == (per_process, 8, 8, 3)
-      seen += batch["index"][batch["weight"] == 1].tolist()
-  assert sorted(seen) == list(range(count))
-  assert len(set(lengths)) == 1  # or a collective would wait for ever
+      examples += batch["index"][batch["weight"] == 1].tolist()
+  assert sorted(examples) == list(range(count))
+  assert len(set(lengths)) == 1  # else a collective would never finish
   assert lengths[0] == -(-count // (per_process * processes))
 
 
@@ -215,7 +220,7 @@ def test_evaluation_keeps_the_order():
   np.testing.assert_array_equal(weights == 0, [0, 0, 1] + [0] * 7 + [1, 1])
 
 
-def test_to_device_shards_and_keeps_two_ahead():
+def test_batches_are_sharded_and_two_wait_on_the_device():
   mesh = jax.make_mesh(
     (4, 2), ("data", "model"), (jax.sharding.AxisType.Explicit,) * 2
   )
@@ -241,7 +246,7 @@ def address(array):
   return array.__array_interface__["data"][0]
 
 
-def test_memory_comes_back():
+def test_memory_is_reused():
   pool = pipeline.BatchMemory((4, 5))
   first = pool.take()
   assert (first.shape, first.dtype) == ((4, 5), np.uint8)
@@ -254,7 +259,7 @@ def test_memory_comes_back():
   assert address(pool.take()) == where
 
 
-def test_a_view_keeps_it():
+def test_a_view_keeps_the_memory():
   pool = pipeline.BatchMemory((4, 5))
   whole = pool.take()
   whole[:] = 7
@@ -270,7 +275,7 @@ def test_a_view_keeps_it():
   assert address(pool.take()) == where
 
 
-def test_a_jax_array_keeps_what_it_shares():
+def test_a_jax_array_keeps_the_memory_it_shares():
   pool = pipeline.BatchMemory((512, 512))
   for level in range(20):
     array = pool.take()
@@ -284,7 +289,7 @@ def test_a_jax_array_keeps_what_it_shares():
     assert (np.asarray(view) == level).all()
 
 
-def test_the_pool_may_go_first():
+def test_an_array_outlives_its_pool():
   array = pipeline.BatchMemory((3,)).take()
   array[:] = 1
   gc.collect()

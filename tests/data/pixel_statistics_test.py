@@ -41,7 +41,7 @@ def test_statistics_equal_float64_numpy(tiny_dir, cache):
   assert (vectors[np.abs(vectors).argmax(0), range(3)] > 0).all()
 
 
-def test_statistics_are_cached_and_the_cache_is_checked(tiny_dir, cache):
+def test_statistics_are_cached_and_the_cache_is_verified(tiny_dir, cache):
   train = sources.open_split("tiny", "train", tiny_dir)
   first = load_or_compute(train, 8)
   (file,) = cache.iterdir()
@@ -49,8 +49,8 @@ def test_statistics_are_cached_and_the_cache_is_checked(tiny_dir, cache):
     changed = dict(stored)
   changed["mean_image"] = np.full((8, 8, 3), 9, np.float32)
   np.savez(file, **changed)
-  assert load_or_compute(train, 8).mean_image[0, 0, 0] == 9  # was read
-  # Another size, another split: not from this file.
+  assert load_or_compute(train, 8).mean_image[0, 0, 0] == 9  # from the cache
+  # Another size or split is not in this file.
   assert load_or_compute(train, 4).mean_image.shape == (
     4,
     4,
@@ -58,7 +58,7 @@ def test_statistics_are_cached_and_the_cache_is_checked(tiny_dir, cache):
   )
   part = sources.open_split("tiny", "train[:9]", tiny_dir)
   assert load_or_compute(part, 8).num_images == 9
-  # A damaged or foreign file is no cache.
+  # A damaged file, or one of another source, is ignored.
   for content in (b"", b"PK\x03\x04junk", file.read_bytes()[:200]):
     file.write_bytes(content)
     again = load_or_compute(train, 8)
@@ -70,7 +70,7 @@ def test_statistics_are_cached_and_the_cache_is_checked(tiny_dir, cache):
   assert not [f for f in cache.iterdir() if f.suffix != ".npz"]
 
 
-def test_statistics_beside_the_dataset_come_first(tiny_dir, cache):
+def test_statistics_beside_the_dataset_take_precedence(tiny_dir, cache):
   train = sources.open_split("tiny", "train", tiny_dir)
   known = pixel_statistics.Statistics(
     np.full((8, 8, 3), 5, np.float32), np.arange(3.0), np.eye(3), 40
@@ -90,7 +90,7 @@ def test_statistics_beside_the_dataset_come_first(tiny_dir, cache):
     file.unlink()
 
 
-def test_statistics_leave_out_what_cannot_be_decoded(tmp_path, capsys):
+def test_undecodable_images_are_left_out(tmp_path, capsys):
   flat = simplejpeg.encode_jpeg(np.full((9, 9, 3), 50, np.uint8))
   source = sources.Source(
     [(flat, 0), (b"junk", 0), (flat, 1)], "ab", fingerprint="x", name="bad set"
@@ -106,7 +106,7 @@ def test_statistics_leave_out_what_cannot_be_decoded(tmp_path, capsys):
     load_or_compute(nothing, 4, str(tmp_path))
 
 
-def test_statistics_survive_a_cache_that_cannot_be_written(tiny_dir, capsys):
+def test_a_cache_that_cannot_be_written_is_not_needed(tiny_dir, capsys):
   train = sources.open_split("tiny", "train", tiny_dir)
   assert load_or_compute(train, 4, "/dev/null/no").num_images == 40
   assert "Could not cache" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Datasets: found or explained, and statistics against float64 NumPy."""
+"""Sources: opening, splitting, and errors that show what to do."""
 
 import os
 import pathlib
@@ -89,7 +89,7 @@ def test_hold_out_is_a_partition_fixed_by_the_seed(tiny_dir):
   assert sorted(numbers(rest) + numbers(held)) == list(range(40))
   assert numbers(sources.hold_out(train, 12, seed=7)[1]) == numbers(held)
   assert numbers(sources.hold_out(train, 12, seed=8)[1]) != numbers(held)
-  # Not merely the first or the last: a file is often sorted by class.
+  # Not the first or the last ones: files are often sorted by class.
   assert numbers(held) not in (numbers(train)[:12], numbers(train)[-12:])
   whole, nothing = sources.hold_out(train, 0, seed=7)
   assert whole is train
@@ -99,7 +99,7 @@ def test_hold_out_is_a_partition_fixed_by_the_seed(tiny_dir):
     sources.hold_out(train, 40, seed=7)
 
 
-def test_what_a_run_trains_on_is_without_what_it_holds_out(tiny_dir):
+def test_a_run_trains_on_the_examples_not_held_out(tiny_dir):
   config = {
     "dataset": "tiny",
     "data_dir": tiny_dir,
@@ -114,8 +114,8 @@ def test_what_a_run_trains_on_is_without_what_it_holds_out(tiny_dir):
   assert found.fingerprint == rest.fingerprint
 
 
-def test_permutations_are_even():
-  """Each of 4 things is at each of 4 places about equally often."""
+def test_permutations_are_uniform():
+  """Each of 4 items is about equally often at each of 4 places."""
   count = np.zeros((4, 4))
   for seed in range(4000):
     count[range(4), sources.permutation(4, 1, seed)] += 1
@@ -125,7 +125,7 @@ def test_permutations_are_even():
   assert (sources.permutation(99, 0, 1) != sources.permutation(99, 1, 0)).any()
 
 
-def test_missing_dataset_says_where_and_how(tmp_path):
+def test_a_missing_dataset_shows_the_command_that_prepares_it(tmp_path):
   with pytest.raises(UserError) as caught:
     sources.open_split("cifar10", "train", str(tmp_path))
   text = str(caught.value)
@@ -135,7 +135,7 @@ def test_missing_dataset_says_where_and_how(tmp_path):
   assert "\n" not in text
 
 
-def test_a_configuration_is_prepared_under_a_name_that_can_be(tmp_path):
+def test_the_prepared_name_of_a_configuration_is_shown(tmp_path):
   with pytest.raises(UserError) as caught:
     sources.open_split("imagenette/320px-v2", "train", str(tmp_path))
   text = str(caught.value)
@@ -145,7 +145,7 @@ def test_a_configuration_is_prepared_under_a_name_that_can_be(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["imagenet2012", "imagenet2012_256"])
-def test_missing_imagenet_names_the_tars(name, tmp_path):
+def test_missing_imagenet_lists_the_tars(name, tmp_path):
   with pytest.raises(UserError) as caught:
     sources.open_split(name, "train", str(tmp_path))
   text = str(caught.value)
@@ -160,7 +160,7 @@ def test_missing_imagenet_names_the_tars(name, tmp_path):
     assert part in text
 
 
-def test_missing_imagenet_2010_names_its_own_tars(tmp_path):
+def test_missing_imagenet_2010_lists_its_own_tars(tmp_path):
   with pytest.raises(UserError) as caught:
     sources.open_split("imagenet2010", "train", str(tmp_path))
   text = str(caught.value)
@@ -169,13 +169,13 @@ def test_missing_imagenet_2010_names_its_own_tars(tmp_path):
   assert "img_train" not in text
 
 
-def test_missing_dataset_looks_in_tfds_own_folder(tmp_path, monkeypatch):
+def test_the_default_folder_is_that_of_tfds(tmp_path, monkeypatch):
   monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "elsewhere"))
   with pytest.raises(UserError, match="elsewhere/cifar10"):
     sources.open_split("cifar10", "train")
 
 
-def test_missing_configuration_names_those_there_are(tiny_dir, tmp_path):
+def test_a_missing_configuration_lists_the_existing_ones(tiny_dir, tmp_path):
   (tmp_path / "many").mkdir()
   os.symlink(f"{tiny_dir}/tiny", tmp_path / "many" / "small")
   with pytest.raises(UserError, match="configurations are small"):
@@ -184,12 +184,12 @@ def test_missing_configuration_names_those_there_are(tiny_dir, tmp_path):
 
 
 @pytest.mark.parametrize("split", ["test", "train[", "train[:5]+foo", ""])
-def test_missing_split_names_those_there_are(split, tiny_dir):
+def test_a_missing_split_lists_the_existing_ones(split, tiny_dir):
   with pytest.raises(UserError, match=r"train \(40\), validation \(10\)"):
     sources.open_split("tiny", split, tiny_dir)
 
 
-def test_tfrecord_names_the_command_that_converts(tiny_dir, tmp_path):
+def test_tfrecord_shows_the_command_that_converts_it(tiny_dir, tmp_path):
   folder = tmp_path / "tiny" / "1.2.0"
   folder.mkdir(parents=True)
   for name in ("dataset_info.json", "features.json"):
@@ -207,7 +207,7 @@ def test_tfrecord_names_the_command_that_converts(tiny_dir, tmp_path):
   assert "tiny_256" in text
 
 
-def test_half_copied_dataset_is_an_error(tiny_dir, tmp_path):
+def test_an_incomplete_dataset_is_an_error(tiny_dir, tmp_path):
   folder = tmp_path / "tiny" / "1.2.0"
   folder.mkdir(parents=True)
   for file in pathlib.Path(tiny_dir, "tiny", "1.2.0").iterdir():
@@ -218,7 +218,7 @@ def test_half_copied_dataset_is_an_error(tiny_dir, tmp_path):
     sources.open_split("tiny", "validation", str(tmp_path))
 
 
-def test_real_sets_open(shared_data):
+def test_real_datasets_can_be_opened(shared_data):
   for name, split, count, classes in (
     ("cifar10", "test", 10_000, 10),
     ("imagenet2012", "train", 240, 1000),
@@ -231,7 +231,7 @@ def test_real_sets_open(shared_data):
     assert 0 <= label < classes
 
 
-def test_a_damaged_file_makes_undecodable_images(tiny_dir, tmp_path):
+def test_damage_in_a_file_makes_images_undecodable(tiny_dir, tmp_path):
   folder = tmp_path / "tiny" / "1.2.0"
   folder.mkdir(parents=True)
   for file in pathlib.Path(tiny_dir, "tiny", "1.2.0").iterdir():

@@ -1,0 +1,64 @@
+"""The layout folder:DIR: splits, classes, orientation, errors."""
+
+import hashlib
+import pathlib
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from PIL import Image
+from sample_data import make, manifest, write_folder
+
+from alexnet_jax.data import preparing, sources
+from alexnet_jax.runtime.command import UserError
+
+
+def test_a_share_of_each_class_is_held_out(tmp_path):
+  write_folder(tmp_path / "in", per_class=10, splits=("train",))
+  source = f"folder:{tmp_path / 'in' / 'train'}"  # class folders alone
+  with pytest.raises(UserError, match="--holdout=0"):
+    make(source, tmp_path)
+  stored = manifest(make(source, tmp_path, holdout=0.2))
+  assert stored["splits"]["train"]["classes"] == dict.fromkeys(
+    ("ash", "elm", "oak"), 8
+  )
+  assert stored["splits"]["validation"]["num_examples"] == 6
+  hashes = [
+    hashlib.sha256(sources.open_split("tiny_256", s, str(tmp_path))[i][0])
+    for s, count in (("train", 24), ("validation", 6))
+    for i in range(count)
+  ]
+  assert len({h.hexdigest() for h in hashes}) == 30
+
+
+def test_classes_without_training_images_are_refused(tmp_path):
+  folder = write_folder(tmp_path / "in", per_class=1)
+  (folder / "train" / "oak").rename(tmp_path / "oak")
+  with pytest.raises(UserError, match=r"1 classes without training.* oak"):
+    preparing.open_originals(f"folder:{folder}")
+
+
+def test_images_are_turned_as_their_exif_orientation_says(tmp_path):
+  folder = write_folder(tmp_path / "in", per_class=1)
+  bright_top = np.zeros((80, 120, 3), np.uint8)
+  bright_top[:40] = 250
+  turned = Image.Exif()
+  for orientation in range(1, 9):
+    turned[0x0112] = orientation
+    Image.fromarray(bright_top).save(
+      folder / "train" / "ash" / f"{orientation}.jpg", exif=turned
+    )
+  make(f"folder:{folder}", tmp_path)
+  builder = tfds.builder("tiny_256", data_dir=str(tmp_path))
+  where = {}
+  for example in builder.as_data_source("train"):
+    name = pathlib.Path(example["file_name"].decode())
+    if name.parent.name == "ash" and name.stem != "0":
+      image = example["image"].mean(2)
+      edges = image[:64], image[-64:], image[:, :64], image[:, -64:]
+      order = ("top", "bottom", "left", "right")
+      where[int(name.stem)] = order[np.argmax([e.mean() for e in edges])]
+  assert where == {
+    1: "top", 2: "top", 3: "bottom", 4: "bottom",
+    5: "left", 6: "right", 7: "right", 8: "left",
+  }  # fmt: skip
