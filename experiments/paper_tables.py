@@ -20,12 +20,11 @@ import jax
 import numpy as np
 from absl import flags
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 
 from alexnet_jax.analysis import claims, comparison
 from alexnet_jax.analysis.comparison import Ours
-from alexnet_jax.data import pipeline, sources
+from alexnet_jax.data import sources
 from alexnet_jax.model import network as networks
 from alexnet_jax.model import sharding
 from alexnet_jax.runtime import command
@@ -53,8 +52,6 @@ def probabilities(
   config = stored_runs.load_config(workdir)
   network = networks.from_dict(config["network"], config["num_classes"])
   mesh = sharding.make_mesh(towers=network.towers)
-  data = mesh.shape[sharding.DATA]
-  batch_size = -(-config["batch_size"] // data) * data
   # In the configurations "test" is ILSVRC-2012's validation split, because that
   # year's test labels were never published. ILSVRC-2010 has test labels.
   name = "test" if _has_test(config) and split == "test" else ""
@@ -64,15 +61,11 @@ def probabilities(
     data_dir or config["data_dir"],
   )
   predict = stored_runs.load_predictor(workdir, mesh, views, data_dir)
-  batches = pipeline.evaluation_batches(
-    source,
-    batch_size=batch_size,
-    size=config["image_size"],
-    max_undecodable=config["max_undecodable"],
+  batches = stored_runs.example_batches(
+    config, source, mesh, f"{workdir} {split}"
   )
-  total = -(-len(source) // batch_size)
   found, labels = [], []
-  for batch in track(batches, f"{workdir} {split}", total, transient=True):
+  for batch in batches:
     real = batch["weight"] > 0
     images = jax.device_put(batch["image"], sharding.batch_sharding(mesh))
     found.append(np.exp(np.asarray(predict(images)))[real])

@@ -10,11 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
-from rich.progress import track
 
 from alexnet_jax.data import augment, sources
 from alexnet_jax.data.images import UndecodableImage, decode, rescale
-from alexnet_jax.data.pipeline import evaluation_batches
 from alexnet_jax.model import sharding
 from alexnet_jax.model.alexnet import AlexNet, activations, param_specs
 from alexnet_jax.model.sharding import BATCH, DATA, MODEL, REPLICATED
@@ -255,17 +253,8 @@ def compute_figure4(
   class_counts = np.zeros(train.num_classes, np.int64)
 
   def training_features():
-    batch_size = config["batch_size"]
-    batch_size += -batch_size % mesh.shape[DATA]
-    batches = evaluation_batches(
-      train,
-      batch_size=batch_size,
-      size=size,
-      max_undecodable=config["max_undecodable"],
-    )
-    total = -(-searched // batch_size)
-    shown = track(batches, "Figure 4: training images", total, transient=True)
-    for _, batch in zip(range(total), shown, strict=False):
+    title = "Figure 4: training images"
+    for batch in runs.example_batches(config, train, mesh, title, searched):
       placed = jax.device_put(batch["image"], sharding.batch_sharding(mesh))
       real = (batch["weight"] > 0) & (batch["index"] < searched)
       np.add.at(class_counts, batch["label"][real], 1)

@@ -1,10 +1,13 @@
 """A run on disk: its configuration, its newest checkpoint, its errors."""
 
+import itertools
 import json
+import math
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 from rich.progress import track
@@ -82,9 +85,9 @@ def is_finished(workdir: str, total_steps: int) -> bool:
 
 
 def load_net(workdir: str, mesh: Mesh) -> tuple[AlexNet, dict[str, Any]]:
-  """The network of a run's newest checkpoint, and the metadata beside it.
+  """The network of a run's newest checkpoint, and the checkpoint's metadata.
 
-  Arguments and errors as of `load_state`.
+  Arguments and errors are those of `load_state`.
   """
   state, metadata = load_state(workdir, mesh)
   return state.net, metadata
@@ -93,13 +96,14 @@ def load_net(workdir: str, mesh: Mesh) -> tuple[AlexNet, dict[str, Any]]:
 def load_state(
   workdir: str, mesh: Mesh, checkpoints: Checkpoints | None = None
 ) -> tuple[step.TrainState, dict[str, Any]]:
-  """The state in a run's newest good checkpoint, and the metadata beside it.
+  """The state in a run's newest checkpoint, and the checkpoint's metadata.
 
   Args:
     workdir: directory of the run.
     mesh: the mesh to place the parameters on; not necessarily the one of the
       training.
-    checkpoints: of the run, already open; None: they are opened to read.
+    checkpoints: of the run, if they are open already; None: opens them
+      read-only.
 
   Raises:
     UserError: `workdir` holds no run, or no checkpoint yet, or the mesh does
@@ -209,6 +213,39 @@ def load_predictor(
   return lambda images: predict(net, images, statistics)
 
 
+def example_batches(
+  config: dict[str, Any],
+  source: sources.Source,
+  mesh: Mesh,
+  title: str,
+  num_examples: int = 0,
+) -> Iterator[dict[str, np.ndarray]]:
+  """Yields examples in order, each once, and shows a progress bar.
+
+  Args:
+    config: of a run; its batch size is rounded up to a multiple of the devices
+      along "data".
+    source: the examples.
+    mesh: the mesh that the batches will be placed on.
+    title: shown beside the bar.
+    num_examples: the batches end with the one that holds this many; 0: all.
+
+  Yields:
+    Batches on the host, as of `pipeline.evaluation_batches`.
+  """
+  batch_size = config["batch_size"]
+  batch_size += -batch_size % mesh.shape[sharding.DATA]
+  batches = pipeline.evaluation_batches(
+    source,
+    batch_size=batch_size,
+    size=config["image_size"],
+    max_undecodable=config["max_undecodable"],
+  )
+  count = math.ceil((num_examples or len(source)) / batch_size)
+  batches = itertools.islice(batches, count)
+  yield from track(batches, title, count, transient=True)
+
+
 def evaluate_runs(
   workdirs: Sequence[str], *, views: int, split: str, data_dir: str = ""
 ) -> dict[str, Any]:
@@ -242,25 +279,16 @@ def evaluate_runs(
     )
   towers = min(config["network"]["towers"] for config in run_configs)
   mesh = sharding.make_mesh(towers=towers)
-  data = mesh.shape[sharding.DATA]
-  batch_size = -(-config["batch_size"] // data) * data
   source = sources.open_run(config, split, data_dir)
   predictors = [
     load_predictor(workdir, mesh, views, data_dir) for workdir in workdirs
   ]
   batches = pipeline.to_device(
-    pipeline.evaluation_batches(
-      source,
-      batch_size=batch_size,
-      size=config["image_size"],
-      max_undecodable=config["max_undecodable"],
-    ),
+    example_batches(config, source, mesh, f"{config['dataset']} {split}"),
     sharding.batch_sharding(mesh),
   )
-  total = -(-len(source) // batch_size)
-  shown = track(batches, f"{config['dataset']} {split}", total, transient=True)
   found = evaluate(
-    predictors, shown, mesh, len(source), config["max_undecodable"]
+    predictors, batches, mesh, len(source), config["max_undecodable"]
   )
   return found | {"views": views}
 

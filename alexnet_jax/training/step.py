@@ -1,4 +1,4 @@
-"""The training step and the evaluation step: what every command compiles."""
+"""The compiled programs: training step, prediction and score of a batch."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -28,7 +28,7 @@ Batch = dict[str, jax.Array]
 
 
 class TrainState(NamedTuple):
-  """All that training changes.
+  """Everything that a training step changes.
 
   Attributes:
     step: i32[], updates done; also the position in the data.
@@ -97,17 +97,20 @@ def _map_nets(function, tree):
 
 
 def make_key(seed: int, mesh: Mesh) -> jax.Array:
-  """The key of all that is random in training, key<fry>[], on every device."""
+  """The key of all randomness in training, key<fry>[], on every device."""
   everywhere = NamedSharding(mesh, REPLICATED)
   return jax.jit(lambda: jax.random.key(seed), out_shardings=everywhere)()
 
 
 def to_dict(state: TrainState) -> dict[str, Any]:
-  """What a checkpoint saves: {"step": ..., "net": {"towers": ...}, ...}.
+  """The state as a checkpoint saves it, a nested dict.
 
-  The parameters, and what has their structure, become nested dicts. The
-  optimiser's state is called "velocity" in every checkpoint: the first ones
-  could hold nothing else, and they stay readable.
+  The parameters, and whatever has their structure, become nested dicts. The
+  optimiser's state has the key "velocity" in every checkpoint, so that those
+  written when there was no other optimiser stay readable.
+
+  Returns:
+    {"step": ..., "net": {"towers": ..., ...}, "velocity": ...}.
   """
 
   def plain(part):
@@ -123,7 +126,7 @@ def to_dict(state: TrainState) -> dict[str, Any]:
 
 
 def from_dict(values: dict[str, Any], abstract: TrainState) -> TrainState:
-  """The inverse of `to_dict`; `abstract` gives the structure."""
+  """The inverse of `to_dict`, with the structure of `abstract`."""
 
   def like(module, plain):
     structure = jax.tree.structure(module)
@@ -142,16 +145,19 @@ def make_train_step(
   optimizer: optax.GradientTransformationExtraArgs,
   mesh: Mesh,
 ) -> Callable[..., tuple[TrainState, dict[str, jax.Array]]]:
-  """Compiles one update.
+  """Makes the training step, compiled at its first call.
 
   Returns:
-    A function of (state, batch, statistics, key, learning_rate) that returns
-    the next state and the metrics of the batch before the update: `loss`,
-    `top1_error`, `top5_error`, f32[]; `num_examples`, f32[], those of weight
-    1; and `finite`, what `all_finite` says. The state is donated. The batch has
-    `image` uint8[B,S,S,3], `label`, `index`, `epoch` i32[B] and `weight` f32[B]
-    (0: not an example), B over "data"; the key is the seed's; the learning
-    rate is f32[] or `optimizer.Rates`.
+    A function of (state, batch, statistics, key, learning_rate).
+
+    It takes the state, whose buffers it donates; the batch, with `image`
+    uint8[B,S,S,3], `label`, `index`, `epoch` i32[B] and `weight` f32[B] (0: not
+    an example), B over "data"; the statistics of the training images; the key
+    of `make_key`; and the learning rate, f32[] or `optimizer.Rates`.
+
+    It returns the next state and the metrics of the batch before the update:
+    `loss`, `top1_error`, `top5_error`, f32[]; `num_examples`, f32[], the number
+    of examples of weight 1; and `finite`, from `all_finite`.
   """
 
   def loss_on_device(net, batch, statistics, key):
@@ -197,11 +203,11 @@ def make_train_step(
 
 
 def all_finite(net: AlexNet) -> dict[str, jax.Array]:
-  """Says of each parameter of each tower whether it is finite.
+  """Whether each parameter of each tower is finite.
 
-  After an update this covers the gradients too: one that is not finite makes
-  the parameter so. Each device looks at its own towers and
-  the host puts the answers together, so nothing is exchanged for it.
+  After an update this covers the gradients too: a gradient that is not finite
+  makes its parameter so. Each device checks its own towers and the host
+  combines the results, so this adds no exchange.
 
   Returns:
     bool[towers] by name, such as `conv3.kernel`; bool[num_classes] for fc8's
@@ -209,7 +215,7 @@ def all_finite(net: AlexNet) -> dict[str, jax.Array]:
   """
   return {
     ".".join(key.name for key in path[:-1]).removeprefix("towers."): (
-      # 0 times what is not finite is not a number; a sum is faster than all().
+      # 0 * inf and 0 * nan are nan; a sum is faster than isfinite().all().
       jnp.isfinite((0 * leaf).sum(axis=tuple(range(1, leaf.ndim))))
     )
     for path, leaf in jax.tree.leaves_with_path(net)
@@ -219,7 +225,7 @@ def all_finite(net: AlexNet) -> dict[str, jax.Array]:
 def make_predict(
   network: Network, views: int, mesh: Mesh
 ) -> Callable[..., jax.Array]:
-  """Compiles the evaluation of one batch.
+  """Makes the prediction for one batch, compiled at its first call.
 
   Returns:
     A function of (net, images uint8[B,S,S,3], statistics) that returns
@@ -236,8 +242,9 @@ def make_predict(
 
     if views == 1:
       return predict(0)
-    each = lax.map(predict, jnp.arange(views))
-    return jax.nn.logsumexp(each, axis=0) - np.log(views).astype(np.float32)
+    predictions = lax.map(predict, jnp.arange(views))
+    total = jax.nn.logsumexp(predictions, axis=0)
+    return total - np.log(views).astype(np.float32)
 
   specs = param_specs(abstract_net(network))
   return jax.jit(
@@ -248,7 +255,7 @@ def make_predict(
 
 
 def make_score(mesh: Mesh) -> Callable[..., dict[str, jax.Array]]:
-  """Compiles the sums over one evaluated batch.
+  """Makes the sums over one evaluated batch, compiled at their first call.
 
   Returns:
     A function of (log_probabilities f32[B,num_classes], label i32[B], weight
@@ -287,10 +294,10 @@ def top_error(scores: jax.Array, labels: jax.Array, k: int) -> jax.Array:
 
 
 def _sums(log_probabilities, label, weight):
-  """Sums over the examples of all devices."""
+  """Sums over the examples of all devices, f32[] each."""
   own = jnp.take_along_axis(log_probabilities, label[:, None], axis=1)
   classes = log_probabilities.shape[1]
-  each = {
+  values = {
     "weight": jnp.ones_like(weight),
     "loss": -own[:, 0],
     "top1_error": top_error(log_probabilities, label, 1),
@@ -298,7 +305,7 @@ def _sums(log_probabilities, label, weight):
   }
   return {
     name: lax.psum(jnp.sum(weight * value), DATA)
-    for name, value in each.items()
+    for name, value in values.items()
   }
 
 
