@@ -320,9 +320,9 @@ class TrainingLoop:
       self._rate_jump = self._schedule.jump(metadata["schedule"], epoch)
       # Whether a signal came between the step and its evaluation.
       self._evaluation_due: bool = metadata["evaluation_due"]
-      # How many images could not be decoded since the last training line.
-      self._undecodable: int = metadata["undecodable"]
-      # Which images could not be decoded so far; absent in old checkpoints.
+      # How many images could not be decoded since the last training line, and
+      # which ones in the whole run; old checkpoints have neither.
+      self._undecodable: int = metadata.get("undecodable", 0)
       self._left_out = set(metadata.get("left_out", ()))
       return
     self._state = job.recipe.init_state(job.mesh, config.seed)
