@@ -17,12 +17,13 @@ from rich.console import Console
 from rich.table import Table
 
 from alexnet_jax.model import network as networks
+from alexnet_jax.model.shapes import layer_counts
 from alexnet_jax.runtime import command
 from alexnet_jax.runtime import config as configs
 
 
 def print_table(counts: Mapping[str, Any], title: str) -> None:
-  """Prints `networks.counts(...)` under `title`."""
+  """Prints `layer_counts(...)` under `title`."""
   table = Table("layer", "output of a tower", "reads", title=title)
   table.columns[1].no_wrap = True
   for name in (
@@ -61,10 +62,10 @@ def main() -> None:
   flag = flags.FLAGS
   network = _network(flag.config)
   configs.check_overrides(networks.unused_keys(network))
-  counts = networks.counts(network)
+  counts = layer_counts(network)
   print_table(counts, configs.path())
   if flag.beside:
-    other = networks.counts(_network(configs.load(flag.beside)))
+    other = layer_counts(_network(configs.load(flag.beside)))
     print_table(other, flag.beside)
     parameters, macs = (
       counts["totals"][key] / other["totals"][key]

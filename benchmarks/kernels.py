@@ -20,8 +20,8 @@ from absl import flags
 from jax import lax
 
 from alexnet_jax.model import kernels, layers
-from alexnet_jax.model import network as networks
 from alexnet_jax.model.network import Network
+from alexnet_jax.model.shapes import shapes
 from alexnet_jax.runtime import command, files, processes, provenance
 from experiments.common import markdown
 
@@ -33,7 +33,7 @@ def pairs(network, batch_size):
   def array(*shape):
     return rng.standard_normal(shape, np.float32)
 
-  for name, layer, inputs, convolved, _ in networks.shapes(network):
+  for name, layer, inputs, convolved, _ in shapes(network):
     if not layer.size:
       continue
     kernel = array(layer.size, layer.size, inputs[-1], layer.features)
@@ -89,7 +89,7 @@ def layouts(network, batch_size):
   def array(*shape):
     return rng.standard_normal((2, *shape), np.float32)
 
-  for name, layer, inputs, convolved, _ in networks.shapes(network):
+  for name, layer, inputs, convolved, _ in shapes(network):
     if not layer.size or name == "conv1" or name in network.exchanges:
       continue
     arrays = (

@@ -12,6 +12,7 @@ from flax import nnx
 
 from alexnet_jax.model import alexnet as model
 from alexnet_jax.model import network as networks
+from alexnet_jax.model.shapes import layer_counts
 from alexnet_jax.runtime import config
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -58,13 +59,13 @@ def load(name):
 @pytest.mark.parametrize("name", TOTALS)
 def test_totals(name):
   parameters, macs = TOTALS[name]
-  totals = networks.counts(load(name))["totals"]
+  totals = layer_counts(load(name))["totals"]
   assert totals["parameters"] == parameters
   assert macs is None or totals["macs"] == macs
 
 
 def test_the_papers_layers():
-  for layer in networks.counts(load("paper"))["layers"]:
+  for layer in layer_counts(load("paper"))["layers"]:
     shape, parameters, macs = PAPER[layer["name"]]
     assert layer["output_shape"] == shape
     assert (layer["parameters"], layer["macs"]) == (parameters, macs)
@@ -81,7 +82,7 @@ def test_counts_are_those_of_the_network_that_is_built(path):
   net = model.abstract_net(network)
   parameters = jax.tree.leaves(nnx.state(net, nnx.Param))
   built = sum(math.prod(leaf.shape) for leaf in parameters)
-  assert networks.counts(network)["totals"]["parameters"] == built
+  assert layer_counts(network)["totals"]["parameters"] == built
 
 
 def test_the_command_prints_a_table_and_writes_json(tmp_path):

@@ -15,7 +15,8 @@ from typing import NamedTuple
 import numpy as np
 from jax.sharding import Mesh
 
-from alexnet_jax.model.network import LAYERS, Network, shapes
+from alexnet_jax.model.network import LAYERS, Network
+from alexnet_jax.model.shapes import shapes
 from alexnet_jax.model.sharding import DATA, MODEL
 
 GRADIENTS = "gradients"

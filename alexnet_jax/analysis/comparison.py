@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from alexnet_jax.analysis import claims
 from alexnet_jax.analysis.claims import Claim
 from alexnet_jax.model import network as networks
+from alexnet_jax.model.shapes import layer_counts, shapes
 from alexnet_jax.runtime import config as configs
 
 NOT_RUN = "not run"
@@ -18,7 +19,7 @@ NOT_RUN = "not run"
 def sizes(config: Any) -> dict[str, float]:
   """The values of the claims `size.*` in a configuration, by key."""
   net = networks.from_dict(config.network.to_dict(), config.num_classes)
-  counts = networks.counts(net)
+  counts = layer_counts(net)
   neurons = {"input": net.crop_size**2 * net.channels}
   kernels = {}
   for layer in counts["layers"]:
@@ -45,7 +46,7 @@ def sizes(config: Any) -> dict[str, float]:
     "size.weight_decay": config.optimizer.weight_decay,
     "size.learning_rate": config.schedule.learning_rate,
     "size.drops": len(config.schedule.boundaries),
-    "size.std": (net.conv3 or networks.shapes(net)[0].layer).std,
+    "size.std": (net.conv3 or shapes(net)[0].layer).std,
     "size.epochs": config.total_epochs,
   }
 

@@ -20,9 +20,9 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from alexnet_jax.data.parallel import num_cores
-from alexnet_jax.model import network as networks
 from alexnet_jax.model import sharding
 from alexnet_jax.model.network import Network
+from alexnet_jax.model.shapes import layer_counts
 from alexnet_jax.training.job import Recipe
 from alexnet_jax.training.step import Batch
 
@@ -37,7 +37,7 @@ def forward_flops(network: Network) -> dict[str, int]:
 
   A multiply-add counts as two operations.
   """
-  layers = networks.counts(network)["layers"]
+  layers = layer_counts(network)["layers"]
   return {layer["name"]: 2 * layer["macs"] for layer in layers}
 
 

@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 from alexnet_jax.analysis import page
 from alexnet_jax.analysis.page import Html, element
-from alexnet_jax.model.network import Network, shapes
+from alexnet_jax.model.network import Network
+from alexnet_jax.model.shapes import shapes
 
 # Pixels: the labels on the left, a column per layer, a row per tower, the bars.
 LABELS, COLUMN, ROW, BAR = 70, 95, 66, 80

@@ -24,7 +24,8 @@ from flax import nnx
 from jax import lax
 
 from alexnet_jax.model import kernels, layers
-from alexnet_jax.model.network import LAYERS, Network, shapes
+from alexnet_jax.model.network import LAYERS, Network
+from alexnet_jax.model.shapes import shapes
 from alexnet_jax.model.sharding import (
   MODEL,
   REPLICATED,

@@ -16,6 +16,7 @@ import numpy as np
 from alexnet_jax.model import network as networks
 from alexnet_jax.model.alexnet import AlexNet, abstract_net
 from alexnet_jax.model.network import Network
+from alexnet_jax.model.shapes import shapes
 from alexnet_jax.runtime.command import UserError
 
 Arrays = dict[str, np.ndarray]
@@ -114,7 +115,7 @@ def _inputs(network: Network) -> dict[str, tuple[int, int, int]]:
   """Each layer's input as (height, width, maps); units count as 1 x 1 maps."""
   result = {}
   x = (network.crop_size, network.crop_size, network.channels)
-  for name, layer, _, _, outputs in networks.shapes(network):
+  for name, layer, _, _, outputs in shapes(network):
     if layer.local:
       raise UserError(
         f"{name} is a local layer; PyTorch and Caffe have no layout for it, so"

@@ -1,8 +1,8 @@
-"""The costly layers again, written for speed.
+"""Faster forms of the expensive layers.
 
-`layers.py` has the definitions; these functions return the same values, and the
-same gradients, which the tests hold them to. What each one saves, and what was
-tried and dropped, stands in docs/performance.md.
+`layers.py` has the definitions. These functions return the same values and
+gradients; tests compare them. docs/performance.md says what each of them saves,
+and what else was tried.
 """
 
 import functools
@@ -15,10 +15,10 @@ from jax import lax
 
 from alexnet_jax.model import sharding
 
-# The gradient of a kernel by one matrix product copies x and g once for each
-# position of the kernel along an axis; beyond 5 nothing was measured.
+# The gradient of a kernel as one matrix product copies x and g once for each
+# position of the kernel along an axis. More than 5 were not measured.
 _MAX_POSITIONS = 5
-# With fewer input channels the matrices are too narrow to gain anything.
+# With fewer input channels the matrices are too narrow to be faster.
 _FEW_CHANNELS = 16
 
 
@@ -32,24 +32,24 @@ def convolve(
 ) -> jax.Array:
   """A convolution: f32[B,H,W,C], f32[n,n,C/groups,F] -> f32[B,H',W',F].
 
-  H' = 1 + floor((H + sum(padding) - n) / stride). The kernel may be wider than
-  x, whose dtype is the result's.
+  H' = 1 + floor((H + sum(padding) - n) / stride). The result has the dtype of
+  x; the kernel may have a wider one.
   """
   kernel = cast_like(x, kernel)
   if groups > 1 or -(-kernel.shape[0] // stride) > _MAX_POSITIONS:
     return _convolve_definition(x, kernel, stride, padding, groups)
-  # A gradient written by hand differs between devices over all axes over which
-  # either argument does; so the arguments must, before.
+  # The hand-written gradients of x and kernel both differ between devices along
+  # the axes of either, so shard_map wants both arguments to differ along them.
   axes = sharding.varying(x) | sharding.varying(kernel)
   x, kernel = (sharding.vary(a, axes) for a in (x, kernel))
   return _convolve(x, kernel, stride, padding)
 
 
 def cast_like(x: jax.Array, kernel: jax.Array) -> jax.Array:
-  """A kernel in the dtype of the x that it meets.
+  """The kernel in the dtype of x.
 
-  It is each device's own before it is rounded, so that the gradients of several
-  devices are added up as wide as the kernel is kept.
+  It is made each device's own before it is rounded. The gradients of several
+  devices are then summed in the kernel's dtype, not in that of x.
   """
   if kernel.dtype == x.dtype:
     return kernel
@@ -57,7 +57,7 @@ def cast_like(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def add_bias(y: jax.Array, bias: jax.Array) -> jax.Array:
-  """y + bias in y's dtype; the bias's gradient is summed as wide as it is."""
+  """y + bias in y's dtype; the bias's gradient is summed in the bias's."""
   return (at_least_float32(y) + bias).astype(y.dtype)
 
 
@@ -73,7 +73,7 @@ def _convolve_definition(x, kernel, stride, padding, groups=1):
 
 
 def _window(x, axis, start, length):
-  """Positions start, ..., start + length - 1 of an axis, 0 beyond its ends."""
+  """x[start : start + length] along an axis, with 0 beyond its ends."""
   config = [(0, 0, 0)] * x.ndim
   config[axis] = (-start, start + length - x.shape[axis], 0)
   return lax.pad(x, np.zeros((), x.dtype), config)
@@ -85,7 +85,7 @@ def _convolve(x, kernel, stride, padding):
     return _convolve_definition(x, kernel, stride, padding)
 
   def with_fourth_channel(x, kernel):
-    # Three channels fit no vector of the processor.
+    # Three channels do not fill the processor's vectors.
     return definition(_window(x, 3, 0, 4), _window(kernel, 2, 0, 4))
 
   if x.shape[3] != 3:
@@ -123,11 +123,12 @@ _convolve.defvjp(_convolve_forward, _convolve_backward)
 
 
 def _strided_kernel_gradient(x, g, kernel_shape, stride, before):
-  """As `_kernel_gradient`; x is made a plain convolution's input first.
+  """Like `_kernel_gradient`, of a convolution with a stride.
 
-  Blocks of stride x stride pixels become the maps of one position (224 x 224 x
-  3 with stride 4: 57 x 57 x 48), and the kernel, filled up with zeros, is one
-  of as many maps (11 x 11 x 3: 3 x 3 x 48).
+  It is the same as a convolution of stride 1 whose input has a block of stride
+  x stride pixels at each position (224 x 224 x 3 with stride 4 becomes 57 x 57
+  x 48), and whose kernel is padded with zeros and divided likewise (11 x 11 x 3
+  becomes 3 x 3 x 48).
   """
   size, _, channels, features = kernel_shape
   kernel_blocks = -(-size // stride)
@@ -148,11 +149,12 @@ def _strided_kernel_gradient(x, g, kernel_shape, stride, before):
 
 
 def _kernel_gradient(x, g, *, size, before):
-  """The gradient of a kernel as one large product of matrices.
+  """The gradient of a kernel as one large matrix product.
 
-  It is the sum over images and positions of x[h + i - before, w + j - before]
-  times g[h, w], for each i, j of the kernel. Moving x for j and g for i makes a
-  single product of a size*C by a size*F matrix of both.
+  The gradient at position (i, j) of the kernel is the sum over images and
+  positions (h, w) of x[h + i - before, w + j - before] * g[h, w]. Copies of x
+  shifted for each j and copies of g shifted for each i, side by side, give all
+  of them as one product of a size*C by a size*F matrix.
   """
   height, width = x.shape[1], g.shape[2]
   moved_x = jnp.concatenate(
@@ -207,12 +209,12 @@ _local_response_norm.defvjp(_norm_forward, _norm_backward)
 
 
 def at_least_float32(x: jax.Array) -> jax.Array:
-  """x, which sums and roots need in float32 at least: bfloat16 has 8 bits."""
+  """x for sums and roots, for which the 8 bits of bfloat16 are too few."""
   return x if jnp.finfo(x.dtype).bits >= 32 else x.astype(jnp.float32)
 
 
 def _neighbours(x, before, n):
-  """The sum over n maps, of which `before` come before a map's own."""
+  """For each map, the sum over n maps; the first is `before` maps earlier."""
   return lax.reduce_window(
     x,
     np.zeros((), x.dtype),
@@ -224,7 +226,7 @@ def _neighbours(x, before, n):
 
 
 def _power(s, beta):
-  """s^-beta. The paper's 3/4 needs two roots; a general power is slow."""
+  """s^-beta; for the paper's 3/4 by two roots, since a power is slow."""
   if beta == 0.75:
     root = lax.rsqrt(s)
     return root * lax.sqrt(root)
@@ -234,10 +236,10 @@ def _power(s, beta):
 def max_pool(
   x: jax.Array, *, size: int, stride: int, overhang: bool
 ) -> jax.Array:
-  """`layers.max_pool`; of x it keeps which unit of each window is the largest.
+  """`layers.max_pool`; for its backward pass it keeps one byte per window.
 
-  Where several are, the first of them (by row, then by column) gets the
-  gradient, as with the definition.
+  The byte says which unit of the window is the largest. If several are, the
+  first of them (by row, then by column) gets the gradient, as in `layers`.
   """
   return _max_pool(x, x.shape[1:3], size, stride, overhang)
 
@@ -246,12 +248,12 @@ def max_pool(
 def _max_pool(x, shape, size, stride, overhang):
   del shape  # for the backward pass
   for axis in (2, 1):
-    x = functools.reduce(jnp.maximum, _units(x, axis, size, stride, overhang))
+    x = functools.reduce(jnp.maximum, _places(x, axis, size, stride, overhang))
   return x
 
 
-def _units(x, axis, size, stride, overhang):
-  """For each place in a window along an axis, what is there in all windows."""
+def _places(x, axis, size, stride, overhang):
+  """Along an axis: the first units of all windows, the second units, ..."""
   rest = x.shape[axis] - size
   if overhang:
     config = [(0, 0, 0)] * x.ndim
@@ -269,8 +271,8 @@ def _max_pool_forward(x, shape, size, stride, overhang):
   y = _max_pool(x, shape, size, stride, overhang)
   units = [
     unit
-    for row in _units(x, 1, size, stride, overhang)
-    for unit in _units(row, 2, size, stride, overhang)
+    for row in _places(x, 1, size, stride, overhang)
+    for unit in _places(row, 2, size, stride, overhang)
   ]
   winner = jnp.zeros(y.shape, np.min_scalar_type(size * size))
   for place, unit in reversed(list(enumerate(units))):
@@ -279,29 +281,42 @@ def _max_pool_forward(x, shape, size, stride, overhang):
 
 
 def _max_pool_backward(shape, size, stride, overhang, winner, g):
-  del overhang
-  # Along an axis, position stride * block + phase is at place `phase` of the
-  # window `block`, at place phase + stride of the one before, and so on.
-  reach = -(-size // stride)
-  blocks = [windows + reach - 1 for windows in g.shape[1:3]]
+  """Gives each unit the gradients of the windows in which it is the largest.
 
-  def earlier(windows, rows, columns):
-    windows = _window(windows, 1, -rows, blocks[0])
-    windows = _window(windows, 2, -columns, blocks[1])
-    return windows[:, :, None, :, None, :]  # the same for all phases
+  Windows overlap, so a unit belongs to several. Along one axis, for size 3 and
+  stride 2 (the numbers are places in a window):
+
+    unit        0   1   2   3   4   5   6
+    window 0    0   1   2
+    window 1            0   1   2
+    window 2                    0   1   2
+    block     |   0   |   1   |   2   |     `stride` units each
+
+  A unit of block b has, in window b, a place equal to its position in the
+  block. In window b - 1 its place is `stride` higher, in window b - 2 twice
+  that, and so on, while it is below `size`. The loop below adds up the windows
+  0, 1, ... blocks back, for all blocks at once. (One padded array for each of
+  the size * size places is less code, and four times slower on a CPU.)
+  """
+  del overhang
+  windows_of_a_unit = -(-size // stride)  # at most, along one axis
+  blocks = [windows + windows_of_a_unit - 1 for windows in g.shape[1:3]]
+
+  def of_window(x, rows_back, columns_back):
+    """For each block, x of the window so far back; the same for all units."""
+    x = _window(x, 1, -rows_back, blocks[0])
+    x = _window(x, 2, -columns_back, blocks[1])
+    return x[:, :, None, :, None, :]  # [B,block,unit,block,unit,C]
 
   gradient = jnp.zeros((), g.dtype)
-  for rows, columns in itertools.product(range(reach), repeat=2):
-    row = stride * rows + np.arange(stride)[:, None]
-    column = stride * columns + np.arange(stride)
-    # A phase without such a place: a number that no unit has.
-    place = np.where(
-      np.maximum(row, column) < size, size * row + column, size**2
-    )
-    won = earlier(winner, rows, columns) == place.astype(winner.dtype).reshape(
-      1, 1, stride, 1, stride, 1
-    )
-    gradient += jnp.where(won, earlier(g, rows, columns), np.zeros((), g.dtype))
+  for back in itertools.product(range(windows_of_a_unit), repeat=2):
+    row = stride * back[0] + np.arange(stride)[:, None]
+    column = stride * back[1] + np.arange(stride)
+    inside = np.maximum(row, column) < size
+    place = np.where(inside, size * row + column, size**2)  # size**2: none
+    place = place.astype(winner.dtype).reshape(1, 1, stride, 1, stride, 1)
+    won = of_window(winner, *back) == place
+    gradient += jnp.where(won, of_window(g, *back), np.zeros((), g.dtype))
   gradient = gradient.reshape(
     g.shape[0], stride * blocks[0], stride * blocks[1], g.shape[3]
   )

@@ -1,9 +1,25 @@
-"""Where the network lives: the mesh, the exchange, and the way onto devices.
+"""The device mesh, `shard_map`, and the exchange between towers.
 
-Two axes. Over "data" every device sees other images; over "model" every device
-holds other towers. All code of the network is written for one device and runs
-under `jax.shard_map`, so what crosses between towers can be pointed at:
-`exchange` and `exchange_sum` here.
+The devices form a mesh with two axes:
+
+                     "model": each device has other towers
+                       tower 0          tower 1
+  "data": each     +----------------+----------------+
+  device has       | device 0       | device 1       |  images 0 to 63
+  other images     +----------------+----------------+
+                   | device 2       | device 3       |  images 64 to 127
+                   +----------------+----------------+
+
+The network is written for one device. `on_each_device` (`jax.shard_map`) runs
+it on every device at the same time: it gives each its part of the arguments,
+and puts the results together. A `PartitionSpec` says how an array is divided:
+
+  P("data")   split along its first axis over "data", the same along "model"
+  P("model")  split along its first axis over "model", the same along "data"
+  P()         the same on every device
+
+Devices communicate only where the code says so, by a collective that names a
+mesh axis. Between towers there are two: `exchange` and `exchange_sum`.
 """
 
 import math
@@ -22,38 +38,78 @@ from alexnet_jax.runtime.command import UserError
 DATA = "data"
 MODEL = "model"
 
-BATCH = P(DATA)  # a batch is split over "data" and whole on "model"
-TOWERS = P(MODEL)  # a leading tower axis is split over "model"
+BATCH = P(DATA)  # arrays of a batch: the first axis is the examples
+TOWERS = P(MODEL)  # parameters: the first axis is the towers
 REPLICATED = P()
 
 MAX_CPU_DEVICES = 8
 
 
+def on_each_device(
+  function: Callable[..., Any], mesh: Mesh, in_specs: Any, out_specs: Any
+) -> Callable[..., Any]:
+  """Runs `function`, which is written for one device, on every device.
+
+  `check_vma=True` makes JAX track along which mesh axes each value differs
+  between devices ("varying manual axes"). It rejects a result that is declared
+  equal on all devices and may not be. It also makes gradients right that are
+  taken outside, by `jax.grad` of the returned function: JAX then knows over
+  which axes to sum the gradient of an argument.
+
+  Args:
+    function: takes and returns the parts of one device.
+    mesh: the devices.
+    in_specs, out_specs: one `PartitionSpec` for each argument and result, or a
+      tree of them.
+
+  Returns:
+    The same function of whole arrays.
+  """
+  return jax.shard_map(
+    function,
+    mesh=mesh,
+    in_specs=in_specs,
+    out_specs=out_specs,
+    check_vma=True,
+  )
+
+
+def place(tree: Any, specs: Any, mesh: Mesh) -> Any:
+  """Copies arrays to the devices of a mesh, as `specs` (a prefix of `tree`)."""
+  return jax.device_put(
+    tree, jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs)
+  )
+
+
 def exchange(parts: Sequence[jax.Array], dtype: str = "float32") -> jax.Array:
-  """What every tower sees after an exchange: all towers' maps side by side.
+  """Gives every tower the maps of all towers, side by side.
+
+  In the backward pass each tower gets the sum of the gradients that all towers
+  have for its maps.
 
   Args:
     parts: the maps of this device's towers, each f32[B,...,C].
-    dtype: in which they travel, and in which their gradients travel back;
-      "float32": as they are.
+    dtype: the dtype in which the maps, and later their gradients, are sent;
+      "float32" sends them in the dtype that they have.
 
   Returns:
     f32[B,...,towers*C], the same on every device of the "model" axis.
   """
   local = jnp.concatenate(parts, axis=-1)
-  # Gathered along a new first axis: along the last one the compiler would lay
-  # all maps out channel by channel, and what comes before and after with them.
-  sent = lax.all_gather(_as_sent(local, dtype), MODEL)
-  whole = jnp.moveaxis(sent, 0, -2).reshape(*local.shape[:-1], -1)
-  return whole.astype(local.dtype)
+  # Gathered along a new first axis. Gathering along the last axis would make
+  # the compiler store these maps, and those before and after, channel-first.
+  gathered = lax.all_gather(_as_sent(local, dtype), MODEL)
+  maps = jnp.moveaxis(gathered, 0, -2).reshape(*local.shape[:-1], -1)
+  return maps.astype(local.dtype)
 
 
 def exchange_sum(
   parts: Sequence[jax.Array], dtype: str = "float32"
 ) -> jax.Array:
-  """The sum over all towers, of the same shape; arguments as of `exchange`.
+  """The sum over all towers; arguments as `exchange`.
 
-  Its transpose sends nothing: every tower gets the gradient of the sum.
+  The backward pass sends nothing: the gradient of the sum is the gradient of
+  each part.
   """
   local = sum(parts)
   return lax.psum(_as_sent(local, dtype), MODEL).astype(local.dtype)
@@ -64,12 +120,12 @@ def _as_sent(x: jax.Array, dtype: str) -> jax.Array:
 
 
 def varying(x: jax.Array) -> set[str]:
-  """The mesh axes over which `x` differs between devices, as JAX tracks it."""
+  """The mesh axes along which `x` may differ between devices."""
   return jax.typeof(x).manual_axis_type.varying
 
 
 def vary(x: jax.Array, axes: set[str]) -> jax.Array:
-  """`x` as each device's own along `axes`: its gradient is summed over them."""
+  """Marks `x` as differing along `axes`: its gradient is summed over them."""
   missing = tuple(sorted(axes - varying(x)))
   return lax.pcast(x, missing, to="varying") if missing else x
 
@@ -83,28 +139,27 @@ def make_mesh(
 ) -> Mesh:
   """The device mesh ("data", "model").
 
-  On a CPU the devices are made here, as many as the mesh asks for (up to 8; 2
-  when it asks for none), if JAX has not started its backend yet.
+  If JAX has not started its backend yet, the CPU is divided into as many
+  devices as the mesh needs (2 if `data` and `model` are 0, at most 8).
 
   Args:
-    data: devices along "data"; 0: all that "model" leaves.
-    model: devices along "model"; 0: one a tower if there are enough, else 1.
+    data: devices along "data"; 0: as many as there are.
+    model: devices along "model"; 0: one per tower if there are enough, else 1.
     towers: the network's towers; each device holds towers / model of them.
-    devices: what there is; default: all that this process sees or makes.
+    devices: default: all devices of the backend.
 
   Raises:
-    UserError: `model` does not divide `towers`, or devices are too few.
+    UserError: `model` does not divide `towers`, or there are too few devices.
   """
   if data < 0 or model < 0:
     raise UserError(
-      f"mesh.data={data}, mesh.model={model}: a mesh axis has at least one"
-      " device (0 means: fit)."
+      "mesh.data and mesh.model must be at least 0 (got"
+      f" {data} and {model}); 0 chooses the size."
     )
   if model and towers % model:
     raise UserError(
-      f"mesh.model={model}, but the network has {towers} tower(s), and each"
-      f" device holds towers / mesh.model of them. Set mesh.model to a divisor"
-      f" of {towers}."
+      f"mesh.model={model} does not divide the network's {towers} tower(s)."
+      f" Set mesh.model to a divisor of {towers}, or to 0."
     )
   if devices is None:
     _make_cpu_devices(data, model)
@@ -115,11 +170,11 @@ def make_mesh(
     data = max(len(devices) // model, 1)
   if data * model > len(devices):
     raise UserError(
-      f"The mesh data:{data}, model:{model} needs {data * model} devices, and"
-      f" there are {len(devices)} ({devices[0].platform}). Ask for a smaller"
-      " mesh with --config.mesh.data and --config.mesh.model (0 means: fit; one"
-      f" device can hold all towers with mesh.model=1). On a CPU up to"
-      f" {MAX_CPU_DEVICES} devices are made on demand."
+      f"the mesh data:{data} x model:{model} needs {data * model} devices, but"
+      f" there are {len(devices)} ({devices[0].platform}). Choose a smaller"
+      " mesh with --config.mesh.data and --config.mesh.model: 0 chooses the"
+      " size, and with mesh.model=1 one device holds all towers. A CPU can be"
+      f" divided into up to {MAX_CPU_DEVICES} devices."
     )
   return jax.make_mesh(
     (data, model), (DATA, MODEL), devices=devices[: data * model]
@@ -127,39 +182,39 @@ def make_mesh(
 
 
 def _make_cpu_devices(data: int, model: int) -> None:
-  """Splits the CPU into the devices a mesh asks for; no effect elsewhere."""
+  """Divides the CPU into devices for the mesh; no effect on other platforms."""
   wanted = max(data, 1) * max(model, 1) if data and model else 0
   wanted = min(wanted or max(2, data, model), MAX_CPU_DEVICES)
   try:
     jax.config.update("jax_num_cpu_devices", wanted)
   except RuntimeError:
-    return  # the backend runs already, with the devices it has
+    return  # the backend runs already
 
 
 def check_batch_size(batch_size: int, mesh: Mesh) -> None:
-  """Raises UserError unless `batch_size` divides over the "data" axis."""
+  """Raises UserError unless all devices along "data" get equal parts."""
   data = mesh.shape[DATA]
   if batch_size < 1 or batch_size % data:
     raise UserError(
-      f"batch_size={batch_size} cannot be split evenly over the {data} devices"
-      f" of the mesh axis 'data'. Choose a multiple of {data}, or another"
+      f"batch_size must be a multiple of {data}, the number of devices along"
+      f" the mesh axis 'data' (got {batch_size}). Change batch_size or"
       " mesh.data."
     )
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-  """How the arrays of a batch lie: split over "data", whole on "model"."""
+  """The sharding of a batch: split over "data", the same along "model"."""
   return NamedSharding(mesh, BATCH)
 
 
 def process_share(mesh: Mesh) -> tuple[int, int]:
-  """Which part of each batch this process reads: (number, of how many).
+  """The part of each batch that this process reads: (index, number of parts).
 
-  On data:2 x model:1 with two processes each reads its half; on data:1 x
+  With two processes on data:2 x model:1 each reads its half. On data:1 x
   model:2 both read every image, as the paper's two GPUs did.
 
   Raises:
-    UserError: its devices do not lie side by side along "data".
+    UserError: the devices of this process are not one part along "data".
   """
   rows = sorted(
     row
@@ -169,18 +224,18 @@ def process_share(mesh: Mesh) -> tuple[int, int]:
   first, count = rows[0], len(rows)
   if rows != list(range(first, first + count)) or first % count:
     raise UserError(
-      f"process {jax.process_index()} holds the rows {rows} of the mesh, which"
-      " are no even part of a batch. Choose mesh.data as a multiple of the"
-      " number of processes, or mesh.model so that they share each row."
+      f"process {jax.process_index()} has the rows {rows} of the mesh, which do"
+      " not divide a batch into equal parts. Set mesh.data to a multiple of the"
+      " number of processes, or mesh.model so that processes share each row."
     )
   return first // count, mesh.shape[DATA] // count
 
 
 def fetch(tree: Any) -> Any:
-  """The values on the host; of an array spread over processes, our part."""
+  """Copies arrays to the host; of one divided over processes, our part."""
 
   for x in jax.tree.leaves(tree):
-    x.copy_to_host_async()  # all of them, before the first is waited for
+    x.copy_to_host_async()  # start all copies before waiting for the first
 
   def values(x):
     if x.is_fully_addressable or x.is_fully_replicated:
@@ -190,34 +245,8 @@ def fetch(tree: Any) -> Any:
   return jax.tree.map(values, tree)
 
 
-def on_each_device(
-  function: Callable[..., Any], mesh: Mesh, in_specs: Any, out_specs: Any
-) -> Callable[..., Any]:
-  """`function`, written for one device, on every device of `mesh`.
-
-  `check_vma=True` makes JAX track over which axes each value differs between
-  devices. It rejects a result that is declared equal everywhere and is not, and
-  it is what makes the gradient, taken outside, sum over devices where it must:
-  no synchronisation is written by hand.
-  """
-  return jax.shard_map(
-    function,
-    mesh=mesh,
-    in_specs=in_specs,
-    out_specs=out_specs,
-    check_vma=True,
-  )
-
-
-def place(tree: Any, specs: Any, mesh: Mesh) -> Any:
-  """Puts host or device arrays onto the mesh; `specs` is a tree prefix."""
-  return jax.device_put(
-    tree, jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs)
-  )
-
-
 def describe_mesh(mesh: Mesh) -> str:
-  """For people: "data:1 x model:2 on 2 cpu devices"."""
+  """Such as "data:1 x model:2 on 2 cpu devices"."""
   device = np.ravel(mesh.devices)[0]
   axes = " x ".join(f"{name}:{size}" for name, size in mesh.shape.items())
   count = math.prod(mesh.shape.values())

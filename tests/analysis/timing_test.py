@@ -8,7 +8,8 @@ import pytest
 
 from alexnet_jax.analysis import timing
 from alexnet_jax.model import sharding
-from alexnet_jax.model.network import Network, shapes
+from alexnet_jax.model.network import Network
+from alexnet_jax.model.shapes import shapes
 from alexnet_jax.training.job import Recipe
 
 SMALL = Network(num_classes=7, width=1 / 16)

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from alexnet_jax.model import alexnet as model
-from alexnet_jax.model import network as networks
 from alexnet_jax.model import sharding
 from alexnet_jax.model.grouped import to_grouped
 from alexnet_jax.model.network import Network
+from alexnet_jax.model.shapes import shapes
 from benchmarks import compare
 
 # The two towers as in PyTorch: one, whose normalisation spans all maps.
@@ -71,7 +71,7 @@ def test_the_pytorch_network_gives_our_scores(pytorch, net):
   )
   theirs = pytorch.alexnet().eval()
   layers = [layer for layer in theirs if hasattr(layer, "weight")]
-  names = [shape.name for shape in networks.shapes(GROUPED)]
+  names = [shape.name for shape in shapes(GROUPED)]
   arrays = to_grouped(net, GROUPED)
   with torch.inference_mode():
     for name, layer in zip(names, layers, strict=True):

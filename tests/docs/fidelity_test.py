@@ -7,6 +7,7 @@ import re
 import pytest
 
 from alexnet_jax.model import network as networks
+from alexnet_jax.model.shapes import layer_counts
 from alexnet_jax.runtime import config
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -58,7 +59,7 @@ def test_every_configuration_is_listed_with_its_counts():
   for path, counts in CONFIGURATIONS.items():
     values = load(path)
     network = networks.from_dict(values.network.to_dict(), values.num_classes)
-    totals = networks.counts(network)["totals"]
+    totals = layer_counts(network)["totals"]
     expected = [f"{totals['parameters']:,}", f"{totals['macs']:,}"]
     assert counts == expected, path
 
@@ -67,7 +68,7 @@ def test_the_quotients_of_the_text():
   def totals(name):
     values = load(f"configs/{name}.py")
     network = networks.from_dict(values.network.to_dict(), values.num_classes)
-    return networks.counts(network)["totals"]
+    return layer_counts(network)["totals"]
 
   lenet, paper, textbook = map(totals, ("lenet5", "paper", "d2l"))
   parameters = paper["parameters"] / lenet["parameters"]

@@ -19,7 +19,8 @@ def test_the_code_of_the_page_runs():
 
 def test_the_table_is_the_networks(capsys):
   """Each row's sizes, against the network's own."""
-  from alexnet_jax.model.network import Network, shapes
+  from alexnet_jax.model.network import Network
+  from alexnet_jax.model.shapes import shapes
 
   rows = re.findall(
     r"^\| \**(\w+)\** \| ([\dx ]+) \|", DOC.read_text(), re.MULTILINE

@@ -6,7 +6,8 @@ import jax
 import pytest
 
 from alexnet_jax.model import alexnet as model
-from alexnet_jax.model.network import Layer, Network, from_dict, shapes
+from alexnet_jax.model.network import Layer, Network, from_dict
+from alexnet_jax.model.shapes import shapes
 from alexnet_jax.runtime.command import UserError
 
 

@@ -1,4 +1,4 @@
-"""Meshes that fit, meshes that do not, and the exchange itself."""
+"""Meshes that fit, meshes that do not, and the exchange between towers."""
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +21,7 @@ from alexnet_jax.runtime.command import UserError
     ((2, 2), 2, (2, 2)),
   ],
 )
-def test_axes_of_size_zero_are_fitted(asked, towers, found):
+def test_axes_of_size_zero_are_chosen(asked, towers, found):
   mesh = sharding.make_mesh(*asked, towers=towers)
   assert (mesh.shape["data"], mesh.shape["model"]) == found
 
@@ -29,23 +29,23 @@ def test_axes_of_size_zero_are_fitted(asked, towers, found):
 @pytest.mark.parametrize(
   "asked, towers, message",
   [
-    ((8, 2), 2, r"needs 16 devices, and there are 8 .*mesh\.model=1"),
-    ((1, 3), 2, r"mesh\.model=3.*2 tower.*divisor of 2"),
+    ((8, 2), 2, r"needs 16 devices, but there are 8 .*mesh\.model=1"),
+    ((1, 3), 2, r"mesh\.model=3 does not divide.*2 tower.*divisor of 2"),
     ((1, 2), 1, r"mesh\.model=2.*1 tower"),
-    ((-1, 1), 2, r"mesh\.data=-1"),
+    ((-1, 1), 2, r"mesh\.data .*at least 0 \(got -1"),
   ],
 )
-def test_a_mesh_that_cannot_be_is_refused_in_words(asked, towers, message):
+def test_an_impossible_mesh_is_rejected(asked, towers, message):
   with pytest.raises(UserError, match=message):
     sharding.make_mesh(*asked, towers=towers)
 
 
-def test_a_batch_that_does_not_divide_is_refused():
+def test_a_batch_that_does_not_divide_is_rejected():
   mesh = sharding.make_mesh(4, 2)
   sharding.check_batch_size(128, mesh)
-  with pytest.raises(UserError, match=r"batch_size=130.*4 devices"):
+  with pytest.raises(UserError, match=r"multiple of 4.*got 130"):
     sharding.check_batch_size(130, mesh)
-  with pytest.raises(UserError, match="batch_size=0"):
+  with pytest.raises(UserError, match=r"batch_size.*got 0"):
     sharding.check_batch_size(0, mesh)
 
 
@@ -66,7 +66,7 @@ def test_exchange_puts_tower_0_first_whatever_the_mesh(devices):
     np.testing.assert_array_equal(copy, expected)
 
 
-def test_the_exchange_sends_back_to_each_tower_what_concerns_it():
+def test_the_exchange_sums_the_gradients_of_each_towers_maps():
   """d/dpart of sum(weights * exchange) is that part's weights, summed over
   the two devices that read it."""
   mesh = sharding.make_mesh(1, 2)

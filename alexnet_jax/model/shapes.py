@@ -1,0 +1,235 @@
+"""The sizes of a network's layers: what each reads and hands on, and costs."""
+
+import dataclasses
+import math
+from typing import Any, NamedTuple
+
+from alexnet_jax.model.network import (
+  COMPUTE_DTYPES,
+  EXCHANGE_DTYPES,
+  EXCHANGES,
+  LAYERS,
+  MAP_STEPS,
+  STEP_PARAMETERS,
+  Layer,
+  Network,
+)
+from alexnet_jax.runtime.command import UserError
+
+
+class Shape(NamedTuple):
+  """The sizes of one layer of one tower.
+
+  Attributes:
+    name: of the layer, one of LAYERS.
+    layer: with its features multiplied by the network's width.
+    inputs: (height, width, maps) of what a convolution reads, else (units,).
+    convolved: of the layer's output, before pooling.
+    outputs: of the output after the steps that follow the layer.
+  """
+
+  name: str
+  layer: Layer
+  inputs: tuple[int, ...]
+  convolved: tuple[int, ...]
+  outputs: tuple[int, ...]
+
+
+def shapes(network: Network) -> list[Shape]:
+  """The sizes of all layers that `network` has, first to last.
+
+  Raises:
+    UserError: sizes that do not fit each other; names the layer and the key.
+  """
+  _check_values(network)
+  present = [name for name in LAYERS if getattr(network, name) is not None]
+  _check_exchanges(network, present)
+  x = (network.crop_size, network.crop_size, network.channels)
+  result = []
+  for name in present:
+    layer = getattr(network, name)
+    if name != "fc8":
+      features = max(1, round(layer.features * network.width))
+      layer = dataclasses.replace(layer, features=features)
+      if name in network.exchanges:
+        x = (*x[:-1], x[-1] * network.towers)
+    _check_layer(name, layer, x)
+    shape = _shape(name, layer, x, network)
+    if min(*shape.convolved, *shape.outputs) < 1:
+      raise UserError(
+        f"network.crop_size={network.crop_size} is too small for this network:"
+        f" {name} reads maps of {x[0]} x {x[1]}, which its kernel of size"
+        f" {layer.size} and its pooling do not fit. Choose a larger crop_size."
+      )
+    result.append(shape)
+    x = shape.outputs
+  return result
+
+
+def _shape(
+  name: str, layer: Layer, x: tuple[int, ...], network: Network
+) -> Shape:
+  """The sizes of a layer that reads activations of size `x`."""
+  if not layer.size:
+    units = (layer.features,)
+    return Shape(name, layer, (math.prod(x),), units, units)
+  side = (x[0] + sum(layer.padding) - layer.size) // layer.stride + 1
+  pooled = side
+  for step in layer.then:
+    if step in ("pool", "avg_pool"):
+      pooled = _pooled(pooled, network)
+  convolved, outputs = [(n, n, layer.features) for n in (side, pooled)]
+  return Shape(name, layer, x, convolved, outputs)
+
+
+def _pooled(side: int, network: Network) -> int:
+  """The number of pooling windows along a side; below 1 if none fits."""
+  windows = (side - network.pool_size) / network.pool_stride + 1
+  return math.ceil(windows) if network.pool_overhang else math.floor(windows)
+
+
+def layer_counts(network: Network) -> dict[str, Any]:
+  """Parameters, multiply-adds and bytes, computed from the sizes alone.
+
+  Returns:
+    `layers`, a list of dicts, and `totals`, their sums, a dict of the last four
+    keys:
+      name: of the layer.
+      output_shape: of one tower, before pooling.
+      towers: the number of towers; the counts below are for all of them.
+      exchange: whether the layer reads the activations of all towers.
+      parameters: of the layer and of the steps that follow it.
+      macs: multiply-adds of the forward pass of one image.
+      parameter_bytes: of the parameters in float32.
+      activation_bytes: of the outputs for one image, before pooling, in
+        float32.
+
+  Raises:
+    UserError: as `shapes`.
+  """
+  layers = [_count(shape, network) for shape in shapes(network)]
+  summed = ("parameters", "macs", "parameter_bytes", "activation_bytes")
+  totals = {key: sum(layer[key] for layer in layers) for key in summed}
+  return {"layers": layers, "totals": totals}
+
+
+_FLOAT32_BYTES = 4
+
+
+def _count(shape: Shape, network: Network) -> dict[str, Any]:
+  name, layer, inputs, convolved, _ = shape
+  inputs_per_output = (
+    layer.size**2 * inputs[-1] // layer.groups if layer.size else inputs[-1]
+  )
+  positions = math.prod(convolved[:-1])
+  kernels = layer.features * (positions if layer.local else 1)
+  has_bias = layer.bias is not None
+  parameters = network.towers * kernels * (inputs_per_output + has_bias)
+  for step in layer.then:
+    per_feature = STEP_PARAMETERS.get(step, 0)
+    parameters += network.towers * layer.features * per_feature
+  if name == "fc8":
+    parameters += network.num_classes  # one bias for all towers
+  outputs = network.towers * math.prod(convolved)
+  return {
+    "name": name,
+    "output_shape": list(convolved),
+    "towers": network.towers,
+    "exchange": name in network.exchanges,
+    "parameters": parameters,
+    "macs": outputs * inputs_per_output,
+    "parameter_bytes": _FLOAT32_BYTES * parameters,
+    "activation_bytes": _FLOAT32_BYTES * outputs,
+  }
+
+
+def _check_values(network: Network) -> None:
+  """Raises UserError if a value makes no sense, whatever the layers are."""
+  one_or_more = ("towers", "lrn_n", "within_map_n", "pool_size", "pool_stride")
+  rules = {
+    **{key: ("at least 1", lambda value: value >= 1) for key in one_or_more},
+    "width": ("greater than 0", lambda value: value > 0),
+    "channels": ("3 (RGB) or 1 (grey)", lambda value: value in (1, 3)),
+    "dropout_rate": ("at least 0 and below 1", lambda value: 0 <= value < 1),
+    "batch_norm_momentum": (
+      "at least 0 and below 1",
+      lambda value: 0 <= value < 1,
+    ),
+    "batch_norm_epsilon": ("greater than 0", lambda value: value > 0),
+    "exchange_dtype": (
+      f"one of {', '.join(EXCHANGE_DTYPES)}",
+      lambda value: value in EXCHANGE_DTYPES,
+    ),
+    "compute_dtype": (
+      f"one of {', '.join(COMPUTE_DTYPES)}",
+      lambda value: value in COMPUTE_DTYPES,
+    ),
+  }
+  for key, (rule, holds) in rules.items():
+    value = getattr(network, key)
+    if not holds(value):
+      raise UserError(f"network.{key} must be {rule} (got {value!r}).")
+
+
+def _check_layer(name: str, layer: Layer, x: tuple[int, ...]) -> None:
+  """Raises UserError unless `layer` can read activations of size `x`."""
+  problem = _problem(layer, x)
+  if problem:
+    raise UserError(f"network.{name} is not a valid layer: {problem}.")
+
+
+def _problem(layer: Layer, x: tuple[int, ...]) -> str:
+  """What is wrong with a layer that reads activations of size `x`, or ""."""
+  for key, least in (("size", 0), ("stride", 1), ("groups", 1)):
+    if getattr(layer, key) < least:
+      return f"{key} must be at least {least} (got {getattr(layer, key)})"
+  if len(layer.padding) != 2 or not all(
+    isinstance(p, int) and p >= 0 for p in layer.padding
+  ):
+    return f"padding must be two integers from 0 up (got {layer.padding})"
+  for step in STEP_PARAMETERS:
+    if layer.then.count(step) > 1:
+      return f"{step!r} can follow it once only (got then={layer.then})"
+  if not layer.size:
+    return _linear_problem(layer)
+  if len(x) < 3:
+    return "a convolution cannot follow a fully connected layer"
+  if layer.local and layer.groups > 1:
+    return f"a local layer cannot have groups (got groups={layer.groups})"
+  if x[-1] % layer.groups or layer.features % layer.groups:
+    return (
+      f"groups={layer.groups} must divide both its {x[-1]} input maps and its"
+      f" {layer.features} features"
+    )
+  return ""
+
+
+def _linear_problem(layer: Layer) -> str:
+  for step in layer.then:
+    if step in MAP_STEPS:
+      return f"the step {step!r} needs maps, so a convolution (size > 0)"
+  if (layer.stride, layer.padding, layer.groups) != (1, (0, 0), 1):
+    return "stride, padding and groups need a convolution (size > 0)"
+  if layer.local:
+    return "local needs a convolution (size > 0)"
+  return ""
+
+
+def _check_exchanges(network: Network, present: list[str]) -> None:
+  if network.towers == 1 and network.exchanges:
+    raise UserError(
+      "a single tower cannot exchange activations; set network.exchanges=()"
+      f" (got {network.exchanges})."
+    )
+  possible = [name for name in EXCHANGES if name in present]
+  for name in network.exchanges:
+    if name not in possible:
+      raise UserError(
+        f"network.exchanges contains {name!r}; the towers of this network can"
+        f" exchange before {', '.join(possible)}."
+      )
+  if network.towers > 1 and "fc8" not in network.exchanges:
+    raise UserError(
+      f"network.exchanges must contain 'fc8' (got {network.exchanges}): the"
+      f" class scores are the sum over all {network.towers} towers."
+    )
