@@ -14,6 +14,7 @@ NONE = Augmentation(crop=False, flip=False, lighting=0.0)
 
 # Compiled, because calling operation by operation is slower.
 training_images = jax.jit(augment.training_images, static_argnums=(3, 4))
+view_images = jax.jit(augment.view_images, static_argnums=(3, 4))
 
 
 def _coordinates(batch):
@@ -173,7 +174,7 @@ def test_ten_views_are_centre_and_corners_and_their_reflections(
   view, top, left, mirrored
 ):
   image = np.asarray(
-    augment.view_images(jnp.array(_coordinates(2)), _statistics(), view, CROP)
+    view_images(jnp.array(_coordinates(2)), _statistics(), view, CROP)
   )[1]
   columns = left + np.arange(CROP)
   np.testing.assert_array_equal(image[:, 0, 0], top + np.arange(CROP))
@@ -242,7 +243,7 @@ def test_the_sources_mean_is_the_centre_whatever_the_crop_and_flip():
   plain = _augment(_coordinates(50), _keys(50), _statistics(), augmentation)
   np.testing.assert_allclose(images, plain - mean, atol=1e-4)
   view, bare = (
-    np.asarray(augment.view_images(jnp.array(_coordinates(1)), it, 7, CROP))
+    np.asarray(view_images(jnp.array(_coordinates(1)), it, 7, CROP))
     for it in (statistics, _statistics())
   )
   np.testing.assert_allclose(view, bare - mean, atol=1e-4)
