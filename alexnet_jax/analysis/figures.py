@@ -236,7 +236,7 @@ def compute_figure4(
     UserError: the dataset cannot be found.
   """
   train, validation = (
-    sources.open_run(config, split, data_dir)
+    runs.open_split(config, split, data_dir)
     for split in ("train", "validation")
   )
   size = config["image_size"]

@@ -10,8 +10,7 @@ import hashlib
 import os
 import pathlib
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -213,27 +212,6 @@ def hold_out(source: Source, count: int, seed: int) -> tuple[Source, Source]:
 
   remaining = source if count == 0 else select("without", rest)
   return remaining, select("held out", held)
-
-
-def open_run(
-  config: Mapping[str, Any], split: str, data_dir: str = ""
-) -> Source:
-  """Opens a split of a run; the training split excludes held-out examples.
-
-  Args:
-    config: of the run.
-    split: "train", "validation" or "test" of its configuration.
-    data_dir: "" for the configuration's.
-
-  Raises:
-    UserError: the dataset is missing.
-  """
-  source = open_split(
-    config["dataset"], config["splits"][split], data_dir or config["data_dir"]
-  )
-  if split == "train":
-    source, _ = hold_out(source, config["holdout"], config["seed"])
-  return source
 
 
 def permutation(count: int, *seed: int) -> np.ndarray:

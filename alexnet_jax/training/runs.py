@@ -207,10 +207,31 @@ def load_predictor(
   """
   config = load_config(workdir)
   net, _ = load_net(workdir, mesh)
-  train = sources.open_run(config, "train", data_dir)
+  train = open_split(config, "train", data_dir)
   statistics = load_statistics(config, train, mesh)
   predict = step.make_predict(net.towers.network, views, mesh)
   return lambda images: predict(net, images, statistics)
+
+
+def open_split(
+  config: dict[str, Any], split: str, data_dir: str = ""
+) -> sources.Source:
+  """Opens a split of a run; the training split excludes held-out examples.
+
+  Args:
+    config: of the run.
+    split: "train", "validation" or "test" of its configuration.
+    data_dir: where the dataset is now; "": where it was in training.
+
+  Raises:
+    UserError: the dataset is missing.
+  """
+  source = sources.open_split(
+    config["dataset"], config["splits"][split], data_dir or config["data_dir"]
+  )
+  if split == "train":
+    source, _ = sources.hold_out(source, config["holdout"], config["seed"])
+  return source
 
 
 def example_batches(
@@ -279,7 +300,7 @@ def evaluate_runs(
     )
   towers = min(config["network"]["towers"] for config in run_configs)
   mesh = sharding.make_mesh(towers=towers)
-  source = sources.open_run(config, split, data_dir)
+  source = open_split(config, split, data_dir)
   predictors = [
     load_predictor(workdir, mesh, views, data_dir) for workdir in workdirs
   ]

@@ -99,21 +99,6 @@ def test_hold_out_is_a_partition_fixed_by_the_seed(tiny_dir):
     sources.hold_out(train, 40, seed=7)
 
 
-def test_a_run_trains_on_the_examples_not_held_out(tiny_dir):
-  config = {
-    "dataset": "tiny",
-    "data_dir": tiny_dir,
-    "splits": {"train": "train"},
-    "holdout": 12,
-    "seed": 7,
-  }
-  train = sources.open_split("tiny", "train", tiny_dir)
-  rest, _ = sources.hold_out(train, 12, seed=7)
-  found = sources.open_run(config, "train")
-  assert numbers(found) == numbers(rest)
-  assert found.fingerprint == rest.fingerprint
-
-
 def test_permutations_are_uniform():
   """Each of 4 items is about equally often at each of 4 places."""
   count = np.zeros((4, 4))

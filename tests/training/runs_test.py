@@ -1,11 +1,13 @@
-"""Initialisation from another run."""
+"""A run on disk: its images, and initialisation from it."""
 
 import dataclasses
 
 import jax
 import numpy as np
 import pytest
+from sample_data import write_tiny
 
+from alexnet_jax.data import sources
 from alexnet_jax.model import sharding
 from alexnet_jax.model.alexnet import AlexNet
 from alexnet_jax.model.network import Layer, Network
@@ -68,3 +70,18 @@ def test_a_layer_that_does_not_fit_is_an_error(other, name, word):
   with pytest.raises(UserError) as error:
     runs.init_from_run(net, "x", [name], mesh)
   assert name in str(error.value)
+
+
+def test_a_run_trains_on_the_examples_not_held_out(tmp_path):
+  config = {
+    "dataset": "tiny",
+    "data_dir": write_tiny(tmp_path),
+    "splits": {"train": "train"},
+    "holdout": 12,
+    "seed": 7,
+  }
+  train = sources.open_split("tiny", "train", config["data_dir"])
+  rest, _ = sources.hold_out(train, 12, seed=7)
+  found = runs.open_split(config, "train")
+  assert [found[i] for i in range(len(found))] == [rest[i] for i in range(28)]
+  assert found.fingerprint == rest.fingerprint
