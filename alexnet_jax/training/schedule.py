@@ -1,8 +1,8 @@
 """Learning rate schedules: how the rates of an update change over a run.
 
 To add one, write a subclass of `Schedule` that defines `scaled` and add its
-name to `SCHEDULES`. What happens to biases and to conv1 is the same for every
-schedule and stands in `Schedule.rates`.
+name to `SCHEDULES`. `Schedule.rates` applies it to biases and to conv1, in the
+same way for every schedule.
 """
 
 import dataclasses
@@ -27,14 +27,32 @@ class Schedule:
       their rate is divided by 10 at the first drop (dexp: at half time);
       "never": it is constant.
     conv1_frozen_from: epoch from which conv1 is not updated; 0: never.
+
+  Raises:
+    UserError: an invalid value.
   """
 
   STATE: ClassVar[tuple[str, ...]] = ()  # attributes that change in training
+  # Of schedules that drop in steps: whether biases that drop once have dropped
+  # after a number of epochs.
+  has_dropped: ClassVar[Callable[[Any, float], bool] | None] = None
 
   learning_rate: float = 1e-2
   bias_learning_rate: float = 1e-2
   bias_drops: str = "all"
   conv1_frozen_from: float = 0.0
+
+  def __post_init__(self):
+    if self.bias_drops not in ("all", "once", "never"):
+      raise UserError(
+        "schedule.bias_drops must be 'all', 'once' or 'never' (got"
+        f" {self.bias_drops!r})."
+      )
+    if self.bias_drops == "once" and self.has_dropped is None:
+      raise UserError(
+        "schedule.bias_drops='once' needs a schedule that drops in steps; with"
+        " this schedule.name use 'all' or 'never'."
+      )
 
   def scaled(self, initial: float, epoch: float) -> float:
     """The learning rate after `epoch` epochs if it begins with `initial`.
@@ -47,10 +65,6 @@ class Schedule:
   def conv1_scaled(self, initial: float, epoch: float) -> float:
     """The same for the weights of conv1; like all others by default."""
     return self.scaled(initial, epoch)
-
-  def has_dropped(self, epoch: float) -> bool:
-    """Whether biases that drop once have dropped after `epoch` epochs."""
-    return self.scaled(1.0, epoch) < 1.0
 
   def rate(self, epoch: float) -> float:
     """The learning rate of weights after `epoch` epochs."""
@@ -130,7 +144,7 @@ class Piecewise(Schedule):
 
   def has_dropped(self, epoch):
     if self.bias_boundary is None:
-      return super().has_dropped(epoch)
+      return any(epoch >= b for b in self.boundaries)
     return epoch >= self.bias_boundary
 
 
@@ -160,6 +174,10 @@ class Plateau(Schedule):
   def scaled(self, initial, epoch):
     del epoch  # only validation errors count
     return initial / 10.0**self.dropped
+
+  def has_dropped(self, epoch):
+    del epoch
+    return self.dropped > 0
 
   def observe(self, error: float) -> None:
     if error < self.best_error:
@@ -192,14 +210,10 @@ class Cosine(Schedule):
   end_epoch: float
 
   def __post_init__(self):
+    super().__post_init__()
     if self.warmup_epochs < 0:
       raise UserError(
         f"schedule.warmup_epochs must be at least 0 (got {self.warmup_epochs})."
-      )
-    if self.bias_drops == "once":
-      raise UserError(
-        "schedule.bias_drops='once' needs a schedule that drops in steps; with"
-        " schedule.name='cosine' use 'all' or 'never'."
       )
 
   def scaled(self, initial, epoch):
@@ -265,17 +279,12 @@ def make_schedule(*, name: str, **values: Any) -> Schedule:
       end). Keys that only other schedules read are ignored.
 
   Raises:
-    UserError: an unknown name, key or value of `bias_drops`.
+    UserError: an unknown name or key, or an invalid value.
   """
   if name not in SCHEDULES:
     raise UserError(
       f"schedule.name={name!r} is not a schedule; choose one of"
       f" {', '.join(SCHEDULES)}."
-    )
-  if values.get("bias_drops", "all") not in ("all", "once", "never"):
-    raise UserError(
-      f"schedule.bias_drops must be 'all', 'once' or 'never' (got"
-      f" {values['bias_drops']!r})."
     )
   if "total_epochs" in values:
     values.setdefault("end_epoch", values["total_epochs"])

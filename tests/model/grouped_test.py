@@ -76,7 +76,15 @@ def test_every_weight_lies_where_the_layout_says():
 
 
 @pytest.mark.parametrize(
-  "name", ["paper", "columns_apart_150", "conv6", "torchvision", "cifar_18pct"]
+  "name",
+  [
+    "paper",
+    "columns_apart_150",
+    "conv6",
+    "torchvision",
+    "cifar_18pct",
+    "batch_norm",
+  ],
 )
 @pytest.mark.parametrize("channels", ["rgb", "bgr"])
 def test_there_and_back_is_lossless(name, channels):
