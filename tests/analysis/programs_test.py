@@ -1,10 +1,8 @@
 """The compiled programs have the collectives that the network declares."""
 
 import collections
-import dataclasses
 import functools
 import importlib.util
-import pathlib
 
 import jax
 import pytest
@@ -16,11 +14,11 @@ from alexnet_jax.model.network import Layer, Network
 from alexnet_jax.runtime.command import UserError
 from alexnet_jax.training.job import Recipe
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 NARROW = Network(width=1 / 16, num_classes=10)
 BATCH_SIZE = 8
 
-# Section 3.5 and Figure 2: what all towers together hand on, per image.
+# Section 3.5 and Figure 2: activations of both towers that a layer reads, per
+# image.
 PAPER_NUMBERS = {
   "conv3": 13 * 13 * 256,
   "fc6": 6 * 6 * 256,
@@ -29,16 +27,22 @@ PAPER_NUMBERS = {
 }
 
 
-def run_audit(network, data, model):
+def run_audit(network, data, model, names=programs.PROGRAMS):
   return programs.audit(
     Recipe(network, BATCH_SIZE),
     sharding.make_mesh(data, model, towers=network.towers),
+    names,
   )
 
 
 @functools.cache
 def audit_of_the_paper(data, model):
   return run_audit(Network(), data, model)
+
+
+def train_audit(network, data, model):
+  """Of the training step alone, which takes most of the compilation."""
+  return run_audit(network, data, model, ["train"])
 
 
 def between_towers(result, program, phase):
@@ -49,7 +53,9 @@ def between_towers(result, program, phase):
   ]
 
 
-@pytest.mark.parametrize(("data", "model"), [(1, 2), (2, 2)])
+@pytest.mark.parametrize(
+  ("data", "model"), [pytest.param(1, 2, marks=pytest.mark.slow), (2, 2)]
+)
 def test_papers_network_exchanges_four_times_forward_three_backward(
   data, model
 ):
@@ -58,7 +64,7 @@ def test_papers_network_exchanges_four_times_forward_three_backward(
   images = BATCH_SIZE // data
   for program in ("train", "evaluate"):
     forward = between_towers(result, program, "forward")
-    # On CPU the bytes are the formula's, exactly: float32, all towers' maps.
+    # On CPU the bytes are exactly those of both towers' float32 activations.
     assert [(item.layer, item.bytes) for item in forward] == [
       (layer, 4 * images * numbers) for layer, numbers in PAPER_NUMBERS.items()
     ]
@@ -73,10 +79,10 @@ def test_papers_network_exchanges_four_times_forward_three_backward(
   assert between_towers(result, "train", "update") == []
 
 
-def test_gradients_are_summed_over_images_and_counted_apart():
+def test_gradients_are_summed_over_data_and_counted_apart():
   result = audit_of_the_paper(2, 2)
   gradients = [item for item in result.collectives if item.axes == ("data",)]
-  # fidelity: 60,965,224 parameters, of which fc8's 1,000 biases are on both.
+  # Of 60,965,224 parameters fc8's 1,000 biases are on both devices.
   on_one_device = (60_965_224 - 1000) // 2 + 1000
   assert [
     (item.phase, item.layer, item.bytes)
@@ -84,17 +90,18 @@ def test_gradients_are_summed_over_images_and_counted_apart():
     if item.layer == "gradients"
   ] == [("update", "gradients", 4 * on_one_device)]
   rest = [item for item in gradients if item.layer != "gradients"]
-  # loss, both errors and the count of images
+  # Loss, both errors and the number of images.
   assert sum(item.numbers for item in rest) == 4
   assert {item.layer for item in rest} == {"metrics"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("data", "model"), [(1, 1), (2, 1)])
 def test_one_device_with_both_towers_exchanges_nothing(data, model):
-  result = run_audit(NARROW, data, model)
+  result = train_audit(NARROW, data, model)
   assert result.findings == []
   assert all("model" not in item.axes for item in result.collectives)
-  # What crosses "data" is every parameter's gradient, and loss, errors, count.
+  # Over "data": the gradient of each parameter; loss, errors, image count.
   sums = collections.Counter()
   for item in result.collectives:
     sums[item.layer] += item.numbers
@@ -106,6 +113,7 @@ def test_one_device_with_both_towers_exchanges_nothing(data, model):
   assert dict(sums) == expected
 
 
+@pytest.mark.slow
 def test_a_sixth_convolution_and_fewer_exchanges_are_as_declared():
   conv6 = Layer(128, size=3, padding=(1, 1), bias=1.0)
   more = Network(
@@ -114,13 +122,13 @@ def test_a_sixth_convolution_and_fewer_exchanges_are_as_declared():
     conv6=conv6,
     exchanges=("conv3", "conv6", "fc6", "fc7", "fc8"),
   )
-  result = run_audit(more, 1, 2)
+  result = train_audit(more, 1, 2)
   assert result.findings == []
   backward = between_towers(result, "train", "backward")
   assert {item.layer for item in backward} == {"conv3", "conv6", "fc6", "fc7"}
 
   column_150 = Network(width=1 / 16, num_classes=10, exchanges=("fc8",))
-  result = run_audit(column_150, 1, 2)
+  result = train_audit(column_150, 1, 2)
   assert result.findings == []
   assert [
     item.layer for item in between_towers(result, "train", "forward")
@@ -146,39 +154,40 @@ def test_normalising_across_towers_is_found(monkeypatch):
   assert "backward pass, conv2" in text
 
 
-def test_an_exchange_left_out_is_found(monkeypatch):
-  def alone(parts, dtype):
+@pytest.mark.slow
+def test_a_missing_exchange_is_found(monkeypatch):
+  def without_exchange(parts, dtype):
     return jax.numpy.concatenate([*parts, *parts], axis=-1)
 
-  monkeypatch.setattr("alexnet_jax.model.alexnet.exchange", alone)
-  findings = run_audit(NARROW, 1, 2).findings
+  monkeypatch.setattr("alexnet_jax.model.alexnet.exchange", without_exchange)
+  findings = train_audit(NARROW, 1, 2).findings
   assert "train: no exchange at conv3, forward pass" in findings
   assert "train: no exchange at fc7, backward pass" in findings
 
 
-def test_diagnostics_inside_the_step_are_audited(monkeypatch):
+@pytest.mark.slow
+def test_a_diagnostic_over_towers_is_found(monkeypatch):
   from alexnet_jax.training import step
 
   sums = step._sums
 
   def with_a_diagnostic(scores, label, weight):
-    """Adds, say, a score averaged over the towers."""
+    """Adds a sum of the scores over both axes."""
     own = lax.pcast(scores.sum(), "model", to="varying")
     both = lax.psum(lax.psum(own, "model"), "data")
     results = sums(scores, label, weight)
     return results | {"top1_error": results["top1_error"] + both}
 
   monkeypatch.setattr(step, "_sums", with_a_diagnostic)
-  findings = run_audit(NARROW, 1, 2).findings
+  findings = train_audit(NARROW, 1, 2).findings
   assert any("over model, forward pass, unknown" in f for f in findings)
 
 
-def test_half_precision_exchanges_are_half_the_bytes():
-  whole, half = (
-    run_audit(dataclasses.replace(NARROW, exchange_dtype=dtype), 1, 2)
-    for dtype in ("float32", "float16")
-  )
-  assert whole.findings == half.findings == []
+@pytest.mark.slow
+def test_half_precision_exchanges_have_half_the_bytes():
+  whole = audit_of_the_paper(1, 2)
+  half = run_audit(Network(exchange_dtype="float16"), 1, 2)
+  assert half.findings == []
   assert {item.dtype for item in half.collectives} == {"f16"}
   assert [2 * item.bytes for item in half.collectives] == [
     item.bytes for item in whole.collectives
@@ -187,23 +196,23 @@ def test_half_precision_exchanges_are_half_the_bytes():
 
 
 @pytest.mark.parametrize("text", ["data", "data:1,data:2", "data:x", "a:1"])
-def test_a_mesh_written_wrongly(text):
+def test_malformed_meshes_are_rejected(text):
   with pytest.raises(UserError, match="--mesh="):
     programs.parse_mesh(text)
 
 
-def test_a_machine_without_the_tpu_compiler_is_told_what_to_install(
+def test_without_the_tpu_compiler_the_error_says_what_to_install(
   monkeypatch,
 ):
   monkeypatch.setenv("TPU_LIBRARY_PATH", "nowhere/libtpu.so")
   monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
   with pytest.raises(UserError, match="pip install"):
     chips.slice_devices("v5e:2x4")
-  with pytest.raises(UserError, match="is no slice"):
+  with pytest.raises(UserError, match="is not a TPU slice"):
     chips.slice_devices("h100:8")
 
 
-def test_seconds_on_a_slice_are_published_figures_and_arithmetic():
+def test_the_roofline_is_the_published_figures_and_arithmetic():
   gigabyte = chips.Chip(
     flops=1e12,
     memory=1e9,
@@ -218,7 +227,7 @@ def test_seconds_on_a_slice_are_published_figures_and_arithmetic():
     collectives=[
       # Two neighbours, one link: half of 2 GB.
       collective("forward", "all-gather", "model", 2 * 10**9),
-      # The other one's half, 1 GB.
+      # The other device's half, 1 GB.
       collective("backward", "reduce-scatter", "model", 10**9),
       # A ring of four, two links: 2 x 3/4 x 4 GB.
       collective("update", "all-reduce", "data", 4 * 10**9),
