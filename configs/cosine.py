@@ -1,4 +1,8 @@
-"""A cosine with warm-up instead of the paper's three drops of the rate."""
+"""A cosine with warm-up instead of the paper's three drops of the rate.
+
+The rate depends on the length of the run: if a finished run is extended with a
+larger total_epochs, its rate rises again, and the program says so.
+"""
 
 from configs import paper
 

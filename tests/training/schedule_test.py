@@ -179,7 +179,7 @@ def test_mistakes_are_refused_by_name():
     _schedule("cosine", bias_drops="once")
 
 
-def test_a_resumed_schedule_keeps_what_it_saw_and_nothing_else():
+def test_a_resumed_schedule_takes_the_state_of_the_saved_one_only():
   before = Plateau(learning_rate=0.01, patience=2, drops=3)
   for error in [0.5, 0.6, 0.6, 0.6]:
     before.observe(error)
