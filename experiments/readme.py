@@ -41,8 +41,9 @@ your own: [docs/extending.md](../docs/extending.md).
 
 ## Results
 
-`python -m docs.generate` writes this table from `results/*.json`. The other
-measurements in that folder are in [docs/](../docs/).
+`python -m docs.generate` writes this table from `results/*.json`. Most results
+come from small datasets; [docs/results.md](../docs/results.md) says what they
+do not show. The other measurements in that folder are in [docs/](../docs/).
 
 """
 
