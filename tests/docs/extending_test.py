@@ -78,13 +78,26 @@ def run_in(folder: pathlib.Path, *command: str, text: str = "") -> None:
 
 
 def test_the_sections_are_the_tasks():
-  assert list(SECTIONS) == [task for task in TASKS if task in SECTIONS]
+  assert tuple(SECTIONS) == TASKS
 
 
 @pytest.mark.parametrize("section", SECTIONS)
 def test_a_section_lists_the_files_that_its_diff_changes(section):
   listed = re.findall(r"^\d+\. `([^`]+)`", SECTIONS[section], re.MULTILINE)
   assert listed == changed_files(section)
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_the_diff_still_applies(section):
+  (diff,) = blocks(section, "diff")
+  result = subprocess.run(
+    ["git", "apply", "--check", "-"],
+    cwd=ROOT,
+    input=diff,
+    capture_output=True,
+    text=True,
+  )
+  assert result.returncode == 0, result.stderr
 
 
 @pytest.mark.slow
