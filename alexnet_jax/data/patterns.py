@@ -29,6 +29,9 @@ class Patterns(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   """The tfds builder; the name of a configuration is its number of classes."""
 
   VERSION = tfds.core.Version("1.1.0")
+  # Where this class was when the first runs trained. tfds stores the name in
+  # dataset_info.json, whose digest identifies the dataset in a checkpoint.
+  __module__ = "alexnet_jax.patterns"
 
   def __init__(self, *, data_dir: str, num_classes: int):
     self._num_classes = num_classes

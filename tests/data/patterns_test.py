@@ -156,6 +156,13 @@ def test_generation_is_deterministic(few, tmp_path):
   assert contents[0] == contents[1]
 
 
+def test_the_metadata_is_that_of_the_first_runs(few, tmp_path):
+  """Its digest identifies the dataset in the checkpoints of old runs."""
+  source = sources.open_split("patterns/3", "train", str(tmp_path))
+  info = pathlib.Path(source.directory, "dataset_info.json").read_text()
+  assert '"moduleName": "alexnet_jax.patterns"' in info
+
+
 def test_folders_of_other_users_are_not_written(few, tmp_path, monkeypatch):
   monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
   own = str(tmp_path / "cache" / "alexnet_jax" / "patterns" / "2" / "1.1.0")
