@@ -1,4 +1,4 @@
-"""Every configuration builds and takes one training step, at a small width."""
+"""Every configuration: its keys, its training step, and one step done."""
 
 import pathlib
 
@@ -7,21 +7,23 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from alexnet_jax.data.augment import Augmentation, ImageStatistics
-from alexnet_jax.model import network, sharding
+from alexnet_jax.data.augment import ImageStatistics
+from alexnet_jax.model import sharding
 from alexnet_jax.runtime import config
-from alexnet_jax.training import step
-from alexnet_jax.training.optimizer import momentum_sgd
+from alexnet_jax.training import job, step
 from alexnet_jax.training.schedule import make_schedule
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 NAMES = sorted(path.stem for path in (ROOT / "configs").glob("[a-z]*.py"))
 BATCH_SIZE = 2
+# These train a step in the fast tests: two towers; LRN before ReLU, a frozen
+# layer and the source's schedule; local layers; batch normalisation.
+FAST = ("paper", "original2012", "cifar_13pct", "batch_norm")
 
 
 @pytest.fixture(autouse=True)
 def quick_compilation():
-  """What is compiled here runs once."""
+  """Each program runs once, so compiling takes the time."""
   jax.config.update("jax_disable_most_optimizations", True)
   yield
   jax.config.update("jax_disable_most_optimizations", False)
@@ -32,52 +34,81 @@ def load(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_one_training_step(name):
+def test_the_training_step_can_be_traced_at_full_width(name):
+  """No value is computed: shapes, dtypes and keys fit each other."""
   values = load(name)
-  total = max(
-    layer.features for layer in values.network.values() if "then" in dir(layer)
+  recipe = job.make_recipe(values)
+  mesh = sharding.make_mesh(1, 1, towers=recipe.network.towers)
+  recipe.augmentation.check(
+    recipe.batch_size, recipe.image_size, recipe.network.crop_size
   )
-  values.network.width *= 4 / max(total**0.5, 4)
-  if values.network.conv2.groups > 1:
-    values.network.width = 2 / 8
+  state, *arguments = recipe.abstract_arguments(mesh)
+  after, metrics = jax.eval_shape(recipe.train_step(mesh), state, *arguments)
+  assert metrics["loss"].shape == ()
+  before = jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), state)
+  assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), after) == before
+
+
+def train_one_step(values):
+  """One step of a configuration on random images: (state, loss)."""
+  values.batch_size = BATCH_SIZE
   values.augmentation.shared_by = min(values.augmentation.shared_by, BATCH_SIZE)
-  net = network.from_dict(values.network.to_dict(), values.num_classes)
-  mesh = sharding.make_mesh(1, 1, towers=net.towers)
-  augmentation = Augmentation(**values.augmentation)
-  augmentation.check(BATCH_SIZE, values.image_size, net.crop_size)
+  recipe = job.make_recipe(values)
+  mesh = sharding.make_mesh(1, 1, towers=recipe.network.towers)
   schedule = make_schedule(**values.schedule, total_epochs=values.total_epochs)
-  optimizer = momentum_sgd(**values.optimizer)
-  state = step.init_state(net, optimizer, 0, mesh)
-  size = values.image_size
-  rng = np.random.default_rng(0)
-  batch = {
-    "image": rng.integers(0, 256, (BATCH_SIZE, size, size, 3), np.uint8),
-    "label": np.arange(BATCH_SIZE, dtype=np.int32),
-    "index": np.arange(BATCH_SIZE, dtype=np.int32),
-    "epoch": np.zeros(BATCH_SIZE, np.int32),
-    "weight": np.ones(BATCH_SIZE, np.float32),
-  }
-  side = net.crop_size if values.centre_mean else size
-  statistics = ImageStatistics(
-    jnp.full((side, side, 3), 127.0), 50 * jnp.eye(3)
+  state, batch, statistics, key, _ = recipe.random_arguments(mesh)
+  if values.centre_mean:
+    side = recipe.network.crop_size
+    statistics = sharding.place(
+      ImageStatistics(jnp.full((side, side, 3), 127.0), 50 * jnp.eye(3)),
+      sharding.REPLICATED,
+      mesh,
+    )
+  state, metrics = recipe.train_step(mesh)(
+    state, batch, statistics, key, schedule.rates(0)
   )
-  place = sharding.place
-  after, metrics = step.make_train_step(net, augmentation, optimizer, mesh)(
-    state,
-    place(batch, sharding.BATCH, mesh),
-    place(statistics, sharding.REPLICATED, mesh),
-    place(jax.random.key(0), sharding.REPLICATED, mesh),
-    schedule.rates(1),  # at 0 a warm-up has a rate of 0
-  )
-  # Untrained, it knows nothing: near ln(classes), if not far above it.
-  assert 0.7 < float(metrics["loss"]) / np.log(values.num_classes) < 3
-  assert int(after.step) == 1
-  stuck = [
+  return state, float(metrics["loss"])
+
+
+def check_step(state, loss, num_classes):
+  # The loss before training is about ln(classes).
+  assert 0.7 < loss / np.log(num_classes) < 3
+  assert int(state.step) == 1
+  unchanged = [
     jax.tree_util.keystr(path)
-    for path, leaf in jax.tree.leaves_with_path(after.optimizer_state)
+    for path, leaf in jax.tree.leaves_with_path(state.optimizer_state)
     if not np.any(leaf)
   ]
-  assert not stuck
+  averages = {
+    jax.tree_util.keystr(path)
+    for path, _ in jax.tree.leaves_with_path(step.running_averages(state.net))
+  }
+  assert len(unchanged) == len(averages), unchanged
+
+
+@pytest.mark.parametrize(
+  "name",
+  [
+    name if name in FAST else pytest.param(name, marks=pytest.mark.slow)
+    for name in NAMES
+  ],
+)
+def test_one_training_step(name):
+  """At a small width, which keeps the layers and their order."""
+  values = load(name)
+  features = max(
+    layer.features for layer in values.network.values() if "then" in dir(layer)
+  )
+  values.network.width *= 4 / max(features**0.5, 4)
+  if values.network.conv2.groups > 1:
+    values.network.width = 2 / 8
+  check_step(*train_one_step(values), values.num_classes)
+
+
+@pytest.mark.slow
+def test_one_training_step_of_the_paper_at_full_width():
+  values = load("paper")
+  check_step(*train_one_step(values), values.num_classes)
 
 
 def keys_of(values):
