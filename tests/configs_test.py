@@ -45,8 +45,9 @@ def test_the_training_step_can_be_traced_at_full_width(name):
   state, *arguments = recipe.abstract_arguments(mesh)
   after, metrics = jax.eval_shape(recipe.train_step(mesh), state, *arguments)
   assert metrics["loss"].shape == ()
-  before = jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), state)
-  assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), after) == before
+  assert jax.tree.structure(after) == jax.tree.structure(state)
+  for new, old in zip(*map(jax.tree.leaves, (after, state)), strict=True):
+    assert (new.shape, new.dtype) == (old.shape, old.dtype)
 
 
 def train_one_step(values):
