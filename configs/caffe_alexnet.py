@@ -14,7 +14,7 @@ def get_config():
   for name in ("conv2", "conv4", "conv5"):
     network[name].groups = 2
   for name in ("conv2", "conv4", "conv5", "fc6", "fc7"):
-    network[name].bias = 0.1  # 1 did not train, the makers say
+    network[name].bias = 0.1  # its authors: 1 did not train
   network.fc6.std = network.fc7.std = 0.005
   network.lrn_k, network.lrn_alpha = 1.0, 1e-4 / 5
   network.dropout_inverted = True

@@ -2,8 +2,8 @@
 
   python -m alexnet_jax.main --config=configs/cifar10.py --config.data_dir=DIR
 
-5,000 training images are held out for choosing schedules; the test images are
-looked at by `python -m alexnet_jax.evaluate --split=test` alone.
+5,000 training images are held out to choose schedules. Only `python -m
+alexnet_jax.evaluate --split=test` reads the test images.
 """
 
 from configs import paper

@@ -1,7 +1,7 @@
 """cuda-convnet's conv-local-13pct, the "four-layer" net of section 3.3.
 
-1,116,490 parameters, no norms. conv3 and conv4 are local: the source's local3
-and local4, each place with kernels of its own.
+1,116,490 parameters, no normalisation. conv3 and conv4 are the source's local3
+and local4: each position has kernels of its own.
 """
 
 from configs import cifar_80sec

@@ -1,7 +1,7 @@
 """cuda-convnet's net for CIFAR-10: 26% error in 80 seconds of 2011.
 
-145,578 parameters. Layers keep AlexNet's names: fc6 is the source's fc64. With
-no weight decay it is the likeliest stand-in for the net of Figure 1.
+145,578 parameters. Layers have AlexNet's names: fc6 is the source's fc64.
+Without weight decay it is probably close to the network of Figure 1.
 """
 
 from configs import paper

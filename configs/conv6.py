@@ -1,7 +1,8 @@
 """Net #146: a sixth convolution above the last pooling ("1 CNN*", Table 2).
 
-61,555,304 parameters. The paper's were trained on 22,000 classes first; from
-scratch on ILSVRC-2012 this one overfitted, the authors' notes say.
+61,555,304 parameters. The paper's networks were pre-trained on 22,000 classes.
+According to the authors' notes, this one overfitted when it was trained from
+scratch on ILSVRC-2012.
 """
 
 from configs import original2012

@@ -1,7 +1,7 @@
 """The AlexNet of "Dive into Deep Learning", for Fashion-MNIST at 224 pixels.
 
 46,764,746 parameters: one channel, ten classes, no LRN, and conv1 padded by 1,
-so that maps are 54, 26, 12, 5. Initial weights and pixel scale stay ours.
+so that maps are 54, 26, 12, 5. Initial weights and pixel scale are the paper's.
 """
 
 from configs import one_tower

@@ -3,8 +3,9 @@ r"""The full-size network on ten easy ImageNet classes.
   python -m alexnet_jax.main --config=configs/imagenette.py \
       --config.data_dir=DIR
 
-The initial weights of conv3 to conv5 are the 0.03 of the authors' source
-instead of the 0.01 of the text: the loss then leaves ln(10) at once.
+The initial weights of conv3 to conv5 have a standard deviation of 0.03, as in
+the authors' source, instead of the 0.01 of the text. The loss then drops below
+ln(10) at once.
 """
 
 from configs import paper

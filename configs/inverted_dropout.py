@@ -1,7 +1,7 @@
 """Dropout as most libraries have it: doubled in training, not halved after.
 
-With the paper's other constants this is another network: what reads a dropped
-layer gets twice as much.
+With the paper's other constants this is another network: layers after dropout
+read values twice as large.
 """
 
 from configs import paper

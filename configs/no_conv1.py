@@ -1,6 +1,6 @@
 """conv1 removed (section 7); conv2 sees the pixels, its stride conv1's.
 
-Both poolings stay, so the maps keep their sizes: 55, 27, 13.
+Both poolings stay, so the sizes of the maps do too: 55, 27, 13.
 """
 
 from configs import paper

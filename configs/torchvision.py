@@ -1,9 +1,9 @@
 """torchvision's AlexNet: the one-tower net of Krizhevsky's 2014 paper.
 
-61,100,840 parameters, no LRN, dropout before fc6 and fc7. The deviations of the
-initial weights are PyTorch's, though normal and with biases of 0. Its training
-differs further: pixels divided by 255 and by their deviation, crops of random
-size, the learning rate outside the velocity.
+61,100,840 parameters, no LRN, dropout before fc6 and fc7. The initial weights
+have PyTorch's standard deviations, but are normal, and biases are 0. Not
+reproduced from its training: pixels divided by 255 and standardised, crops of
+random size, the learning rate outside the velocity.
 """
 
 import math

@@ -1,10 +1,11 @@
-"""Computing in bfloat16: near the float64 reference, and sums in float32."""
+"""Activations in bfloat16: compared with float64, and sums in float32."""
 
 import dataclasses
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from jax.extend import core
 from model_test import (
   FLOAT32,
@@ -18,9 +19,9 @@ from model_test import (
 from reference import alexnet as reference
 
 BFLOAT16 = dataclasses.replace(SMALL, compute_dtype="bfloat16")
-# Of the length of what is wanted. A number keeps 8 bits; rounding also decides
-# anew which unit of a window is the largest, and who of them is below zero,
-# which the gradients of the convolutions add up. Seen: .0033, .0056, .31.
+# Bounds of the relative distance. A bfloat16 number has 8 bits. Rounding also
+# changes which unit of a pooling window is the largest and which units are
+# below 0; the gradients of convolutions add these changes up.
 SCORES, CONNECTED, CONVOLUTIONS = 0.01, 0.02, 0.5
 
 
@@ -30,13 +31,13 @@ def run(data, models):
 
 
 def distance(got, want):
-  """Length of the difference over the length of what is wanted."""
+  """Length of the difference, relative to the length of `want`."""
   got, want = (np.ravel(x).astype(float) for x in (got, want))
   return np.linalg.norm(got - want) / np.linalg.norm(want)
 
 
 def test_near_the_float64_reference():
-  """One training pass with dropout; and not as near as float32 would be."""
+  """One training pass with dropout; less exact than float32 would be."""
   images, labels, keys = inputs()
   weights = to_reference(make_net(BFLOAT16))
   keep = masks(SMALL, keys)
@@ -51,8 +52,9 @@ def test_near_the_float64_reference():
         assert distance(leaf, want) < bound, name
 
 
+@pytest.mark.slow
 def test_devices_add_up_the_same_gradients():
-  """A batch on two rows of devices, and on one: but for float32 rounding."""
+  """Two devices along "data" and one: the same to float32 rounding."""
   value, scores, gradients = run(2, 2)
   expected_value, expected_scores, expected = run(1, 2)
   np.testing.assert_allclose(value, expected_value, rtol=1e-6)
@@ -65,7 +67,7 @@ def test_devices_add_up_the_same_gradients():
 
 
 def test_products_are_bfloat16_and_sums_float32():
-  """By the program itself: each primitive with the dtype of its operands."""
+  """Reads the traced program: the operand dtypes of each primitive."""
   seen = {}
   for equation in equations(jax.make_jaxpr(lambda: run(2, 2))().jaxpr):
     for operand in equation.invars:
@@ -82,7 +84,7 @@ def test_products_are_bfloat16_and_sums_float32():
 
 
 def equations(jaxpr):
-  """All equations of a program, those of the programs inside it too."""
+  """All equations of a program and of the programs inside it."""
   for equation in jaxpr.eqns:
     yield equation
     for inner in core.jaxprs_in_params(equation.params):

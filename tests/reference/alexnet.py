@@ -1,4 +1,4 @@
-"""The two-tower network of 2012 in float64 NumPy, wired as Figure 2.
+"""The two-tower network of 2012 in float64 NumPy, connected as in Figure 2.
 
 `parameters[name]` is a list over towers of [kernel, bias]; fc8 has one bias,
 `parameters["fc8_bias"] = [[bias]]`. Gradients come in the same form.
@@ -13,14 +13,14 @@ LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7")
 
 
 def paper_stem(x, conv1, conv2):
-  """Layers 1 and 2 by the text: norm of activities, alpha on the sum."""
+  """Layers 1 and 2 of the paper: LRN after ReLU, alpha times the sum."""
   norm = functools.partial(f.lrn, k=2, n=5, alpha=1e-4, beta=0.75)
   x = chain(x, conv1, f.relu, norm, f.max_pool)
   return then(x, conv2, f.relu, norm, f.max_pool)
 
 
 def original_stem(x, conv1, conv2):
-  """Layers 1 and 2 of net #145 as the released layer file has them."""
+  """Layers 1 and 2 of net #145, from the released layer file."""
   norm = functools.partial(f.lrn, k=2, n=5, alpha=1e-4 / 5, beta=0.75)
   same_map = functools.partial(
     f.within_map_norm, k=1, n=5, alpha=1e-3 / 25, beta=0.75
@@ -50,13 +50,13 @@ def then(output_and_backward, *layers):
 
 
 def exchange(parts):
-  """Every tower reads all towers: [(x, backward)] -> the same, of the whole."""
+  """Gives each tower the maps of all; takes and returns [(x, backward)]."""
   widths = np.cumsum([x.shape[-1] for x, _ in parts])[:-1]
   whole = np.concatenate([x for x, _ in parts], -1)
   waiting = []
 
   def backward(dy):
-    # A tower's output serves both towers: its gradient is the sum of theirs.
+    # Both towers read a tower's output, so their gradients are added.
     waiting.append(dy)
     if len(waiting) < len(parts):
       return

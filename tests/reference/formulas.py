@@ -1,8 +1,8 @@
-"""The formulas of 2012 in float64 NumPy: plain sums, no JAX, no cleverness.
+"""The formulas of 2012 in float64 NumPy, as plain sums.
 
 Nothing here shares code with the package. Every layer is a function that
 returns its output and a function from the output's gradient to the gradients
-of its inputs, in the order of its arguments. Maps are [B,H,W,C].
+of its arguments, in their order. Maps are [B,H,W,C].
 """
 
 import numpy as np
@@ -12,7 +12,7 @@ def conv(x, kernel, bias, stride=1, padding=(0, 0), groups=1):
   """Section 3: kernel [K,K,C/groups,F]; padding (top/left, bottom/right).
 
   With two groups the first half of the kernels reads the first half of the
-  maps: a network of one tower that computes what two towers do.
+  maps: one tower then computes the same as two.
   """
   size, _, depth, features = kernel.shape
   batch, height, width, _ = x.shape
@@ -26,7 +26,7 @@ def conv(x, kernel, bias, stride=1, padding=(0, 0), groups=1):
   per_group = features // groups
 
   def places(row, column, group):
-    """Where the kernel's element (row, column) falls, all positions at once."""
+    """What the kernel's element (row, column) reads, at all positions."""
     return (
       slice(None),
       slice(row, row + stride * (rows - 1) + 1, stride),
@@ -57,7 +57,7 @@ def conv(x, kernel, bias, stride=1, padding=(0, 0), groups=1):
 
 
 def linear(x, kernel, bias):
-  """Section 3.5: units read every input, in height-width-map order."""
+  """Section 3.5: units read all inputs, in the order height, width, map."""
   flat = x.reshape(len(x), -1)
 
   def backward(dy):
@@ -84,7 +84,7 @@ def sigmoid(x):
 def lrn(a, k, n, alpha, beta):
   """Section 3.3, the printed formula: the sum runs over maps i-n/2 to i+n/2.
 
-  The source divides `alpha` by n first; do so where you call this.
+  `alpha` multiplies the sum; the source divides it by n first.
   """
   count = a.shape[3]
 
@@ -111,7 +111,7 @@ def lrn(a, k, n, alpha, beta):
 def within_map_norm(a, k, n, alpha, beta):
   """`rnorm` of the 2012 source: as LRN, over n x n places of the same map.
 
-  The source divides `alpha` by n^2 first; do so where you call this.
+  `alpha` multiplies the sum; the source divides it by n^2 first.
   """
   height, width = a.shape[1:3]
   s = np.full_like(a, k)
@@ -139,7 +139,7 @@ def within_map_norm(a, k, n, alpha, beta):
 
 
 def _windows(length, size, stride, overhang):
-  """Where windows lie; the last may hang over the edge (2012 source)."""
+  """The positions of windows; with overhang the last may be incomplete."""
   if overhang:
     count = int(np.ceil((length - size) / stride)) + 1
   else:
@@ -150,7 +150,7 @@ def _windows(length, size, stride, overhang):
 
 
 def max_pool(x, size=3, stride=2, overhang=True):
-  """Section 3.4. Of equals the first, row by row, gets the gradient."""
+  """Section 3.4. Of equal units the first, row by row, gets the gradient."""
   rows = _windows(x.shape[1], size, stride, overhang)
   columns = _windows(x.shape[2], size, stride, overhang)
   batch, maps = len(x), x.shape[3]
@@ -176,7 +176,7 @@ def max_pool(x, size=3, stride=2, overhang=True):
 
 
 def avg_pool(x, size=3, stride=2, overhang=True):
-  """The mean of a window's places inside the map (cuda-convnet's avg)."""
+  """The mean over a window's positions inside the map (cuda-convnet)."""
   rows = _windows(x.shape[1], size, stride, overhang)
   columns = _windows(x.shape[2], size, stride, overhang)
   y = np.empty((len(x), len(rows), len(columns), x.shape[3]))
@@ -196,9 +196,9 @@ def avg_pool(x, size=3, stride=2, overhang=True):
 
 
 def dropout(x, keep, inverted=False):
-  """Section 4.2. keep: 0 or 1 a unit in training; None in evaluation.
+  """Section 4.2. keep: 0 or 1 for each unit; None in evaluation.
 
-  Not inverted: nothing is rescaled in training, and halved in evaluation.
+  Unless inverted, units are unscaled in training and halved in evaluation.
   """
   factor = 0.5 if keep is None else keep
   if inverted:
@@ -224,7 +224,7 @@ def cross_entropy(scores, labels):
 def update(weight, velocity, gradient, rate, decay=0.0005, momentum=0.9):
   """Section 5, the printed rule, rate inside the velocity; -> weight, velocity.
 
-  The 2012 source decays no bias: call it with decay=0 for those.
+  The 2012 source does not decay biases: decay=0.
   """
   velocity = momentum * velocity - decay * rate * weight - rate * gradient
   return weight + velocity, velocity

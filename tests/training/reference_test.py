@@ -1,4 +1,4 @@
-"""The reference's own gradients, against differences of its outputs."""
+"""The gradients of the NumPy reference, compared with finite differences."""
 
 import functools
 
@@ -68,7 +68,7 @@ def test_the_networks_gradient_is_the_slope_of_its_loss(stem):
     "fc6": (6 * 6 * 4, 8),
     "fc7": (16, 8),
   }
-  # Of a size that keeps activations near 1, far from ReLU's corners on average.
+  # This size keeps activations near 1, on average far from ReLU's kink.
   parameters = {
     name: [
       [
