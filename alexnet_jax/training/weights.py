@@ -13,7 +13,7 @@ from alexnet_jax.runtime.command import UserError
 from alexnet_jax.runtime.files import WorkdirLock, write_atomic
 from alexnet_jax.training import runs
 from alexnet_jax.training.checkpoint import Checkpoints
-from alexnet_jax.training.optimizer import make_optimizer
+from alexnet_jax.training.job import Recipe
 from alexnet_jax.training.step import TrainState, to_dict
 
 
@@ -68,7 +68,7 @@ def import_weights(workdir: str, source: str, channels: str = "rgb") -> int:
     )
     old, metadata = runs.load_state(workdir, _mesh(workdir), checkpoints)
     net = from_grouped(arrays, old.net.towers.network, channels)
-    optimizer = make_optimizer(**config["optimizer"])
+    optimizer = Recipe.from_config(config).optimizer
     now = int(old.step) + 1
     state = TrainState(jnp.asarray(now, jnp.int32), net, optimizer.init(net))
     state = jax.device_put(state, jax.tree.map(lambda x: x.sharding, old))

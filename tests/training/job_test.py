@@ -70,7 +70,10 @@ def test_no_other_key_is_found():
   config = paper.get_config()
   config.schedule.name = "plateau"
   unused = job.unused_keys(config)
-  expected = r"schedule\.(boundaries|warmup_epochs)|start_layers|.*within_map.*"
+  expected = (
+    r"schedule\.(boundaries|warmup_epochs)|start_layers"
+    r"|network\.(within_map|batch_norm)_.*"
+  )
   for key, _ in configs.flatten(config.to_dict()):
     if not re.fullmatch(expected, key) and "conv6" not in key:
       assert key not in unused
