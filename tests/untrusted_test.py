@@ -1,4 +1,4 @@
-"""Nothing untrusted is executed: what the package never does, by its syntax."""
+"""No untrusted data is executed: a search for calls that could do so."""
 
 import ast
 import pathlib
@@ -11,15 +11,15 @@ FILES = [
   for folder in ("alexnet_jax", "configs", "experiments", "benchmarks")
   for path in sorted((ROOT / folder).rglob("*.py"))
 ]
-# They run code that comes with the data.
+# Modules that execute code stored in data.
 MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "marshal", "shelve"}
 CALLS = {"eval", "exec", "compile", "__import__"}
-# They write where the archive's names say, or run what a shell reads.
+# Methods that write to paths named in an archive, or start a shell.
 METHODS = {"extractall", "extract", "system", "popen", "unpack_archive"}
 
 
-def complaints(text: str) -> list[str]:
-  """What is forbidden in a source text."""
+def find_forbidden(text: str) -> list[str]:
+  """The forbidden imports and calls in a source text."""
   found = []
   for node in ast.walk(ast.parse(text)):
     if isinstance(node, ast.Import):
@@ -45,8 +45,8 @@ def complaints(text: str) -> list[str]:
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_no_file_executes_or_unpacks_what_it_was_given(path):
-  assert complaints(path.read_text()) == []
+def test_no_file_executes_or_unpacks_its_input(path):
+  assert find_forbidden(path.read_text()) == []
 
 
 @pytest.mark.parametrize(
@@ -63,11 +63,11 @@ def test_no_file_executes_or_unpacks_what_it_was_given(path):
     "yaml.load(text)",
   ],
 )
-def test_the_search_finds(text):
-  assert complaints(text)
+def test_the_search_finds_forbidden_code(text):
+  assert find_forbidden(text)
 
 
-def test_the_one_place_that_runs_a_given_file_is_the_configuration():
+def test_only_configurations_are_executed():
   running = [p.stem for p in FILES if "runpy" in p.read_text()]
   assert running == ["config"]
   assert "run only those you trust" in (ROOT / "README.md").read_text()

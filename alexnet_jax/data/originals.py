@@ -112,7 +112,8 @@ class Originals:
     splits: by name; "train" is one of them.
     class_names: in the order of the labels.
     files: size in bytes of each source file that holds many images, by name.
-    left_out: files that are not images, with the reason.
+    left_out: files that are not images, with the reason. The manifest stores
+      these texts and a repeated command compares them, so do not reword them.
     upright: whether to turn images as their EXIF orientation says. A camera's
       own files need it; for ImageNet every published pipeline ignores it.
   """

@@ -20,7 +20,7 @@ from alexnet_jax.runtime.command import UserError
 
 
 def source_of(count, bad=()):
-  """Grey images whose level is 2 + 3 i; those in `bad` are no images."""
+  """Grey images of value 2 + 3 i; those in `bad` cannot be decoded."""
   records = [
     (simplejpeg.encode_jpeg(np.full((8, 10, 3), 2 + 3 * i, np.uint8)), i % 5)
     for i in range(count)

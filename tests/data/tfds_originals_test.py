@@ -78,8 +78,8 @@ def test_tfrecord_is_converted_as_the_error_message_says(tmp_path):
   assert sorted(source[i][1] for i in range(5)) == [0, 0, 1, 1, 2]
   assert source.class_names == ("ash", "elm", "oak")
   image = images.decode(source[0][0])
-  wanted = [images.rescale(picture(s)) for s in (0, 1, 2, 10, 11)]
-  errors = [np.abs(image.astype(float) - w).mean() for w in wanted]
+  expected = [images.rescale(picture(s)) for s in (0, 1, 2, 10, 11)]
+  errors = [np.abs(image.astype(float) - w).mean() for w in expected]
   assert min(errors) < 3
 
 
