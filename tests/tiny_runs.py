@@ -4,12 +4,14 @@ A `place` is a folder with the dataset, which `sample_data.write_tiny` writes,
 the runs and a cache.
 """
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
 
 import jax
+from jax.experimental.compilation_cache import compilation_cache
 from sample_data import ROOT
 
 from alexnet_jax.model import sharding
@@ -32,6 +34,8 @@ CHANGES = {
   "network.crop_size": 64,
   "network.width": 1 / 32,
   "log_every_steps": 1,
+  "mesh.data": 1,
+  "mesh.model": 2,
 }
 
 
@@ -65,6 +69,26 @@ def train(place, workdir, should_stop=lambda: False, **changes):
     CHANGES | {"data_dir": str(place)} | changes
   )
   return train_and_evaluate(config, str(place / workdir), should_stop)
+
+
+@contextlib.contextmanager
+def compiling_once(folder):
+  """Runs in this process share their compiled programs, through `folder`."""
+  options = {
+    "jax_compilation_cache_dir": str(folder),
+    "jax_persistent_cache_min_compile_time_secs": 0.0,
+    "jax_disable_most_optimizations": True,  # compiles in half of the time
+  }
+  before = {name: getattr(jax.config, name) for name in options}
+  try:
+    for name, value in options.items():
+      jax.config.update(name, value)
+    compilation_cache.reset_cache()
+    yield
+  finally:
+    for name, value in before.items():
+      jax.config.update(name, value)
+    compilation_cache.reset_cache()
 
 
 def lines(place, workdir):

@@ -91,10 +91,11 @@ class Diagnostics:
     real = weight > 0
     scores = measured.pop("scores").sum(axis=1)[real]
     hidden = measured.pop("hidden")[real]
-    found = {
-      "score_spread": float(scores.std(axis=0).mean()),
-      "fc7_correlation": _mean_correlation(hidden),
-    }
+    with np.errstate(over="ignore", invalid="ignore"):  # of a diverging run
+      found = {
+        "score_spread": float(scores.std(axis=0).mean()),
+        "fc7_correlation": _mean_correlation(hidden),
+      }
     for name, alive in measured.items():
       found[f"dead_{name}"] = float(1 - alive.any(axis=0).mean())
     for name, (updates, weights) in norms.items():
