@@ -79,7 +79,7 @@ def compiling_once(folder):
     "jax_persistent_cache_min_compile_time_secs": 0.0,
     "jax_disable_most_optimizations": True,  # compiles in half of the time
   }
-  before = {name: getattr(jax.config, name) for name in options}
+  before = {name: jax.config.values[name] for name in options}
   try:
     for name, value in options.items():
       jax.config.update(name, value)
