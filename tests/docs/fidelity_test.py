@@ -1,10 +1,7 @@
 """docs/fidelity.md: the keys and tests it names exist, its counts are right."""
 
-import ast
 import pathlib
 import re
-
-import pytest
 
 from alexnet_jax.model import network as networks
 from alexnet_jax.model.shapes import layer_counts
@@ -39,16 +36,6 @@ def test_every_key_exists():
     named |= set(re.findall(r"`([a-z0-9_.]+)`", row[5]))
   assert len(named) > 50
   assert named - keys <= {"then", "alexnet_jax.evaluate", "alexnet_jax.prepare"}
-
-
-@pytest.mark.parametrize(
-  "name", sorted(set(re.findall(r"`(tests/[a-z0-9_/]+\.py[a-z0-9_:]*)`", TEXT)))
-)
-def test_every_test_exists(name):
-  path, _, function = name.partition("::")
-  tree = ast.parse((ROOT / path).read_text())
-  functions = {node.name for node in ast.walk(tree) if hasattr(node, "name")}
-  assert not function or function in functions
 
 
 def test_every_configuration_is_listed_with_its_counts():
