@@ -1,4 +1,4 @@
-"""AlexNet: two towers that exchange activations before four of eight layers.
+"""AlexNet: two towers that exchange activations at four of eight layers.
 
 This is Figure 2 of the paper. A tower is what one GPU held in 2012:
 
@@ -141,9 +141,9 @@ def activations(
   Under `jax.jit`, activations that the caller does not use cost nothing.
 
   Returns:
-    For each layer, a list with f32[B,...] for each tower of this device: its
-    output after ReLU, normalisation, pooling and dropout, in `compute_dtype`.
-    For fc8 these are the tower's own class scores, always f32.
+    By layer, a list with the output of each tower of this device, f32[B,...]
+    (or `compute_dtype`), after ReLU, normalisation, pooling and dropout. The
+    output of fc8 is the tower's own class scores, always f32.
   """
   network = net.towers.network
   towers = split_towers(net.towers)
@@ -154,12 +154,14 @@ def activations(
   x = [images] * len(towers)  # what each tower reads
   for name in (shape.name for shape in shapes(network)):
     with jax.named_scope(name):
+      # The exchange at fc8 comes after it: `forward` sums the scores.
       if name in network.exchanges and name != "fc8":
-        x = [exchange(x, network.exchange_dtype)] * len(towers)
+        maps_of_all_towers = exchange(x, network.exchange_dtype)
+        x = [maps_of_all_towers] * len(towers)
       x = [towers[i](name, x[i], tower_keys[i]) for i in range(len(towers))]
     outputs[name] = x
   outputs["fc8"] = [kernels.at_least_float32(scores) for scores in x]
-  if keys is not None:
+  if keys is not None:  # training has updated the averages of each tower
     averages = [running_averages(tower) for tower in towers]
     nnx.update(net.towers, jax.tree.map(lambda *x: jnp.stack(x), *averages))
   return outputs
