@@ -1,4 +1,4 @@
-"""docs/fidelity.md: the keys and tests it names exist, its counts are right."""
+"""docs/fidelity.md: the keys it names exist, and its counts are right."""
 
 import pathlib
 import re
