@@ -1,8 +1,8 @@
 """Every mesh trains the same network: ten steps, with dropout, on five meshes.
 
 In float32 the meshes differ by rounding, within the bounds below; in float64
-(a process of its own: `python tests/invariance_test.py`) to 1e-10, so nothing
-but rounding differs.
+(in a process of its own: `python tests/training/invariance_test.py`) by less
+than 1e-10, so nothing but rounding differs.
 """
 
 import dataclasses
@@ -30,6 +30,12 @@ from alexnet_jax.training.optimizer import momentum_sgd
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 MESHES = [(1, 1), (1, 2), (2, 1), (2, 2), (4, 2)]
+# Those of `make test`; each mesh costs a compilation of the training step.
+FAST = [(1, 2), (2, 2)]
+OTHERS = [
+  pytest.param(*shape, marks=() if shape in FAST else pytest.mark.slow)
+  for shape in MESHES[1:]
+]
 NUM_STEPS = 10
 BATCH_SIZE = 8
 IMAGE_SIZE = 72
@@ -108,11 +114,15 @@ def init_state(mesh, dtype=np.float32):
   )
 
 
+@functools.cache
+def make_train_step(mesh):
+  """Compiled once for each mesh."""
+  return step.make_train_step(NETWORK, Augmentation(), momentum_sgd(), mesh)
+
+
 def train(mesh, state, some_batches, dtype=np.float32):
   """The state after them, and the loss and velocities of each step."""
-  train_step = step.make_train_step(
-    NETWORK, Augmentation(), momentum_sgd(), mesh
-  )
+  train_step = make_train_step(mesh)
   place = functools.partial(sharding.place, mesh=mesh)
   key = place(jax.random.key(SEED), REPLICATED)
   stats = place(statistics(), REPLICATED)
@@ -146,7 +156,7 @@ def differences(record, reference):
   return max(losses), max(velocities)
 
 
-@pytest.mark.parametrize(("data", "model"), MESHES[1:])
+@pytest.mark.parametrize(("data", "model"), OTHERS)
 def test_float32_training_differs_by_rounding(data, model):
   loss, velocity = differences(trained(data, model), trained(1, 1))
   print(f"{data}x{model}: loss {loss:.1e}, velocity {velocity:.1e}")
@@ -161,6 +171,7 @@ def test_the_loss_changes_from_step_to_step():
   assert np.isfinite(losses).all()
 
 
+@pytest.mark.slow
 def test_float64_training_is_the_same_to_ten_digits():
   done = subprocess.run(
     [sys.executable, __file__],
@@ -244,7 +255,7 @@ def seen_by_the_network(data, model):
   return weights, *jax.device_get((crops, lighting, masks))
 
 
-@pytest.mark.parametrize(("data", "model"), MESHES[1:])
+@pytest.mark.parametrize(("data", "model"), OTHERS)
 def test_weights_crops_lighting_and_dropout_are_the_same(data, model):
   weights, crops, lighting, masks = seen_by_the_network(data, model)
   same = seen_by_the_network(1, 1)
@@ -269,10 +280,10 @@ def test_what_is_random_differs_between_examples_units_and_towers():
   assert (fc6 != fc7).mean() > 0.4
 
 
-def test_a_checkpoint_of_one_mesh_goes_on_on_another(tmp_path):
+def test_a_run_continues_on_another_mesh(tmp_path):
   some = list(batches())
-  eight, one = sharding.make_mesh(4, 2), sharding.make_mesh(1, 1)
-  state, _ = train(eight, init_state(eight), some[:5])
+  four, one = sharding.make_mesh(2, 2), sharding.make_mesh(1, 1)
+  state, _ = train(four, init_state(four), some[:5])
   checkpoints = Checkpoints(str(tmp_path))
   checkpoints.save(5, step.to_dict(state), {})
   checkpoints.wait()
