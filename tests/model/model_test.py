@@ -41,16 +41,16 @@ def make_net(network):
 
 
 @functools.cache
-def inputs():
+def inputs(side=CROP_SIZE):
   rng = np.random.default_rng(5)
-  images = rng.normal(scale=70, size=(BATCH_SIZE, CROP_SIZE, CROP_SIZE, 3))
+  images = rng.normal(scale=70, size=(BATCH_SIZE, side, side, 3))
   labels = rng.integers(0, 7, BATCH_SIZE)
   return images, labels, jax.random.split(jax.random.key(8), BATCH_SIZE)
 
 
 def on_mesh(network, data, models, training=True):
   """(net, images) -> (scores, gradients of the mean loss) on a mesh."""
-  _, labels, keys = inputs()
+  _, labels, keys = inputs(network.crop_size)
   mesh = sharding.make_mesh(data, models, towers=network.towers)
   specs = model.param_specs(
     jax.eval_shape(lambda: model.AlexNet(network, jax.random.key(0)))
