@@ -82,6 +82,13 @@ def test_the_first_convolution_pads_below_and_to_the_right_only():
   np.testing.assert_array_equal(counts, np.outer(expected, expected))
 
 
+def test_initial_weights_do_not_depend_on_how_they_are_drawn():
+  key, shape = jax.random.key(5), (3, 2, 5, 4)
+  np.testing.assert_array_equal(
+    layers.normal(key, shape), jax.random.normal(key, shape)
+  )
+
+
 def test_linear():
   ours = layer_function((20,), Layer(6))
   assert_same(ours, formulas.linear, maps(3, 20), maps(20, 6), maps(6))
