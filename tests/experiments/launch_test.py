@@ -105,7 +105,7 @@ def test_mistakes_are_user_errors(tmp_path, slurm, monkeypatch):
   with pytest.raises(UserError, match="cannot be read"):
     launch.load_sweep(str(tmp_path / "none.json"))
   (tmp_path / "x.json").write_text('{"seed": 1}')
-  with pytest.raises(UserError, match="one object a run"):
+  with pytest.raises(UserError, match="one object per run"):
     launch.load_sweep(str(tmp_path / "x.json"))
   with pytest.raises(UserError, match="are the same"):
     launch.launch("configs/paper.py", [{}, {}], str(tmp_path))
