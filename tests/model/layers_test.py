@@ -48,7 +48,7 @@ def layer_function(inputs, layer):
   """A layer as a function of (x, kernel, bias)."""
 
   def run(x, kernel, bias):
-    module = layers.make_layer(inputs, layer, jax.random.key(0))
+    module = layers.make_layer(inputs, layer, Network(), jax.random.key(0))
     module.kernel, module.bias = nnx.Param(kernel), nnx.Param(bias)
     return module(x)
 
@@ -113,7 +113,9 @@ def test_local_response_norm_has_the_papers_constants():
   expected = np.full(48, 100 / 7**0.75)
   expected[[0, -1]] = 100 / 5**0.75
   expected[[1, -2]] = 100 / 6**0.75
-  got = layers.apply_step("lrn", x, Network(), None)[0, 0, 0]
+  got = layers.apply_step("lrn", x, layer=None, network=Network(), keys=None)[
+    0, 0, 0
+  ]
   np.testing.assert_allclose(got, expected, rtol=1e-6)
 
 
@@ -211,7 +213,7 @@ def test_pooling_of_whole_windows_only(pool):
 @pytest.mark.parametrize("step", ["relu", "tanh", "sigmoid"])
 def test_nonlinearities(step):
   def ours(x):
-    return layers.apply_step(step, x, Network(), None)
+    return layers.apply_step(step, x, layer=None, network=Network(), keys=None)
 
   assert_same(ours, getattr(formulas, step), np.array([[-2.0, 0.0, 0.5, 3.0]]))
 
