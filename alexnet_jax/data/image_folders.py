@@ -19,9 +19,6 @@ from alexnet_jax.runtime.command import UserError
 
 Classes = dict[str, list[str]]  # the paths of the images of each class
 
-# The folders in which each further split may be.
-FOLDER_NAMES = {"validation": ("validation", "val"), "test": ("test",)}
-
 
 def open_folders(place: str, options: Options) -> Originals:
   """Opens the folder `place`; the layout is described above.
@@ -44,37 +41,33 @@ def open_folders(place: str, options: Options) -> Originals:
         f"{directory} has no validation images (DIR/validation/CLASS/*). Add"
         " some, or hold out a share of each class, e.g. --holdout=0.1."
       )
-    images["train"], images["validation"] = _hold_out(
-      images["train"], options.holdout
-    )
+    _hold_out(images, options.holdout)
   class_names = sorted(images["train"])
   splits = {}
   for split, classes in images.items():
     paths = [path for name in class_names for path in classes.get(name, ())]
-    splits[split] = ByteRanges.of_files(
-      paths,
-      [class_names.index(pathlib.Path(path).parent.name) for path in paths],
-      (os.path.relpath(path, directory) for path in paths),
-    )
+    labels = [class_names.index(pathlib.Path(p).parent.name) for p in paths]
+    names = (os.path.relpath(path, directory) for path in paths)
+    splits[split] = ByteRanges(paths, labels, names)
   name = re.sub(r"\W", "_", directory.resolve().name.lower())
   return Originals(name, splits, class_names, left_out=left_out, upright=True)
 
 
 def _find_splits(directory: pathlib.Path) -> dict[str, pathlib.Path]:
-  if not (directory / "train").is_dir():
-    return {"train": directory}
   folders = {"train": directory / "train"}
-  for split, names in FOLDER_NAMES.items():
-    for name in names:
-      if (directory / name).is_dir() and _subfolders(directory / name):
-        folders.setdefault(split, directory / name)
+  if not folders["train"].is_dir():
+    return {"train": directory}
+  for name in ("validation", "val", "test"):
+    folder = directory / name
+    if folder.is_dir() and _subfolders(folder):
+      folders.setdefault("validation" if name == "val" else name, folder)
   return folders
 
 
-def _subfolders(directory: pathlib.Path) -> list[str]:
+def _subfolders(directory: pathlib.Path) -> list[pathlib.Path]:
   return sorted(
-    entry.name
-    for entry in os.scandir(directory)
+    entry
+    for entry in directory.iterdir()
     if entry.is_dir() and not entry.name.startswith(".")
   )
 
@@ -82,17 +75,13 @@ def _subfolders(directory: pathlib.Path) -> list[str]:
 def _find_images(directory: pathlib.Path, left_out: list[str]) -> Classes:
   """The sorted paths of the files of each class folder that has any."""
   classes = {}
-  for name in _subfolders(directory):
-    paths = []
-    for entry in os.scandir(directory / name):
-      if entry.is_file():
-        paths.append(entry.path)
-      else:
-        left_out.append(f"{entry.path} is no file")
-    if paths:
-      classes[name] = sorted(paths)
+  for folder in _subfolders(directory):
+    entries = list(os.scandir(folder))
+    left_out += [f"{e.path} is no file" for e in entries if not e.is_file()]
+    if paths := sorted(entry.path for entry in entries if entry.is_file()):
+      classes[folder.name] = paths
     else:
-      left_out.append(f"{directory / name} holds no image: not a class")
+      left_out.append(f"{folder} holds no image: not a class")
   return classes
 
 
@@ -112,13 +101,11 @@ def _check_classes(directory: pathlib.Path, images: dict[str, Classes]) -> None:
       )
 
 
-def _hold_out(images: Classes, share: float) -> tuple[Classes, Classes]:
-  """Splits each class at random into (the rest, a share)."""
-  rest, held_out = {}, {}
-  for number, name in enumerate(sorted(images)):
-    paths = images[name]
+def _hold_out(images: dict[str, Classes], share: float) -> None:
+  """Moves a random share of each class from train to validation."""
+  images["validation"] = {}
+  for number, (name, paths) in enumerate(sorted(images["train"].items())):
     order = permutation(len(paths), number).tolist()
     count = round(len(paths) * share)
-    held_out[name] = [paths[i] for i in sorted(order[:count])]
-    rest[name] = [paths[i] for i in sorted(order[count:])]
-  return rest, held_out
+    images["validation"][name] = [paths[i] for i in sorted(order[:count])]
+    images["train"][name] = [paths[i] for i in sorted(order[count:])]

@@ -36,11 +36,14 @@ def open_tars(place: str, options: Options) -> Originals:
   directory = find_folder(place)
   year, tars = _find_tars(directory)
   left_out: list[str] = []
-  images = {"train": list(_training_images(tars["train"], left_out))}
-  for split in ("validation", "test"):
-    if split in tars:
+  images = {}  # the WordNet id and the place of each image
+  for split, path in tars.items():
+    if split == "train":
+      found = _training_images(path, left_out)
+    else:
       wnids = _read_labels(directory, year, split)
-      images[split] = list(_numbered_images(tars[split], wnids, left_out))
+      found = _numbered_images(path, wnids, left_out)
+    images[split] = list(found)
   for split, path in tars.items():
     if not images[split]:
       raise UserError(
@@ -48,33 +51,34 @@ def open_tars(place: str, options: Options) -> Originals:
         f" ({left_out[0] if left_out else 'it is empty'}). Download it again,"
         " or use a folder of images: --source=folder:DIR."
       )
-  class_names = _class_names({wnid for of in images.values() for wnid, _ in of})
-  labels = {wnid: label for label, wnid in enumerate(class_names)}
+  wnids = {wnid for found in images.values() for wnid, _ in found}
+  official = _official_list("labels.txt")
+  # Part of the images still has the labels of all 1,000 classes.
+  class_names = official if wnids <= set(official) else sorted(wnids)
+  numbers = {wnid: label for label, wnid in enumerate(class_names)}
   splits = {}
   for split, found in images.items():
     names, offsets, sizes = zip(*(member for _, member in found), strict=True)
     splits[split] = ByteRanges(
-      [tars[split]],
-      [0] * len(found),
+      [tars[split]] * len(found),
+      [numbers[wnid] for wnid, _ in found],
+      (pathlib.PurePosixPath(name).name for name in names),
       offsets,
       sizes,
-      [labels[wnid] for wnid, _ in found],
-      (pathlib.PurePosixPath(name).name for name in names),
     )
   files = {path.name: path.stat().st_size for path in tars.values()}
   return Originals(f"imagenet{year}", splits, class_names, files, left_out)
 
 
-def _find_tars(
-  directory: pathlib.Path,
-) -> tuple[str, dict[str, pathlib.Path]]:
+def _find_tars(directory: pathlib.Path) -> tuple[str, dict[str, pathlib.Path]]:
   """The year of the challenge, and the tar of each split."""
-
-  def find(year: str, word: str) -> pathlib.Path | None:
-    found = sorted(directory.glob(f"ILSVRC{year}_im*_{word}.tar"))
-    return found[0] if found else None
-
-  years = [year for year in ("2012", "2010") if find(year, "train")]
+  found = {
+    (year, word): path
+    for year in ("2012", "2010")
+    for word in ("train", "val", "test")
+    for path in sorted(directory.glob(f"ILSVRC{year}_im*_{word}.tar"))[:1]
+  }
+  years = [year for year, word in found if word == "train"]
   if len(years) != 1:
     raise UserError(
       f"{directory} has {' and '.join(years) or 'no'} training tars, but one"
@@ -82,38 +86,34 @@ def _find_tars(
       " Register at image-net.org and download it with its ..._val.tar."
     )
   (year,) = years
-  tars = {"train": find(year, "train")}
-  if validation := find(year, "val"):
-    tars["validation"] = validation
-  else:
-    train = tars["train"].name
+  train = found[year, "train"]
+  if (year, "val") not in found:
     raise UserError(
-      f"{directory} has {train} but no {train.replace('train', 'val')}."
-      " Download it from image-net.org."
+      f"{directory} has {train.name} but no"
+      f" {train.name.replace('train', 'val')}. Download it from image-net.org."
     )
+  tars = {"train": train, "validation": found[year, "val"]}
   # The test labels of 2012 are not public.
-  if year == "2010" and (test := find(year, "test")):
-    tars["test"] = test
+  if year == "2010" and (year, "test") in found:
+    tars["test"] = found[year, "test"]
   return year, tars
 
 
 def _training_images(
   path: pathlib.Path, left_out: list[str]
 ) -> Iterator[tuple[str, Member]]:
-  """Yields the WordNet id and the place of each training image."""
   for name, offset, size in _members(path, left_out):
-    if not name.endswith(".tar"):
+    if name.endswith(".tar"):
+      wnid = pathlib.PurePosixPath(name).stem
+      for member in _members(path, left_out, offset, size):
+        yield wnid, member
+    else:
       left_out.append(f"{path.name}: {name} is no tar of a class")
-      continue
-    wnid = pathlib.PurePosixPath(name).name.removesuffix(".tar")
-    for member in _members(path, left_out, offset, size):
-      yield wnid, member
 
 
 def _numbered_images(
   path: pathlib.Path, wnids: list[str], left_out: list[str]
 ) -> Iterator[tuple[str, Member]]:
-  """Yields the WordNet id and the place of each image of another split."""
   for member in _members(path, left_out):
     name = member[0]
     number = re.search(r"_(\d+)\.jpe?g$", name, re.IGNORECASE)
@@ -123,20 +123,11 @@ def _numbered_images(
       left_out.append(f"{path.name}: {name} has no known label")
 
 
-def _class_names(wnids: set[str]) -> list[str]:
-  """The classes in the order of their labels."""
-  official = _official_list("labels.txt")
-  # Part of the images still has the labels of all 1,000 classes.
-  return official if wnids <= set(official) else sorted(wnids)
-
-
 def _members(
   path: pathlib.Path, left_out: list[str], start: int = 0, size: int = -1
 ) -> Iterator[Member]:
   """Yields the files in a tar, or in the tar at `start` within a tar."""
-  total = path.stat().st_size
-  end = total if size < 0 else start + size
-  damaged = f"{path} is damaged or cut short"
+  end = path.stat().st_size if size < 0 else start + size
   with open(path, "rb") as file:
     file.seek(start)
     try:
@@ -145,17 +136,18 @@ def _members(
           tar.members = []  # keeps memory constant
           if member.isreg() and not member.issparse():
             if member.offset_data + member.size > end:
-              raise UserError(f"{damaged} in {member.name}. Download it again.")
+              raise tarfile.TarError(f"{member.name} is incomplete")
             yield member.name, member.offset_data, member.size
           elif not member.isdir():
             left_out.append(f"{path.name}: {member.name} is no regular file")
         # tarfile takes damage between two members for the end of the tar.
         file.seek(tar.offset)
-        whole = file.read(512) == bytes(512)
+        if file.read(512) != bytes(512):
+          raise tarfile.TarError(f"no header at byte {tar.offset:,}")
     except (tarfile.TarError, OSError, EOFError) as error:
-      raise UserError(f"{damaged}: {error}. Download it again.") from error
-  if not whole:
-    raise UserError(f"{damaged} at byte {tar.offset:,}. Download it again.")
+      raise UserError(
+        f"{path} is damaged or cut short: {error}. Download it again."
+      ) from error
 
 
 def _read_labels(directory: pathlib.Path, year: str, split: str) -> list[str]:
@@ -192,9 +184,8 @@ def _read_labels(directory: pathlib.Path, year: str, split: str) -> list[str]:
       f" the development kit, or for test images {labels_file}, again."
     )
   meta = scipy_io.loadmat(io.BytesIO(contents["meta.mat"]), squeeze_me=True)
-  wnids = {
-    int(row[f"ILSVRC{year}_ID"]): str(row["WNID"]) for row in meta["synsets"]
-  }
+  key = f"ILSVRC{year}_ID"
+  wnids = {int(row[key]): str(row["WNID"]) for row in meta["synsets"]}
   return [wnids[int(number)] for number in contents[labels_file].split()]
 
 

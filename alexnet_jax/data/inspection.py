@@ -4,19 +4,17 @@ Each line starts with a verdict: `FAIL` for what would spoil a run, `note` for
 what one should know, else `ok`.
 """
 
-import dataclasses
 import hashlib
 import io
 import itertools
-import json
 import pathlib
 import re
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import cv2
 import numpy as np
+import tensorflow_datasets as tfds
 from PIL import Image
 
 from alexnet_jax.data import (
@@ -51,13 +49,10 @@ FACTS = np.dtype(
 )
 
 
-@dataclasses.dataclass
 class Scan:
-  """Results of reading images of a split.
+  """What is found in the images of a split, rescaled to side `size`.
 
   Attributes:
-    source: the split.
-    size: side of the rescaled images.
     facts: FACTS[N] of the images.
     damaged: names of the images that cannot be decoded, with reasons.
     decoder_errors: f64[3], sums over a sample of images: their number, and the
@@ -65,19 +60,13 @@ class Scan:
     sums: of the rescaled pixels.
   """
 
-  source: Source
-  size: int
-  facts: np.ndarray
-  damaged: list[str]
-  decoder_errors: np.ndarray
-  sums: PixelSums
-
-  @classmethod
-  def empty(cls, source: Source, size: int, count: int) -> "Scan":
-    """A scan of `count` images that are not read yet."""
-    facts = np.zeros(count, FACTS)
-    facts["label"] = -1
-    return cls(source, size, facts, [], np.zeros(3), PixelSums(size))
+  def __init__(self, source: Source, size: int):
+    self.source, self.size = source, size
+    self.facts = np.zeros(len(source), FACTS)
+    self.facts["label"] = -1
+    self.damaged: list[str] = []
+    self.decoder_errors = np.zeros(3)
+    self.sums = PixelSums(size)
 
   def decoded(self) -> np.ndarray:
     """The facts of the images that can be decoded."""
@@ -118,92 +107,68 @@ def _inspect_dataset(folder: str, need: float) -> bool:
   """Prints the checks of a dataset as they finish; whether all passed."""
   manifest = preparing.read_manifest(folder)
   size = manifest["plan"]["size"] if manifest else 256
+  verdicts = []
+
+  def report(check: str, verdict: Verdict) -> None:
+    print(f"{verdict[0]:4}  {check}: {verdict[1]}")
+    verdicts.append(verdict[0])
+
   print(f"{folder}:")
   scans = {
     split: scan(sources.open_directory(folder, split), size)
-    for split in _split_names(folder)
+    for split in tfds.builder_from_directory(folder).info.splits
+    if re.fullmatch(r"\w+", split)
   }
-  passed = True
-  for check, (verdict, text) in _run_checks(scans, manifest, folder, need):
-    print(f"{verdict:4}  {check}: {text}")
-    passed &= verdict != "FAIL"
-  return passed
-
-
-def _split_names(folder: str) -> list[str]:
-  info = json.loads(pathlib.Path(folder, "dataset_info.json").read_text())
-  names = [split["name"] for split in info["splits"]]
-  return [name for name in names if re.fullmatch(r"\w+", name)]
-
-
-def _run_checks(
-  scans: dict[str, Scan],
-  manifest: dict[str, Any] | None,
-  folder: str,
-  need: float,
-) -> Iterator[tuple[str, Verdict]]:
-  """Yields the name and the verdict of each check."""
   for split, found in scans.items():
     expected = manifest["splits"][split] if manifest else None
-    yield f"{split} images", _check_images(found, expected)
-    yield f"{split} labels", _check_labels(found, expected)
-    yield f"{split} channel order", _check_channels(found)
-    yield f"{split} value range", _check_value_range(found)
+    report(f"{split} images", _check_images(found, expected))
+    report(f"{split} labels", _check_labels(found, expected))
+    report(f"{split} channel order", _check_channels(found))
+    report(f"{split} value range", _check_value_range(found))
   for one, other in itertools.combinations(scans, 2):
-    verdict = _check_duplicates(scans[one], scans[other])
-    yield f"duplicates in {one} and {other}", verdict
-  if "train" in scans:
-    train = scans["train"]
-    yield "shuffling", _check_shuffling(train.facts["label"])
-    yield "statistics", _check_statistics(train, folder)
-    yield "throughput", _check_throughput(train.source, train.size, need)
+    duplicates = _check_duplicates(scans[one], scans[other])
+    report(f"duplicates in {one} and {other}", duplicates)
+  if train := scans.get("train"):
+    report("shuffling", _check_shuffling(train.facts["label"]))
+    report("statistics", _check_statistics(train, folder))
+    report("throughput", _check_throughput(train.source, size, need))
+  return "FAIL" not in verdicts
 
 
 def scan(source: Source, size: int) -> Scan:
-  """Reads and decodes every image of a split, on all cores.
+  """Reads and decodes every image of a split, on all cores."""
+  found = Scan(source, size)
 
-  Args:
-    source: the split.
-    size: side of the rescaled images.
-  """
-  parts = parallel.map_images(
-    lambda chunk: _scan_chunk(source, size, chunk.tolist()),
-    parallel.chunks(np.arange(len(source))),
-    f"Checking {source.name}",
-  )
-  whole = Scan.empty(source, size, 0)
-  facts = [whole.facts]
-  for part in parts:
-    facts.append(part.facts)
-    whole.damaged += part.damaged
-    whole.decoder_errors += part.decoder_errors
-    whole.sums.merge(part.sums)
-  whole.facts = np.concatenate(facts)
-  return whole
+  def read(indices: np.ndarray) -> tuple[list[str], np.ndarray, PixelSums]:
+    damaged, decoder_errors, sums = [], np.zeros(3), PixelSums(size)
+    for index in indices.tolist():
+      try:
+        encoded, found.facts["label"][index] = source[index]
+        image = images.decode(encoded)
+      except (ValueError, RuntimeError, IndexError) as error:
+        damaged.append(f"{source.example_name(index)} ({error})")
+        continue
+      digest = hashlib.blake2b(encoded, digest_size=8).digest()
+      found.facts[index] = (
+        found.facts["label"][index],
+        np.frombuffer(digest, np.uint64)[0],
+        _difference_hash(image),
+        *image.shape[:2],
+        image.min(),
+        image.max(),
+      )
+      sums.add(images.rescale(image, size))
+      if index % 64 == 0:
+        decoder_errors += _compare_decoders(encoded, image)
+    return damaged, decoder_errors, sums
 
-
-def _scan_chunk(source: Source, size: int, indices: list[int]) -> Scan:
-  part = Scan.empty(source, size, len(indices))
-  for place, index in enumerate(indices):
-    try:
-      encoded, part.facts["label"][place] = source[index]
-      image = images.decode(encoded)
-    except (ValueError, RuntimeError, IndexError) as error:
-      part.damaged.append(f"{source.example_name(index)} ({error})")
-      continue
-    digest = hashlib.blake2b(encoded, digest_size=8).digest()
-    part.facts[place] = (
-      part.facts["label"][place],
-      np.frombuffer(digest, np.uint64)[0],
-      _difference_hash(image),
-      *image.shape[:2],
-      image.min(),
-      image.max(),
-    )
-    part.sums.add(images.rescale(image, size))
-    if index % 64 == 0:
-      part.decoder_errors += _compare_decoders(encoded, image)
-  return part
+  tasks = parallel.chunks(np.arange(len(source)))
+  parts = parallel.map_images(read, tasks, f"Checking {source.name}")
+  for damaged, decoder_errors, sums in parts:
+    found.damaged += damaged
+    found.decoder_errors += decoder_errors
+    found.sums.merge(sums)
+  return found
 
 
 def _difference_hash(image: np.ndarray) -> np.uint64:
@@ -228,13 +193,11 @@ def _compare_decoders(encoded: bytes, image: np.ndarray) -> np.ndarray:
 
 def _check_images(found: Scan, expected: dict[str, Any] | None) -> Verdict:
   """Whether all images are there, can be decoded and have the right size."""
-  decoded = found.decoded()
+  decoded, damaged = found.decoded(), found.damaged
   sizes = set(zip(decoded["height"], decoded["width"], strict=True))
   problems = []
-  if found.damaged:
-    problems.append(
-      f"{len(found.damaged):,} cannot be decoded, {found.damaged[0]}"
-    )
+  if damaged:
+    problems.append(f"{len(damaged):,} cannot be decoded, {damaged[0]}")
   count = f"{len(found.source):,}"
   if expected:
     if expected["num_examples"] != len(found.source):
@@ -313,11 +276,8 @@ def _check_duplicates(one: Scan, other: Scan) -> Verdict:
 def _find_equal(one: np.ndarray, other: np.ndarray) -> list[tuple[int, int]]:
   """Pairs of indices of equal hashes, ignoring 0."""
   values, here, there = np.intersect1d(one, other, return_indices=True)
-  return [
-    (int(i), int(j))
-    for value, i, j in zip(values, here, there, strict=True)
-    if value
-  ]
+  pairs = zip(here[values != 0], there[values != 0], strict=True)
+  return [(int(i), int(j)) for i, j in pairs]
 
 
 def _find_similar(one: np.ndarray, other: np.ndarray) -> list[tuple[int, int]]:
@@ -374,17 +334,14 @@ def _check_statistics(found: Scan, folder: str) -> Verdict:
     return "note", "not stored beside the dataset: training computes them first"
   if not found.sums.num_images:
     return "FAIL", "no image can be decoded to check them"
-  stored = pixel_statistics.load(
-    str(path), found.source.fingerprint, found.size
-  )
+  fingerprint = found.source.fingerprint
+  stored = pixel_statistics.load(str(path), fingerprint, found.size)
   if stored is None:
     return "FAIL", f"{path} is damaged, or belongs to another dataset"
   computed = found.sums.statistics()
   mean = float(np.abs(stored.mean_image - computed.mean_image).max())
-  scale = computed.eigenvalues.max()
-  values = (
-    float(np.abs(stored.eigenvalues - computed.eigenvalues).max()) / scale
-  )
+  errors = np.abs(stored.eigenvalues - computed.eigenvalues)
+  values = float(errors.max() / computed.eigenvalues.max())
   deviations = np.sqrt(stored.eigenvalues).round(1).tolist()
   text = (
     f"mean image off by {mean:.1g} levels, eigenvalues by {values:.1g};"

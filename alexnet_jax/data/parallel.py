@@ -61,7 +61,7 @@ def map_images(
   """
   console = rich.console.Console(stderr=True)
   progress = rich.progress.Progress(
-    rich.progress.TextColumn("{task.description}"),
+    "{task.description}",
     rich.progress.BarColumn(bar_width=None),
     rich.progress.MofNCompleteColumn(),
     _RateColumn(),
@@ -89,8 +89,7 @@ def map_images(
       while waiting:
         yield finish_oldest()
     finally:  # after an error, what has not begun need not be done
-      for _, future in waiting:
-        future.cancel()
+      pool.shutdown(cancel_futures=True)
 
 
 class _RateColumn(rich.progress.ProgressColumn):
@@ -101,10 +100,9 @@ class _RateColumn(rich.progress.ProgressColumn):
 
 
 def lower_thread_priority() -> None:
-  """Lets the arithmetic of the training step run before this thread.
+  """Lets the training step run before this decoding thread, on Linux only.
 
-  A step waits for the slowest of its threads, whereas batches are decoded
-  ahead. Only Linux has a priority per thread; elsewhere this does nothing.
+  A step waits for the slowest of its threads; batches are decoded ahead.
   """
   if sys.platform == "linux":
     thread = threading.get_native_id()

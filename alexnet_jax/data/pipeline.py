@@ -23,6 +23,7 @@ from alexnet_jax.data.sources import Source, permutation
 from alexnet_jax.runtime.command import UserError
 
 Batch = dict[str, np.ndarray]
+Failures = dict[int, UndecodableImage]  # by the index of the example
 
 
 def train_batches(
@@ -62,23 +63,21 @@ def train_batches(
     UserError: more than `max_undecodable` images cannot be decoded, the
       source is empty, or the batch size is not divisible by process_count.
   """
-  if not len(source):
-    raise UserError(f"{source.name} has no images to train on.")
-  places = _batch_places(batch_size, process_index, process_count)
   n = len(source)
+  if not n:
+    raise UserError(f"{source.name} has no images to train on.")
   # Two permutations, for the batches that span two epochs.
   order = functools.lru_cache(2)(lambda epoch: permutation(n, seed, epoch))
+  load = _Loader(source, batch_size, size, process_index, process_count)
 
-  def indices(step: int) -> tuple[np.ndarray, np.ndarray]:
-    epochs, ranks = np.divmod(step * batch_size + places, n)
-    found = [order(int(e))[r] for e, r in zip(epochs, ranks, strict=True)]
-    return np.array(found), epochs
+  def load_batch(step: int) -> tuple[Batch, Failures]:
+    epochs, ranks = np.divmod(step * batch_size + load.places, n)
+    indices = [order(int(e))[r] for e, r in zip(epochs, ranks, strict=True)]
+    return load(np.array(indices), epochs)
 
-  load = _Loader(source, len(places), size)
-  steps = grain.MapDataset.range(start_step, sys.maxsize)
-  batches = steps.map(lambda step: load(*indices(step)))
+  batches = grain.MapDataset.range(start_step, sys.maxsize).map(load_batch)
   left_out = set() if left_out is None else left_out
-  return _load_ahead(load, batches, num_threads, max_undecodable, left_out)
+  return _load_ahead(source, batches, num_threads, max_undecodable, left_out)
 
 
 def evaluation_batches(
@@ -103,19 +102,18 @@ def evaluation_batches(
     UserError: more than `max_undecodable` images cannot be decoded, or the
       batch size is not divisible by process_count.
   """
-  places = _batch_places(batch_size, process_index, process_count)
-  load = _Loader(source, len(places), size)
+  load = _Loader(source, batch_size, size, process_index, process_count)
 
-  def batch(step: int) -> tuple[Batch, dict[int, UndecodableImage]]:
-    indices = step * batch_size + places
+  def load_batch(step: int) -> tuple[Batch, Failures]:
+    indices = step * batch_size + load.places
     real = indices < len(source)
-    loaded, failures = load(np.where(real, indices, 0), np.zeros_like(indices))
-    loaded["weight"] *= real
-    return loaded, failures
+    batch, failures = load(np.where(real, indices, 0), np.zeros_like(indices))
+    batch["weight"] *= real
+    return batch, failures
 
-  steps = grain.MapDataset.range(-(-len(source) // batch_size))
-  batches = steps.map(batch)
-  return _load_ahead(load, batches, num_threads, max_undecodable, set())
+  steps = -(-len(source) // batch_size)
+  batches = grain.MapDataset.range(steps).map(load_batch)
+  return _load_ahead(source, batches, num_threads, max_undecodable, set())
 
 
 def to_device(
@@ -124,44 +122,25 @@ def to_device(
   """Yields batches as device arrays and keeps `depth` more on the device.
 
   Pixels are transferred as bytes; the training step converts them to floats.
-
-  Args:
-    batches: host batches; with several processes, this process's part.
-    sharding: of every array.
-    depth: number of batches that wait on the device while one is used.
+  With several processes, `batches` are the parts of this process.
   """
+
+  def place(array: np.ndarray) -> jax.Array:
+    return jax.make_array_from_process_local_data(sharding, array)
+
   ahead = collections.deque()
   for batch in batches:
-    ahead.append(_place(batch, sharding))
+    if jax.process_count() == 1:
+      ahead.append(jax.device_put(batch, sharding))
+    else:
+      ahead.append({key: place(array) for key, array in batch.items()})
     if len(ahead) > depth:
       yield ahead.popleft()
   yield from ahead
 
 
-def _place(batch: Batch, sharding) -> dict[str, jax.Array]:
-  if jax.process_count() == 1:
-    return jax.device_put(batch, sharding)
-  return {
-    key: jax.make_array_from_process_local_data(sharding, array)
-    for key, array in batch.items()
-  }
-
-
-def _batch_places(
-  batch_size: int, process_index: int, process_count: int
-) -> np.ndarray:
-  """i64[B], the places of this process's part in a global batch."""
-  if batch_size % process_count:
-    raise UserError(
-      f"batch_size={batch_size} is not divisible by the number of processes"
-      f" ({process_count}): choose a multiple of {process_count}."
-    )
-  count = batch_size // process_count
-  return np.arange(process_index * count, (process_index + 1) * count)
-
-
 def _load_ahead(
-  load: "_Loader",
+  source: Source,
   batches: grain.MapDataset,
   num_threads: int,
   max_undecodable: int,
@@ -175,38 +154,41 @@ def _load_ahead(
   # Failures are counted here, where batches are in order, so that a run stops
   # at the same step every time, however far ahead each thread is.
   for batch, failures in batches.to_iter_dataset(options):
-    for index, reason in failures.items():
-      if index not in left_out:
-        left_out.add(index)
-        _report_undecodable(
-          f"{load.source.example_name(index)} cannot be decoded: {reason}",
-          len(left_out),
-          max_undecodable,
+    for index in [i for i in failures if i not in left_out]:
+      left_out.add(index)
+      name, count = source.example_name(index), len(left_out)
+      message = f"{name} cannot be decoded: {failures[index]}"
+      if count > max_undecodable:
+        raise UserError(
+          f"{message}. {count} image{'s' * (count > 1)} cannot be decoded so"
+          f" far, and max_undecodable allows {max_undecodable}: raise it to"
+          " leave such images out, or prepare the dataset again (python -m"
+          " alexnet_jax.prepare skips and counts them)."
         )
+      logging.error("%s; the image is left out.", message)
     yield batch
 
 
-def _report_undecodable(message: str, count: int, max_undecodable: int) -> None:
-  if count > max_undecodable:
-    raise UserError(
-      f"{message}. {count} image{'s' * (count > 1)} cannot be decoded so far,"
-      f" and max_undecodable allows {max_undecodable}: raise it to leave such"
-      " images out, or prepare the dataset again (python -m"
-      " alexnet_jax.prepare skips and counts them)."
-    )
-  logging.error("%s; the image is left out.", message)
-
-
 class _Loader:
-  """Loads a batch of indices, and reports which cannot be decoded."""
+  """Loads a process's part of a batch, and reports undecodable images."""
 
-  def __init__(self, source: Source, batch_size: int, size: int):
-    self.source = source
-    self._memory = BatchMemory((batch_size, size, size, 3))
+  def __init__(
+    self, source: Source, batch_size: int, size: int, process: int, count: int
+  ):
+    if batch_size % count:
+      raise UserError(
+        f"batch_size={batch_size} is not divisible by the number of processes"
+        f" ({count}): choose a multiple of {count}."
+      )
+    share = batch_size // count
+    # Of the process's part in the global batch: i64[share].
+    self.places = np.arange(process * share, (process + 1) * share)
+    self._source = source
+    self._memory = BatchMemory((share, size, size, 3))
 
   def __call__(
     self, indices: np.ndarray, epochs: np.ndarray
-  ) -> tuple[Batch, dict[int, UndecodableImage]]:
+  ) -> tuple[Batch, Failures]:
     parallel.lower_thread_priority()
     count = len(indices)
     batch = {
@@ -219,7 +201,7 @@ class _Loader:
     failures = {}
     for i, index in enumerate(indices.tolist()):
       try:
-        encoded, batch["label"][i] = self.source[index]
+        encoded, batch["label"][i] = self._source[index]
         decode_into(batch["image"][i], encoded)
       except UndecodableImage as error:
         failures[index] = error
@@ -232,9 +214,6 @@ class BatchMemory:
 
   Mapping 25 MB of fresh pages takes up to a quarter of the time that decoding
   a batch of 128 prepared images into them takes.
-
-  Args:
-    shape: of the arrays.
   """
 
   def __init__(self, shape: tuple[int, ...]):

@@ -4,12 +4,12 @@ The mean image is subtracted from every input (paper, section 2); the
 principal components are the directions of the lighting noise (section 4.1).
 """
 
-import dataclasses
 import hashlib
 import io
 import os
 import sys
 import zipfile
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -21,44 +21,29 @@ from alexnet_jax.runtime import files
 from alexnet_jax.runtime.command import UserError
 
 
-@dataclasses.dataclass(frozen=True)
-class Statistics:
-  """Statistics of training pixels; pixels are RGB, 0 to 255.
+class Statistics(NamedTuple):
+  """Statistics of training pixels; pixels are RGB, 0 to 255."""
 
-  Attributes:
-    mean_image: f32[S,S,3].
-    eigenvalues: f64[3] of the covariance of RGB over all pixels of all
-      images, descending.
-    eigenvectors: f64[3,3], one per column; the largest component of each is
-      positive.
-    num_images: number of images counted.
-  """
-
-  mean_image: np.ndarray
+  mean_image: np.ndarray  # f32[S,S,3]
+  # f64[3] of the covariance of RGB over all pixels of all images, descending.
   eigenvalues: np.ndarray
+  # f64[3,3], one per column; the largest component of each is positive.
   eigenvectors: np.ndarray
   num_images: int
 
 
 class PixelSums:
-  """Sums over images, exact in whatever order the images are added.
+  """Sums over images of side `size`, exact in whatever order they are added.
 
   The sums are integers, and float64 represents every integer up to 2^53
   exactly: enough for 10^13 images. OpenCV computes them, because NumPy's
   matrix product runs on one thread at a time.
-
-  Args:
-    size: side S of the images.
-
-  Attributes:
-    num_images: number of images added.
-    total: f64[S,S,3], the sum of the images.
-    products: i64[3,3], the sum of x x^T over the RGB values x of all pixels.
   """
 
   def __init__(self, size: int):
     self.num_images = 0
-    self.total = np.zeros((size, size, 3), np.float64)
+    self.total = np.zeros((size, size, 3), np.float64)  # of the images
+    # i64[3,3], the sum of x x^T over the RGB values x of all pixels.
     self.products = np.zeros((3, 3), np.int64)
 
   def add(self, image: np.ndarray) -> None:
@@ -70,7 +55,6 @@ class PixelSums:
     self.products += products.astype(np.int64)
 
   def merge(self, other: "PixelSums") -> None:
-    """Adds all images of another sum."""
     self.num_images += other.num_images
     self.total += other.total
     self.products += other.products
@@ -95,28 +79,21 @@ class PixelSums:
 def load_or_compute(
   source: Source, size: int, cache_dir: str = ""
 ) -> Statistics:
-  """Returns the pixel statistics of a source, computed at most once.
+  """Returns the pixel statistics of a source at side `size`, computed once.
 
   They are read from the `statistics.npz` that `prepare` wrote beside the
-  dataset, else from the cache, else computed from the images as training
-  decodes and rescales them. Images that cannot be decoded are named on
-  standard error and left out.
-
-  Args:
-    source: the training images.
-    size: side S of the rescaled images.
-    cache_dir: "" for the user's cache directory.
+  dataset, else from `cache_dir` ("" for the user's cache directory), else
+  computed from the images as training decodes and rescales them. Images that
+  cannot be decoded are named on standard error and left out.
 
   Raises:
     UserError: no image of the source can be decoded.
   """
   digest = hashlib.sha256(source.fingerprint.encode()).hexdigest()[:12]
-  cached = os.path.join(
-    cache_dir or files.cache_directory(), f"statistics-{digest}-{size}.npz"
-  )
+  folder = cache_dir or files.cache_directory()
+  cached = os.path.join(folder, f"statistics-{digest}-{size}.npz")
   for path in (os.path.join(source.directory, "statistics.npz"), cached):
-    stored = load(path, source.fingerprint, size)
-    if stored is not None:
+    if stored := load(path, source.fingerprint, size):
       return stored
   result = _compute(source, size)
   try:
@@ -138,55 +115,47 @@ def _compute(source: Source, size: int) -> Statistics:
     return sums, failures
 
   title = f"Statistics of {source.name}"
-  total = PixelSums(size)
-  tasks = parallel.chunks(np.arange(len(source)))
+  total, count = PixelSums(size), len(source)
+  tasks = parallel.chunks(np.arange(count))
   for sums, failures in parallel.map_images(add_up, tasks, title):
     total.merge(sums)
     for failure in failures:
       print(failure, file=sys.stderr)
-  if total.num_images == 0:
+  if not total.num_images:
     raise UserError(f"No image of {source.name} can be decoded.")
-  if skipped := len(source) - total.num_images:
-    print(
-      f"{title}: {skipped:,} of {len(source):,} images are left out.",
-      file=sys.stderr,
-    )
+  if skipped := count - total.num_images:
+    message = f"{title}: {skipped:,} of {count:,} images are left out."
+    print(message, file=sys.stderr)
   return total.statistics()
 
 
 def save(
   path: str, result: Statistics, fingerprint: str, **more: np.ndarray
 ) -> None:
-  """Writes statistics as .npz, atomically.
+  """Writes the statistics of a source as .npz, atomically.
 
-  Args:
-    path: of the file.
-    result: the statistics.
-    fingerprint: of the source that they describe.
-    **more: further arrays to store, which `load` ignores.
+  Further arrays are stored as well, for readers other than `load`.
 
   Raises:
     OSError: the file cannot be written.
   """
   content = io.BytesIO()
-  arrays = dataclasses.asdict(result) | more
-  np.savez(content, fingerprint=fingerprint, **arrays)
+  np.savez(content, fingerprint=fingerprint, **result._asdict(), **more)
   files.write_atomic(path, content.getvalue())
 
 
 def load(path: str, fingerprint: str, size: int) -> Statistics | None:
-  """Reads the statistics of a source and image size.
+  """Reads the statistics of a source at side `size`.
 
-  Returns:
-    None if the file is missing, damaged, or describes another source or size.
+  Returns None if the file is missing, damaged, or describes another source or
+  size.
   """
   try:
     with open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
       matches = str(stored["fingerprint"]) == fingerprint
       if not matches or stored["mean_image"].shape != (size, size, 3):
         return None
-      names = [field.name for field in dataclasses.fields(Statistics)]
-      loaded = {name: stored[name] for name in names}
+      *arrays, num_images = (stored[name] for name in Statistics._fields)
   except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
     return None
-  return Statistics(**loaded | {"num_images": int(loaded["num_images"])})
+  return Statistics(*arrays, int(num_images))

@@ -9,13 +9,14 @@ import collections
 import dataclasses
 import hashlib
 import importlib.metadata
+import itertools
 import json
 import os
 import pathlib
 import platform
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,7 @@ from alexnet_jax.data import (
 )
 from alexnet_jax.data.images import UndecodableImage
 from alexnet_jax.data.originals import Options, Originals, Split
-from alexnet_jax.data.shards import Encoding, Shard
+from alexnet_jax.data.shards import Encoding, Facts, Shard
 from alexnet_jax.runtime import files
 from alexnet_jax.runtime.command import UserError
 
@@ -94,11 +95,10 @@ def prepare(
       f"--name={name} is not a valid dataset name: use lower-case letters,"
       " digits and underscores, starting with a letter."
     )
-  chosen = {
-    split: _choose(images, limit) for split, images in originals.splits.items()
-  }
-  for split, indices in chosen.items():
-    if not len(indices):
+  chosen = {}
+  for split, images in originals.splits.items():
+    chosen[split] = _choose(images, limit)
+    if not len(chosen[split]):
       raise UserError(
         f"The {split} split of {originals.name} has no images. Add some, or"
         " remove the split."
@@ -111,13 +111,13 @@ def prepare(
   unfinished = pathlib.Path(data_dir, f".{name}.incomplete")
   with files.WorkdirLock(str(unfinished), "--data_dir"):
     _begin(unfinished, plan)
-    parts = [
-      Shard(unfinished, name, split, number, count, indices)
-      for split in originals.splits
-      for number, count, indices in _deal(chosen[split], shard_size)
-    ]
+    parts = {
+      split: _deal(unfinished, name, split, indices, shard_size)
+      for split, indices in chosen.items()
+    }
     try:
-      shards.write_shards(parts, originals.splits, encoding, originals.upright)
+      all_parts = list(itertools.chain(*parts.values()))
+      shards.write_shards(all_parts, originals, encoding)
       _write_metadata(unfinished / "data", name, originals, parts, plan)
       target.parent.mkdir(parents=True, exist_ok=True)
       os.rename(unfinished / "data", target)
@@ -150,15 +150,14 @@ def read_manifest(folder: str) -> dict[str, Any] | None:
     ) from error
 
 
-def _choose(split: Split, limit: int) -> np.ndarray:
+def _choose(images: Split, limit: int) -> np.ndarray:
   """i64[N], the indices of the images to prepare."""
   if not limit:
-    return np.arange(len(split))
-  taken = collections.Counter()
-  chosen = []
-  for index in range(len(split)):
+    return np.arange(len(images))
+  chosen, taken = [], collections.Counter()
+  for index in range(len(images)):
     try:
-      label = split.label(index)
+      label = images.label(index)
     except UndecodableImage:  # kept, to be reported as skipped
       label = -1
     taken[label] += 1
@@ -168,9 +167,9 @@ def _choose(split: Split, limit: int) -> np.ndarray:
 
 
 def _deal(
-  chosen: np.ndarray, shard_size: int
-) -> Iterator[tuple[int, int, np.ndarray]]:
-  """Yields (number, number of shards, i64[N] indices) of a split's shards.
+  folder: pathlib.Path, name: str, split: str, chosen: np.ndarray, size: int
+) -> list[Shard]:
+  """The shards of a split, of at most `size` images.
 
   Originals are often sorted by class, so chunks of neighbours are shuffled
   before they are dealt to shards.
@@ -178,9 +177,12 @@ def _deal(
   chunks = parallel.chunks(chosen)
   order = sources.permutation(len(chunks), len(chosen))
   shuffled = np.concatenate([chunks[place] for place in order])
-  count = -(-len(shuffled) // shard_size)
-  for number, indices in enumerate(np.array_split(shuffled, count)):
-    yield number, count, indices
+  count = -(-len(shuffled) // size)
+  stem = f"{name}-{split}.array_record"
+  return [
+    Shard(folder, f"{stem}-{number:05}-of-{count:05}", split, number, indices)
+    for number, indices in enumerate(np.array_split(shuffled, count))
+  ]
 
 
 def _plan(
@@ -191,13 +193,12 @@ def _plan(
   shard_size: int,
 ) -> dict[str, Any]:
   """Everything that determines the result; stored in the manifest."""
+  splits = originals.splits.items()
   return {
     "source": originals.name,
     "source_files": originals.files,
     "images": {split: len(indices) for split, indices in chosen.items()},
-    "inventory": {
-      split: images.inventory() for split, images in originals.splits.items()
-    },
+    "inventory": {split: images.fingerprint for split, images in splits},
     "num_classes": len(originals.class_names),
     "left_out": originals.left_out,
     "upright": originals.upright,
@@ -260,36 +261,70 @@ def _write_metadata(
   folder: pathlib.Path,
   name: str,
   originals: Originals,
-  parts: list[Shard],
+  parts: dict[str, list[Shard]],
   plan: dict[str, Any],
 ) -> None:
   """Makes a tfds dataset of the finished shards in `folder`."""
-  facts = {
-    split: [shard.facts() for shard in parts if shard.split == split]
-    for split in originals.splits
+  summaries, infos = {}, []
+  for split, split_shards in parts.items():
+    facts = [shard.facts() for shard in split_shards]
+    summary = _summarize(split, facts, originals.class_names)
+    summaries[split] = summary
+    template = tfds.core.ShardedFileTemplate(
+      data_dir=folder,
+      dataset_name=name,
+      split=split,
+      filetype_suffix="array_record",
+    )
+    infos.append(
+      tfds.core.SplitInfo(
+        name=split,
+        shard_lengths=[len(shard.labels) for shard in facts],
+        num_bytes=summary["num_bytes"],
+        filename_template=template,
+      )
+    )
+  size = plan["size"]
+  features = {
+    "image": tfds.features.Image(shape=(size, size, 3), encoding_format="jpeg"),
+    "label": tfds.features.ClassLabel(names=originals.class_names),
+    "file_name": tfds.features.Text(),
   }
-  manifest = {
-    "plan": plan,
-    "splits": {
-      split: _summarize(split, facts[split], originals.class_names)
-      for split in originals.splits
-    },
-  }
-  _write_tfds_metadata(folder, name, originals, facts, plan)
-  _write_statistics(folder, parts, plan["size"])
+  tfds.folder_dataset.write_metadata(
+    data_dir=folder,
+    features=tfds.features.FeaturesDict(features),
+    split_infos=infos,
+    version=VERSION,
+    check_data=False,
+    description=f"{originals.name}, prepared by alexnet_jax: {size} pixels a"
+    f" side, rescale={plan['rescale']}.",
+    supervised_keys=("image", "label"),
+  )
+  sums = pixel_statistics.PixelSums(size)
+  for shard in parts["train"]:
+    sums.merge(shard.pixel_sums())
+  pixel_statistics.save(
+    str(folder / "statistics.npz"),
+    sums.statistics(),
+    sources.open_directory(str(folder), "train").fingerprint,
+    covariance=sums.covariance(),
+    num_pixels=sums.num_images * size * size,
+  )
+  manifest = {"plan": plan, "splits": summaries}
   (folder / "manifest.json").write_text(json.dumps(manifest, indent=1))
 
 
 def _summarize(
-  split: str, facts: list[shards.Facts], class_names: list[str]
+  split: str, facts: list[Facts], class_names: Sequence[str]
 ) -> dict[str, Any]:
   """The manifest's entry for a split."""
   labels = np.concatenate([shard.labels for shard in facts])
   skipped = sorted(pair for shard in facts for pair in shard.skipped)
   if not len(labels):
+    name, reason = skipped[0]
     raise UserError(
-      f"No image of the {split} split can be decoded, for example"
-      f" {skipped[0][0]} ({skipped[0][1]})."
+      f"No image of the {split} split can be decoded, for example {name}"
+      f" ({reason})."
     )
   digests = "".join(shard.digest for shard in facts)
   counts = np.bincount(labels, minlength=len(class_names)).tolist()
@@ -300,60 +335,3 @@ def _summarize(
     "skipped": [{"name": name, "reason": reason} for name, reason in skipped],
     "classes": dict(zip(class_names, counts, strict=True)),
   }
-
-
-def _write_tfds_metadata(
-  folder: pathlib.Path,
-  name: str,
-  originals: Originals,
-  facts: dict[str, list[shards.Facts]],
-  plan: dict[str, Any],
-) -> None:
-  """Writes the files by which tfds finds and reads the shards."""
-  size = plan["size"]
-  splits = [
-    tfds.core.SplitInfo(
-      name=split,
-      shard_lengths=[shard.count for shard in facts[split]],
-      num_bytes=sum(shard.num_bytes for shard in facts[split]),
-      filename_template=tfds.core.ShardedFileTemplate(
-        data_dir=folder,
-        dataset_name=name,
-        split=split,
-        filetype_suffix="array_record",
-      ),
-    )
-    for split in facts
-  ]
-  features = {
-    "image": tfds.features.Image(shape=(size, size, 3), encoding_format="jpeg"),
-    "label": tfds.features.ClassLabel(names=originals.class_names),
-    "file_name": tfds.features.Text(),
-  }
-  tfds.folder_dataset.write_metadata(
-    data_dir=folder,
-    features=tfds.features.FeaturesDict(features),
-    split_infos=splits,
-    version=VERSION,
-    check_data=False,
-    description=f"{originals.name}, prepared by alexnet_jax: {size} pixels a"
-    f" side, rescale={plan['rescale']}.",
-    supervised_keys=("image", "label"),
-  )
-
-
-def _write_statistics(
-  folder: pathlib.Path, parts: list[Shard], size: int
-) -> None:
-  """Writes the statistics of the training pixels."""
-  sums = pixel_statistics.PixelSums(size)
-  for shard in parts:
-    if shard.split == "train":
-      sums.merge(shard.pixel_sums())
-  pixel_statistics.save(
-    str(folder / "statistics.npz"),
-    sums.statistics(),
-    sources.open_directory(str(folder), "train").fingerprint,
-    covariance=sums.covariance(),
-    num_pixels=sums.num_images * size * size,
-  )

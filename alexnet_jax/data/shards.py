@@ -12,6 +12,7 @@ import os
 import pathlib
 import sys
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import simplejpeg
@@ -19,7 +20,7 @@ from array_record.python import array_record_module
 from tensorflow_datasets.proto import tf_example_pb2
 
 from alexnet_jax.data import images, parallel
-from alexnet_jax.data.originals import Split
+from alexnet_jax.data.originals import Originals
 from alexnet_jax.data.pixel_statistics import PixelSums
 from alexnet_jax.data.sources import permutation
 from alexnet_jax.runtime.command import UserError
@@ -27,22 +28,14 @@ from alexnet_jax.runtime.command import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Encoding:
-  """How each image is stored.
+  """How each image is stored."""
 
-  Attributes:
-    size: side of the stored image, in pixels.
-    quality: of the JPEG, 1 to 100.
-    subsampling: of the JPEG's chroma: "444", "422" or "420".
-    rescale: "crop", as in the paper, or "warp"; see `images`.
-  """
-
-  size: int = 256
-  quality: int = 95
-  subsampling: str = "444"
-  rescale: str = "crop"
+  size: int = 256  # side of the image, in pixels
+  quality: int = 95  # of the JPEG, 1 to 100
+  subsampling: str = "444"  # of the JPEG's chroma: "444", "422" or "420"
+  rescale: str = "crop"  # as in the paper, or "warp"; see `images`
 
 
-@dataclasses.dataclass
 class Converted:
   """Some images of one split, ready to write.
 
@@ -54,15 +47,12 @@ class Converted:
     digest: of the original bytes, skipped or not, in their order.
   """
 
-  records: list[bytes]
-  labels: list[int]
-  sums: PixelSums
-  skipped: list[tuple[str, str]]
-  digest: bytes
-
-  @classmethod
-  def empty(cls, encoding: Encoding) -> "Converted":
-    return cls([], [], PixelSums(encoding.size), [], b"")
+  def __init__(self, size: int):
+    self.records: list[bytes] = []
+    self.labels: list[int] = []
+    self.sums = PixelSums(size)
+    self.skipped: list[tuple[str, str]] = []
+    self.digest = b""
 
   def add(self, other: "Converted") -> None:
     self.records += other.records
@@ -72,69 +62,46 @@ class Converted:
     self.digest = hashlib.sha256(self.digest + other.digest).digest()
 
 
-@dataclasses.dataclass
-class Facts:
-  """What is stored about a finished shard, apart from its pixel sums.
+class Facts(NamedTuple):
+  """What is stored about a finished shard, apart from its pixel sums."""
 
-  Attributes:
-    count: number of records.
-    num_bytes: of the records.
-    labels: i32[count].
-    skipped: (name, reason) of each image that could not be decoded.
-    digest: hexadecimal, of the original bytes.
-  """
-
-  count: int
-  num_bytes: int
-  labels: np.ndarray
-  skipped: list[tuple[str, str]]
-  digest: str
+  num_bytes: int  # of the records
+  labels: np.ndarray  # i32[N], one per record
+  skipped: list[tuple[str, str]]  # (name, reason) of undecodable images
+  digest: str  # hexadecimal, of the original bytes
 
 
+@dataclasses.dataclass(eq=False)
 class Shard:
-  """One file of the prepared dataset, and the facts about it.
+  """One file of the prepared dataset, and the facts about it."""
 
-  Args:
-    folder: of the unfinished dataset.
-    name: of the dataset.
-    split: of the shard.
-    number: of the shard among the `count` shards of its split.
-    count: see above.
-    indices: i64[N], the originals that it stores.
-  """
+  folder: pathlib.Path  # of the unfinished dataset
+  file: str  # the name of the file
+  split: str
+  number: int  # among the shards of the split
+  indices: np.ndarray  # i64[N], the originals that it stores
 
-  def __init__(
-    self,
-    folder: pathlib.Path,
-    name: str,
-    split: str,
-    number: int,
-    count: int,
-    indices: np.ndarray,
-  ):
-    file = f"{name}-{split}.array_record-{number:05}-of-{count:05}"
-    self.split, self.number, self.indices = split, number, indices
-    self.path = folder / "data" / file
-    self._facts = folder / "facts" / f"{file}.npz"
-    self._unfinished = folder / "facts" / file
+  @property
+  def path(self) -> pathlib.Path:
+    return self.folder / "data" / self.file
 
-  def is_done(self) -> bool:
-    return self.path.exists()
+  @property
+  def _facts_path(self) -> pathlib.Path:
+    return self.folder / "facts" / f"{self.file}.npz"
 
   def write(self, converted: Converted) -> None:
     """Writes the records in a shuffled order, then renames the file."""
     records, sums = converted.records, converted.sums
     # Compressing JPEGs again takes time and saves nothing.
     options = "group_size:1,uncompressed"
-    writer = array_record_module.ArrayRecordWriter(
-      str(self._unfinished), options
-    )
+    path = str(self.folder / "facts" / self.file)
+    writer = array_record_module.ArrayRecordWriter(path, options)
     for place in permutation(len(records), self.number, len(records)):
       writer.write(records[place])
     writer.close()
-    with open(self._unfinished, "rb+") as file:
+    with open(path, "rb+") as file:
       os.fsync(file.fileno())
-    with open(self._facts, "wb") as file:
+    with open(self._facts_path, "wb") as file:
       np.savez(
         file,
         count=len(records),
@@ -145,22 +112,17 @@ class Shard:
         total=sums.total,
         products=sums.products,
       )
-    os.replace(self._unfinished, self.path)
+    os.replace(path, self.path)
 
   def facts(self) -> Facts:
-    """The facts about a finished shard."""
-    with np.load(self._facts, allow_pickle=False) as stored:
-      return Facts(
-        count=int(stored["count"]),
-        num_bytes=int(stored["num_bytes"]),
-        labels=stored["labels"],
-        skipped=json.loads(str(stored["skipped"])),
-        digest=str(stored["digest"]),
-      )
+    with np.load(self._facts_path, allow_pickle=False) as stored:
+      num_bytes, digest = int(stored["num_bytes"]), str(stored["digest"])
+      skipped = json.loads(str(stored["skipped"]))
+      return Facts(num_bytes, stored["labels"], skipped, digest)
 
   def pixel_sums(self) -> PixelSums:
     """The pixel sums of a finished shard: megabytes, so read when needed."""
-    with np.load(self._facts, allow_pickle=False) as stored:
+    with np.load(self._facts_path, allow_pickle=False) as stored:
       sums = PixelSums(len(stored["total"]))
       sums.num_images = int(stored["count"])
       sums.total[:] = stored["total"]
@@ -169,23 +131,13 @@ class Shard:
 
 
 def write_shards(
-  shards: Sequence[Shard],
-  splits: dict[str, Split],
-  encoding: Encoding,
-  upright: bool,
+  shards: Sequence[Shard], originals: Originals, encoding: Encoding
 ) -> None:
-  """Writes the shards that are not done, converting images on all cores.
-
-  Args:
-    shards: all shards of the dataset.
-    splits: the originals.
-    encoding: how to store each image.
-    upright: whether to turn images as their EXIF orientation says.
-  """
+  """Writes the shards that are not finished, converting on all cores."""
   tasks = [
     (shard, chunk)
     for shard in shards
-    if not shard.is_done()
+    if not shard.path.exists()
     for chunk in parallel.chunks(shard.indices)
   ]
 
@@ -194,51 +146,41 @@ def write_shards(
 
   def work(task: tuple[Shard, np.ndarray]) -> Converted:
     shard, chunk = task
-    return convert(splits[shard.split], chunk.tolist(), encoding, upright)
+    return convert(originals, shard.split, chunk.tolist(), encoding)
 
   total = sum(len(shard.indices) for shard in shards)
   num_done = total - sum(map(size, tasks))
   if num_done:
-    print(
-      f"{num_done:,} of {total:,} images are done already.", file=sys.stderr
-    )
+    message = f"{num_done:,} of {total:,} images are done already."
+    print(message, file=sys.stderr)
   converted = parallel.map_images(
     work, tasks, "Preparing", size=size, num_done=num_done
   )
   with contextlib.closing(converted):
     for shard, group in itertools.groupby(tasks, lambda task: task[0]):
-      whole = Converted.empty(encoding)
+      whole = Converted(encoding.size)
       for _ in group:
         whole.add(next(converted))
       shard.write(whole)
 
 
 def convert(
-  split: Split,
-  indices: list[int],
-  encoding: Encoding,
-  upright: bool = False,
+  originals: Originals, split: str, indices: list[int], encoding: Encoding
 ) -> Converted:
-  """Decodes, rescales and encodes images.
-
-  Args:
-    split: the originals.
-    indices: of the originals to convert.
-    encoding: how to store each image.
-    upright: whether to turn images as their EXIF orientation says.
+  """Decodes, rescales and encodes the images `indices` of a split.
 
   Raises:
     UserError: an original cannot be read.
   """
   rescale = {"crop": images.rescale, "warp": images.warp}[encoding.rescale]
-  result = Converted.empty(encoding)
+  result = Converted(encoding.size)
   digest = hashlib.sha256()
   for index in indices:
-    name = split.name(index)
+    name = originals.splits[split].example_name(index)
     try:
-      original, label = split.read(index)
+      original, label = originals.splits[split][index]
       digest.update(hashlib.sha256(original).digest())
-      image = images.decode(original, upright)
+      image = images.decode(original, originals.upright)
     except OSError as error:
       raise UserError(
         f"The original {name} cannot be read: {error}. Make it readable, or"
@@ -252,18 +194,13 @@ def convert(
       encoding.quality,
       colorsubsampling=encoding.subsampling,
     )
-    result.sums.add(images.decode(encoded))
-    result.records.append(_serialize(encoded, label, name))
+    example = tf_example_pb2.Example()
+    feature = example.features.feature
+    feature["image"].bytes_list.value.append(encoded)
+    feature["label"].int64_list.value.append(label)
+    feature["file_name"].bytes_list.value.append(name.encode(errors="replace"))
+    result.records.append(example.SerializeToString(deterministic=True))
     result.labels.append(label)
+    result.sums.add(images.decode(encoded))
   result.digest = digest.digest()
   return result
-
-
-def _serialize(encoded: bytes, label: int, name: str) -> bytes:
-  """The tf.train.Example of an image."""
-  example = tf_example_pb2.Example()
-  feature = example.features.feature
-  feature["image"].bytes_list.value.append(encoded)
-  feature["label"].int64_list.value.append(label)
-  feature["file_name"].bytes_list.value.append(name.encode(errors="replace"))
-  return example.SerializeToString(deterministic=True)

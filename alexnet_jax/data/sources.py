@@ -26,6 +26,12 @@ from alexnet_jax.runtime.command import UserError
 # `full_name(name) -> name` and `generate(full_name, data_dir)`.
 GENERATED = {"patterns": patterns}
 
+IMAGENET_FILES = {
+  "imagenet2012": "ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar",
+  "imagenet2010": "ILSVRC2010_images_train.tar, ILSVRC2010_images_val.tar and"
+  " ILSVRC2010_devkit-1.0.tar.gz",
+}
+
 
 @dataclasses.dataclass(eq=False)
 class Source:
@@ -34,7 +40,7 @@ class Source:
   Reading raises UndecodableImage where the dataset's file is damaged.
 
   Attributes:
-    records: (encoded image, label) of each example; reading is thread-safe.
+    records: (encoded image, label) of each example.
     class_names: in the order of the labels.
     fingerprint: dataset name, version, split, count and a digest of the
       metadata; different sources have different fingerprints.
@@ -58,33 +64,22 @@ class Source:
   def __getitem__(self, index: int) -> tuple[bytes, int]:
     return self.records[index]
 
+  def label(self, index: int) -> int:
+    return self[index][1]
+
   def example_name(self, index: int) -> str:
     """The name of example `index` in messages."""
     return f"{self.name}[{index}]"
 
 
-def parse_example(
-  record: bytes, image_key: str, label_key: str
-) -> tuple[bytes, int]:
-  """Reads the encoded image and the label from a serialised tf.train.Example.
+class Examples:
+  """(encoded image, label) of serialised tf.train.Examples; thread-safe.
 
-  It takes 2 microseconds; tfds' own parser, which makes arrays, takes 32.
-
-  Raises:
-    UndecodableImage: the record is damaged.
+  Parsing takes 2 microseconds; tfds' own parser, which makes arrays, takes 32.
+  A damaged record raises UndecodableImage.
   """
-  try:
-    features = tf_example_pb2.Example.FromString(record).features.feature
-    image, label = features[image_key], features[label_key]
-    return image.bytes_list.value[0], label.int64_list.value[0]
-  except (DecodeError, IndexError) as error:
-    raise UndecodableImage(f"its record is damaged: {error}") from error
 
-
-class _Examples:
-  """The parsed records of an ArrayRecord data source."""
-
-  def __init__(self, records, image_key: str, label_key: str):
+  def __init__(self, records: Sequence[bytes], image_key: str, label_key: str):
     self._records, self._keys = records, (image_key, label_key)
 
   def __len__(self):
@@ -94,10 +89,11 @@ class _Examples:
     if not 0 <= index < len(self):
       raise IndexError(f"index {index} is outside 0 to {len(self) - 1}")
     try:
-      record = self._records[index]
-    except (RuntimeError, ValueError, IndexError) as error:
+      example = tf_example_pb2.Example.FromString(self._records[index])
+      image, label = (example.features.feature[key] for key in self._keys)
+      return image.bytes_list.value[0], label.int64_list.value[0]
+    except (DecodeError, RuntimeError, ValueError, IndexError) as error:
       raise UndecodableImage(f"its record is damaged: {error}") from error
-    return parse_example(record, *self._keys)
 
 
 class _Selection:
@@ -120,7 +116,7 @@ def open_split(name: str, split: str, data_dir: str = "") -> Source:
     name: tfds name, e.g. "imagenet2012", "imagenette/320px-v2",
       "cifar10:3.0.2", or "patterns/N", which is generated if it is missing.
     split: "train", or any tfds slice, "train[:90%]", "train+validation".
-    data_dir: the folder that holds datasets; "" is tfds' own default
+    data_dir: the folder that holds datasets; "" for the default of tfds
       (TFDS_DATA_DIR or ~/tensorflow_datasets).
 
   Raises:
@@ -128,11 +124,10 @@ def open_split(name: str, split: str, data_dir: str = "") -> Source:
       allow random access.
   """
   data_dir = os.path.expanduser(data_dir)
-  procedural = GENERATED.get(re.split("[/:]", name)[0])
-  if procedural:
+  if procedural := GENERATED.get(re.split("[/:]", name)[0]):
     name = procedural.full_name(name)
     if not data_dir or not os.path.isdir(os.path.join(data_dir, name)):
-      data_dir = _own_directory(data_dir) or files.cache_directory()
+      data_dir = data_dir if _is_own(data_dir) else files.cache_directory()
       procedural.generate(name, data_dir)
   directory = find_dataset(name, data_dir)
   info = tfds.builder_from_directory(directory).info
@@ -151,13 +146,11 @@ def open_directory(directory: str, split: str) -> Source:
   """Opens a split of the tfds dataset in a folder; as `open_split`."""
   builder = tfds.builder_from_directory(directory)
   info = builder.info
-  name = info.full_name
-  image_key, label_key = supervised_keys(info)
+  name, keys = info.full_name, supervised_keys(info)
+  raw = tfds.decode.DeserializeMethod.RAW_BYTES
   try:
     paths = [part.filename for part in info.splits[split].file_instructions]
-    records = builder.as_data_source(
-      split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES
-    )
+    records = builder.as_data_source(split, deserialize_method=raw)
   except (ValueError, KeyError, AssertionError) as error:
     splits = ", ".join(
       f"{key} ({value.num_examples:,})" for key, value in info.splits.items()
@@ -177,7 +170,7 @@ def open_directory(directory: str, split: str) -> Source:
   metadata = pathlib.Path(directory, "dataset_info.json").read_bytes()
   digest = hashlib.sha256(metadata).hexdigest()[:12]
   return Source(
-    _Examples(records, image_key, label_key),
+    Examples(records, *keys),
     class_names(info),
     fingerprint=f"{name}:{split}:{len(records)}:{digest}",
     name=f"{name} {split}",
@@ -198,20 +191,19 @@ def hold_out(source: Source, count: int, seed: int) -> tuple[Source, Source]:
       f"Cannot hold out {count:,} of the {len(source):,} images of"
       f" {source.name}: choose a number from 0 to {len(source) - 1:,}."
     )
-  order = permutation(len(source), seed)
-  # In ascending order, because neighbours on disk are faster to read.
-  rest, held = np.sort(order[count:]), np.sort(order[:count])
 
   def select(part, indices):
     return Source(
-      _Selection(source, indices),
+      # In ascending order, because neighbours on disk are faster to read.
+      _Selection(source, np.sort(indices)),
       source.class_names,
       fingerprint=f"{source.fingerprint}:{part} {count} {seed}",
       name=f"{source.name} ({part} {count:,})",
     )
 
-  remaining = source if count == 0 else select("without", rest)
-  return remaining, select("held out", held)
+  order = permutation(len(source), seed)
+  rest = select("without", order[count:]) if count else source
+  return rest, select("held out", order[:count])
 
 
 def permutation(count: int, *seed: int) -> np.ndarray:
@@ -233,11 +225,10 @@ def find_dataset(name: str, data_dir: str) -> str:
   path, _, version = name.partition(":")
   folder = base_directory(data_dir) / path
   found = [
-    entry
-    for entry in (folder.iterdir() if folder.is_dir() else ())
-    if re.fullmatch(r"\d+\.\d+\.\d+", entry.name)
-    and (entry / "dataset_info.json").is_file()
-    and version in ("", entry.name)
+    info.parent
+    for info in folder.glob("*/dataset_info.json")
+    if re.fullmatch(r"\d+\.\d+\.\d+", info.parent.name)
+    and version in ("", info.parent.name)
   ]
   if found:
     return str(max(found, key=lambda p: [int(n) for n in p.name.split(".")]))
@@ -253,25 +244,20 @@ def find_dataset(name: str, data_dir: str) -> str:
 def _how_to_prepare(name: str, data_dir: str) -> str:
   original = name.removesuffix("_256")
   target = f"--data_dir={base_directory(data_dir)}"
-  if original in ("imagenet2012", "imagenet2010"):
-    tars = (
-      "ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar"
-      if original == "imagenet2012"
-      else "ILSVRC2010_images_train.tar, ILSVRC2010_images_val.tar and"
-      " ILSVRC2010_devkit-1.0.tar.gz"
-    )
+  if original in IMAGENET_FILES:
     return (
-      f"Register at image-net.org, download {tars} into a folder DIR, then"
-      f" run: python -m alexnet_jax.prepare --source=tars:DIR {target}"
-      f" --name={name}"
+      f"Register at image-net.org, download {IMAGENET_FILES[original]} into a"
+      " folder DIR, then run: python -m alexnet_jax.prepare --source=tars:DIR"
+      f" {target} --name={name}"
     )
-  name_flag = f" --name={name}" if re.fullmatch("[a-z][a-z0-9_]*", name) else ""
+  name_flag, then = f" --name={name}", ""
+  if not re.fullmatch("[a-z][a-z0-9_]*", name):
+    name_flag, then = "", f" Its name is then {prepared_name(original)}."
   return (
     "To prepare it, run: python -m alexnet_jax.prepare"
     f" --source=tfds:{original} {target}{name_flag} (add --source_dir=DIR if"
     " the original is in another folder), or use --source=folder:DIR for your"
-    " own images in DIR/train/CLASS/ and DIR/validation/CLASS/."
-    + ("" if name_flag else f" Its name is then {prepared_name(original)}.")
+    f" own images in DIR/train/CLASS/ and DIR/validation/CLASS/.{then}"
   )
 
 
@@ -286,15 +272,14 @@ def base_directory(data_dir: str) -> pathlib.Path:
   return pathlib.Path(data_dir or default).expanduser()
 
 
-def _own_directory(data_dir: str) -> str:
-  """`data_dir` if this user owns it and may write to it, else ""."""
-  if not data_dir or not os.path.isdir(data_dir):
-    return ""
-  status = os.stat(data_dir)
+def _is_own(directory: str) -> bool:
+  """Whether this user owns the folder and may write to it."""
+  if not os.path.isdir(directory):
+    return False
+  status = os.stat(directory)
   # The owner and mode, not os.access: root may write everywhere but should
   # not write into another user's folder.
-  own = status.st_uid == os.geteuid() and status.st_mode & 0o200
-  return data_dir if own else ""
+  return status.st_uid == os.geteuid() and bool(status.st_mode & 0o200)
 
 
 def supervised_keys(info: tfds.core.DatasetInfo) -> tuple[str, str]:

@@ -240,6 +240,6 @@ def test_damage_in_a_file_makes_images_undecodable(tiny_dir, tmp_path):
   with pytest.raises(IndexError):
     whole[40]
   with pytest.raises(images.UndecodableImage, match="record is damaged"):
-    sources.parse_example(b"\xff\xff junk", "image", "label")
+    sources.Examples([b"\xff\xff junk"], "image", "label")[0]
   with pytest.raises(images.UndecodableImage, match="record is damaged"):
-    sources.parse_example(b"", "image", "label")
+    sources.Examples([b""], "image", "label")[0]
