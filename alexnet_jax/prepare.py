@@ -23,16 +23,12 @@ from alexnet_jax.data.shards import Encoding
 from alexnet_jax.runtime import command
 from alexnet_jax.runtime.command import UserError
 
-_SOURCE = flags.DEFINE_string(
-  "source", "", f"original images: {preparing.SOURCES}"
-)
+_SOURCE = flags.DEFINE_string("source", "", f"originals: {preparing.SOURCES}")
 _SOURCE_DIR = flags.DEFINE_string(
   "source_dir", "", "folder that holds tfds:NAME; default: that of tfds"
 )
 _DATA_DIR = flags.DEFINE_string("data_dir", "", "folder for the dataset")
-_NAME = flags.DEFINE_string(
-  "name", "", "name of the dataset; default: the source's name + _256"
-)
+_NAME = flags.DEFINE_string("name", "", "default: the source's name + _256")
 _LIMIT = flags.DEFINE_integer(
   "limit", 0, "number of images per class and split; 0: all", 0
 )
@@ -42,28 +38,16 @@ _SUBSAMPLING = flags.DEFINE_enum(
 )
 _SIZE = flags.DEFINE_integer("size", 256, "side of the images", 8, 4096)
 _RESCALE = flags.DEFINE_enum(
-  "rescale",
-  "crop",
-  ["crop", "warp"],
-  "crop: keep the centre, as the paper; warp: squeeze the whole image",
+  "rescale", "crop", ["crop", "warp"], "keep the centre (paper), or squeeze all"
 )
 _HOLDOUT = flags.DEFINE_float(
-  "holdout",
-  0.0,
-  "share of each class used for validation if a folder has no validation split",
+  "holdout", 0.0, "share of each class for a missing validation split (folder)"
 )
 _SHARD_SIZE = flags.DEFINE_integer(
-  "shard_size",
-  2048,
-  "number of images per file; a killed command repeats at most one file",
-  1,
+  "shard_size", 2048, "images per file, the most that a kill can cost", 1
 )
-_CHECK = flags.DEFINE_bool(
-  "check", False, "check prepared datasets instead of preparing one"
-)
-_NEED = flags.DEFINE_float(
-  "need", 0, "--check: images/s that training needs; 0: unknown"
-)
+_CHECK = flags.DEFINE_bool("check", False, "check prepared datasets instead")
+_NEED = flags.DEFINE_float("need", 0, "--check: images/s that training needs")
 
 
 def main() -> int | None:
@@ -95,13 +79,7 @@ def main() -> int | None:
     limit=_LIMIT.value,
     shard_size=_SHARD_SIZE.value,
   )
-  _print_summary(folder, name, data_dir, time.monotonic() - start)
-  return None
-
-
-def _print_summary(
-  folder: str, name: str, data_dir: str, seconds: float
-) -> None:
+  seconds = time.monotonic() - start
   manifest = preparing.read_manifest(folder)
   for split, facts in manifest["splits"].items():
     print(
@@ -115,6 +93,7 @@ def _print_summary(
     f"{folder} in {seconds:,.0f} s; train on it with --config.dataset={name}"
     f" --config.data_dir={data_dir}"
   )
+  return None
 
 
 if __name__ == "__main__":

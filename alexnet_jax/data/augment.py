@@ -20,37 +20,26 @@ VIEWS = (1, 10)
 
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
-  """Random changes of training images.
+  """Random changes of training images."""
 
-  Attributes:
-    crop: crop at a random position (33 x 33 for 224 in 256), else the centre.
-    flip: mirror half of the images left to right.
-    lighting: standard deviation of the coefficients of the RGB principal
-      components; 0 for no lighting noise.
-    lighting_divisor: divides the image after lighting; 1.1 in the 2012 source.
-    lighting_until: epoch from which there is neither lighting noise nor
-      division; 0 for never.
-    shared_by: number of consecutive images with the same crop and flip; 32 in
-      the 2012 source.
-  """
-
-  crop: bool = True
-  flip: bool = True
+  crop: bool = True  # at a random position (33 x 33 for 224 in 256), or central
+  flip: bool = True  # mirror half of the images left to right
+  # Standard deviation of the coefficients of the RGB principal components; 0
+  # for no lighting noise.
   lighting: float = 0.1
-  lighting_divisor: float = 1.0
+  lighting_divisor: float = 1.0  # divides the lit image; 1.1 in the 2012 source
+  # Epoch from which there is neither noise nor division; 0 for never.
   lighting_until: float = 0.0
+  # Number of consecutive images with the same crop and flip; 32 in the 2012
+  # source.
   shared_by: int = 1
 
   def check(self, batch_size: int, image_size: int, crop_size: int) -> None:
-    """Checks that the values are consistent.
-
-    Args:
-      batch_size: images per device and step.
-      image_size: side of the stored images.
-      crop_size: side of the network's input.
+    """Checks the values for `batch_size` images per device and step.
 
     Raises:
-      UserError: they are not.
+      UserError: they are not consistent with each other or with the sides of
+        the stored image and of the network's input.
     """
     if crop_size > image_size:
       raise UserError(
@@ -68,9 +57,8 @@ class Augmentation:
         f"augmentation.shared_by={self.shared_by} shares crops and flips, but"
         " both are off: set augmentation.shared_by=1."
       )
-    if not self.lighting and (
-      self.lighting_divisor != 1 or self.lighting_until
-    ):
+    divided_or_ended = self.lighting_divisor != 1 or self.lighting_until
+    if not self.lighting and divided_or_ended:
       raise UserError(
         "augmentation.lighting=0 makes lighting_divisor and lighting_until"
         " useless: set augmentation.lighting_divisor=1 and lighting_until=0."
@@ -78,18 +66,15 @@ class Augmentation:
 
 
 class ImageStatistics(NamedTuple):
-  """Statistics of the training images, on the device.
+  """Statistics of the training images, on the device."""
 
-  Attributes:
-    mean_image: f32[256,256,3], 0 to 255; the part under a crop is subtracted
-      from it. Or f32[224,224,3], the centre of the mean image, which is
-      subtracted from every crop after it is flipped (2012 source).
-    components: f32[3,3]; column i is an eigenvector of the RGB covariance times
-      the square root of its eigenvalue. (The paper says "eigenvalue", whose
-      unit would be wrong; the 2012 source has the square root.)
-  """
-
+  # f32[256,256,3], 0 to 255; the part under a crop is subtracted from it. Or
+  # f32[224,224,3], the centre of the mean image, which is subtracted from every
+  # crop after it is flipped (2012 source).
   mean_image: jax.Array
+  # f32[3,3]; column i is an eigenvector of the RGB covariance times the square
+  # root of its eigenvalue. (The paper says "eigenvalue", whose unit would be
+  # wrong; the 2012 source has the square root.)
   components: jax.Array
 
 
@@ -97,9 +82,8 @@ def example_keys(
   key: jax.Array, epoch: jax.Array, index: jax.Array
 ) -> jax.Array:
   """One key per example and epoch: (key[], i32[B], i32[B]) -> key[B]."""
-  return jax.vmap(
-    lambda e, i: jax.random.fold_in(jax.random.fold_in(key, e), i)
-  )(epoch, index)
+  fold_in = jax.random.fold_in
+  return jax.vmap(lambda e, i: fold_in(fold_in(key, e), i))(epoch, index)
 
 
 def training_images(
@@ -111,19 +95,10 @@ def training_images(
   epoch: jax.Array,
   channels: int = 3,
 ) -> jax.Array:
-  """Crops, flips and lights each image at random.
+  """Random crops, flips and lighting: uint8[B,S,S,3] -> f32[B,c,c,channels].
 
-  Args:
-    images: uint8[B,S,S,3].
-    keys: key[B].
-    statistics: of the training images.
-    augmentation: the random changes.
-    crop_size: side of the result.
-    epoch: i32[B], of each example.
-    channels: of the result: 3 for RGB, 1 for grey.
-
-  Returns:
-    f32[B,crop_size,crop_size,channels].
+  `keys` key[B] and `epoch` i32[B] belong to the images, c is `crop_size`. Grey
+  inputs (`channels` 1) are the brightness of RGB.
   """
   margin = images.shape[1] - crop_size
 
@@ -159,19 +134,16 @@ def view_images(
   """One of the ten views of evaluation: uint8[B,S,S,3] -> f32[B,c,c,channels].
 
   Views 0 to 4 are the centre and the four corners, 5 to 9 their reflections.
-  Grey inputs (`channels` 1) are the brightness of RGB.
   """
   margin = images.shape[1] - crop_size
-  middle = margin // 2
-  offsets = jnp.array(
-    [(middle, middle), (0, 0), (0, margin), (margin, 0), (margin, margin)]
-  )
-  offset = offsets[view % 5]
-  mean = statistics.mean_image
-  views = jax.vmap(
-    lambda image: _crop_and_centre(image, mean, offset, crop_size, view >= 5)
-  )(images)
-  return _with_channels(views, channels)
+  corners = [(0, 0), (0, margin), (margin, 0), (margin, margin)]
+  offset = jnp.array([(margin // 2, margin // 2), *corners])[view % 5]
+
+  def crop(image):
+    mean, flip = statistics.mean_image, view >= 5
+    return _crop_and_centre(image, mean, offset, crop_size, flip)
+
+  return _with_channels(jax.vmap(crop)(images), channels)
 
 
 def _with_channels(images: jax.Array, channels: int) -> jax.Array:
@@ -187,10 +159,8 @@ def _crop_and_centre(image, mean_image, offset, crop_size, flip):
   start = (offset[0], offset[1], 0)
   size = (crop_size, crop_size, 3)
   crop = lax.dynamic_slice(image, start, size).astype(jnp.float32)
-  if mean_image.shape == size:  # the same for every crop, and never mirrored
-    return _mirror(crop, flip) - mean_image
-  return _mirror(crop - lax.dynamic_slice(mean_image, start, size), flip)
-
-
-def _mirror(x, flip):
-  return jnp.where(flip, x[:, ::-1], x)
+  same_for_all = mean_image.shape == size  # and then never mirrored
+  if not same_for_all:
+    crop -= lax.dynamic_slice(mean_image, start, size)
+  crop = jnp.where(flip, crop[:, ::-1], crop)
+  return crop - mean_image if same_for_all else crop

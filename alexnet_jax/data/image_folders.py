@@ -8,12 +8,7 @@ import os
 import pathlib
 import re
 
-from alexnet_jax.data.originals import (
-  ByteRanges,
-  Options,
-  Originals,
-  find_folder,
-)
+from alexnet_jax.data.originals import ByteRanges, Options, Originals
 from alexnet_jax.data.sources import permutation
 from alexnet_jax.runtime.command import UserError
 
@@ -24,17 +19,29 @@ def open_folders(place: str, options: Options) -> Originals:
   """Opens the folder `place`; the layout is described above.
 
   Raises:
-    UserError: the folder is missing or has no classes, a split has classes
-      that training lacks, or there is no validation split and no share of
-      `options.holdout`.
+    UserError: the folder has no classes, a split has classes that training
+      lacks, or there is no validation split and no share of `options.holdout`.
   """
-  directory = find_folder(place)
+  directory = pathlib.Path(place)
   left_out: list[str] = []
   images = {
     split: _find_images(folder, left_out)
     for split, folder in _find_splits(directory).items()
   }
-  _check_classes(directory, images)
+  class_names = sorted(images["train"])
+  if not class_names:
+    raise UserError(
+      f"{directory} has no class folders with images: looked for"
+      " DIR/train/CLASS/* and DIR/CLASS/*. Put the images of each class in a"
+      " folder of its name."
+    )
+  for split, classes in images.items():
+    if unknown := sorted(set(classes) - set(class_names)):
+      raise UserError(
+        f"The {split} split of {directory} has {len(unknown)} classes without"
+        f" training images, for example {unknown[0]}. Add training images, or"
+        " move these classes away."
+      )
   if "validation" not in images:
     if not 0 < options.holdout < 1:
       raise UserError(
@@ -42,7 +49,6 @@ def open_folders(place: str, options: Options) -> Originals:
         " some, or hold out a share of each class, e.g. --holdout=0.1."
       )
     _hold_out(images, options.holdout)
-  class_names = sorted(images["train"])
   splits = {}
   for split, classes in images.items():
     paths = [path for name in class_names for path in classes.get(name, ())]
@@ -83,22 +89,6 @@ def _find_images(directory: pathlib.Path, left_out: list[str]) -> Classes:
     else:
       left_out.append(f"{folder} holds no image: not a class")
   return classes
-
-
-def _check_classes(directory: pathlib.Path, images: dict[str, Classes]) -> None:
-  if not images["train"]:
-    raise UserError(
-      f"{directory} has no class folders with images: looked for"
-      " DIR/train/CLASS/* and DIR/CLASS/*. Put the images of each class in a"
-      " folder of its name."
-    )
-  for split, classes in images.items():
-    if unknown := sorted(set(classes) - set(images["train"])):
-      raise UserError(
-        f"The {split} split of {directory} has {len(unknown)} classes without"
-        f" training images, for example {unknown[0]}. Add training images, or"
-        " move these classes away."
-      )
 
 
 def _hold_out(images: dict[str, Classes], share: float) -> None:

@@ -13,12 +13,7 @@ from collections.abc import Iterator
 
 import tensorflow_datasets as tfds
 
-from alexnet_jax.data.originals import (
-  ByteRanges,
-  Options,
-  Originals,
-  find_folder,
-)
+from alexnet_jax.data.originals import ByteRanges, Options, Originals
 from alexnet_jax.runtime.command import UserError
 
 # Name, first byte and number of bytes of a file in a tar.
@@ -29,14 +24,13 @@ def open_tars(place: str, options: Options) -> Originals:
   """Opens the tars in the folder `place`: train, validation, for 2010 test.
 
   Raises:
-    UserError: the folder, a tar or the labels are missing, or a tar is
-      damaged.
+    UserError: a tar or the labels are missing, or a tar is damaged.
   """
   del options
-  directory = find_folder(place)
+  directory = pathlib.Path(place)
   year, tars = _find_tars(directory)
   left_out: list[str] = []
-  images = {}  # the WordNet id and the place of each image
+  images = {}  # (WordNet id, *Member) of each image
   for split, path in tars.items():
     if split == "train":
       found = _training_images(path, left_out)
@@ -51,21 +45,18 @@ def open_tars(place: str, options: Options) -> Originals:
         f" ({left_out[0] if left_out else 'it is empty'}). Download it again,"
         " or use a folder of images: --source=folder:DIR."
       )
-  wnids = {wnid for found in images.values() for wnid, _ in found}
+  wnids = {image[0] for found in images.values() for image in found}
   official = _official_list("labels.txt")
   # Part of the images still has the labels of all 1,000 classes.
   class_names = official if wnids <= set(official) else sorted(wnids)
   numbers = {wnid: label for label, wnid in enumerate(class_names)}
   splits = {}
   for split, found in images.items():
-    names, offsets, sizes = zip(*(member for _, member in found), strict=True)
-    splits[split] = ByteRanges(
-      [tars[split]] * len(found),
-      [numbers[wnid] for wnid, _ in found],
-      (pathlib.PurePosixPath(name).name for name in names),
-      offsets,
-      sizes,
-    )
+    wnids, names, offsets, sizes = zip(*found, strict=True)
+    names = (pathlib.PurePosixPath(name).name for name in names)
+    labels = [numbers[wnid] for wnid in wnids]
+    paths = [tars[split]] * len(found)
+    splits[split] = ByteRanges(paths, labels, names, offsets, sizes)
   files = {path.name: path.stat().st_size for path in tars.values()}
   return Originals(f"imagenet{year}", splits, class_names, files, left_out)
 
@@ -101,24 +92,24 @@ def _find_tars(directory: pathlib.Path) -> tuple[str, dict[str, pathlib.Path]]:
 
 def _training_images(
   path: pathlib.Path, left_out: list[str]
-) -> Iterator[tuple[str, Member]]:
+) -> Iterator[tuple[str, str, int, int]]:
   for name, offset, size in _members(path, left_out):
     if name.endswith(".tar"):
       wnid = pathlib.PurePosixPath(name).stem
       for member in _members(path, left_out, offset, size):
-        yield wnid, member
+        yield wnid, *member
     else:
       left_out.append(f"{path.name}: {name} is no tar of a class")
 
 
 def _numbered_images(
   path: pathlib.Path, wnids: list[str], left_out: list[str]
-) -> Iterator[tuple[str, Member]]:
+) -> Iterator[tuple[str, str, int, int]]:
   for member in _members(path, left_out):
     name = member[0]
     number = re.search(r"_(\d+)\.jpe?g$", name, re.IGNORECASE)
     if number and 1 <= int(number[1]) <= len(wnids):
-      yield wnids[int(number[1]) - 1], member
+      yield wnids[int(number[1]) - 1], *member
     else:
       left_out.append(f"{path.name}: {name} has no known label")
 
@@ -171,22 +162,18 @@ def _read_labels(directory: pathlib.Path, year: str, split: str) -> list[str]:
         name = pathlib.PurePosixPath(member.name).name
         if name in ("meta.mat", labels_file) and member.isreg():
           contents[name] = kit.extractfile(member).read()
-  except (tarfile.TarError, EOFError, OSError) as error:
+    if (directory / labels_file).is_file():  # the test labels of 2010
+      contents[labels_file] = (directory / labels_file).read_bytes()
+    meta, labels = contents["meta.mat"], contents[labels_file].split()
+  except (tarfile.TarError, EOFError, OSError, KeyError) as error:
+    reason = f"no {error}" if isinstance(error, KeyError) else error
     raise UserError(
-      f"{kits[0]} cannot be read ({error}). Download it again."
+      f"{kits[0]} cannot be read ({reason}). Download the development kit, or"
+      f" for test images {labels_file}, again."
     ) from None
-  if (directory / labels_file).is_file():  # the test labels of 2010
-    contents[labels_file] = (directory / labels_file).read_bytes()
-  missing = {"meta.mat", labels_file} - set(contents)
-  if missing:
-    raise UserError(
-      f"{kits[0]} does not contain {' and '.join(sorted(missing))}. Download"
-      f" the development kit, or for test images {labels_file}, again."
-    )
-  meta = scipy_io.loadmat(io.BytesIO(contents["meta.mat"]), squeeze_me=True)
-  key = f"ILSVRC{year}_ID"
-  wnids = {int(row[key]): str(row["WNID"]) for row in meta["synsets"]}
-  return [wnids[int(number)] for number in contents[labels_file].split()]
+  synsets = scipy_io.loadmat(io.BytesIO(meta), squeeze_me=True)["synsets"]
+  wnids = {int(row[f"ILSVRC{year}_ID"]): str(row["WNID"]) for row in synsets}
+  return [wnids[int(number)] for number in labels]
 
 
 def _official_list(name: str) -> list[str]:

@@ -38,28 +38,17 @@ def decode(encoded: bytes, upright: bool = False) -> np.ndarray:
 
   Grey is repeated in all channels, CMYK (also Adobe's inverted kind) is
   converted, transparent images are placed on white, and of 16 bits the upper
-  8 are kept.
-
-  Args:
-    encoded: the file's bytes.
-    upright: whether to turn the image as its EXIF orientation says; not done
-      for ImageNet, in 2012 or since.
+  8 are kept. `upright` turns the image as its EXIF orientation says, which is
+  not done for ImageNet, in 2012 or since.
 
   Raises:
     UndecodableImage: the bytes are damaged or not an image, or the image has
       more than MAX_PIXELS, which is found before decoding it.
   """
   image = None
-  if encoded[:3] == b"\xff\xd8\xff":
-    try:
-      height, width, colors, _ = simplejpeg.decode_jpeg_header(encoded)
-      _check_size(height, width)
-      if colors in DIRECT_COLORS:
-        image = simplejpeg.decode_jpeg(encoded)
-    except UndecodableImage:
-      raise
-    except ValueError:
-      pass  # Pillow may tolerate the damage
+  if _direct_size(encoded):
+    with contextlib.suppress(ValueError):  # Pillow may tolerate the damage
+      image = simplejpeg.decode_jpeg(encoded)
   if image is None:
     image = _decode_with_pillow(encoded)
   return _turn(image, encoded) if upright else image
@@ -73,20 +62,28 @@ def decode_into(out: np.ndarray, encoded: bytes) -> None:
   Raises:
     UndecodableImage: as `decode`; the content of `out` is then undefined.
   """
-  if encoded[:3] == b"\xff\xd8\xff":
-    try:
-      height, width, colors, _ = simplejpeg.decode_jpeg_header(encoded)
-      if (height, width) == out.shape[:2] and colors in DIRECT_COLORS:
-        simplejpeg.decode_jpeg(encoded, buffer=out)
-        return
-    except ValueError:
-      pass
+  if _direct_size(encoded) == out.shape[:2]:
+    with contextlib.suppress(ValueError):
+      simplejpeg.decode_jpeg(encoded, buffer=out)
+      return
   out[:] = rescale(decode(encoded), len(out))
+
+
+def _direct_size(encoded: bytes) -> tuple[int, int] | None:
+  """The height and width of a JPEG that simplejpeg decodes, else None."""
+  if encoded[:3] != b"\xff\xd8\xff":
+    return None
+  try:
+    height, width, colors, _ = simplejpeg.decode_jpeg_header(encoded)
+  except ValueError:
+    return None
+  _check_size(height, width)
+  return (height, width) if colors in DIRECT_COLORS else None
 
 
 def _decode_with_pillow(encoded: bytes) -> np.ndarray:
   try:
-    with _open(encoded) as image:
+    with Image.open(io.BytesIO(encoded)) as image:
       _check_size(image.height, image.width)
       # Pillow makes several copies: one large image at a time bounds memory.
       large = image.height * image.width > LARGE
@@ -100,10 +97,6 @@ def _decode_with_pillow(encoded: bytes) -> np.ndarray:
     # Without the address of the object that Pillow read.
     reason = re.sub(r" <_io.BytesIO.*>", "", reason)
     raise UndecodableImage(reason) from error
-
-
-def _open(encoded: bytes) -> Image.Image:
-  return Image.open(io.BytesIO(encoded))
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -122,7 +115,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 def _turn(image: np.ndarray, encoded: bytes) -> np.ndarray:
   """Turns an image upright as its EXIF orientation (1 to 8) says."""
   try:
-    with _open(encoded) as opened:
+    with Image.open(io.BytesIO(encoded)) as opened:
       orientation = opened.getexif().get(0x0112, 1)
   except Exception:  # damaged EXIF data does not spoil the pixels
     return image
@@ -143,45 +136,36 @@ def _check_size(height: int, width: int) -> None:
 
 
 def rescale(image: np.ndarray, size: int = 256) -> np.ndarray:
-  """Rescales the shorter side and crops the centre, as the paper (section 2).
+  """uint8[H,W,3] -> uint8[size,size,3], as in the paper (section 2).
 
-  INTER_AREA reduces and INTER_CUBIC enlarges, as in cuda-convnet2's make-data.
-  A side longer than MAX_ASPECT times the other is cropped to that first, which
-  bounds the size of the rescaled image.
-
-  Args:
-    image: uint8[H,W,3].
-    size: side S of the result.
-
-  Returns:
-    uint8[S,S,3].
+  Rescales the shorter side and crops the centre. A side longer than MAX_ASPECT
+  times the other is cropped first, which bounds the size of the rescaled image.
   """
   image = _crop_center(image, MAX_ASPECT * min(image.shape[:2]))
   height, width = image.shape[:2]
   scale = size / min(height, width)
   if scale != 1:
-    image = cv2.resize(
-      image,
-      (round(width * scale), round(height * scale)),
-      interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC,
-    )
+    sides = round(width * scale), round(height * scale)
+    image = _resize(image, sides, reduce=scale < 1)
   return _crop_center(image, size)
 
 
 def warp(image: np.ndarray, size: int = 256) -> np.ndarray:
-  """Rescales both sides to `size`: uint8[H,W,3] -> uint8[size,size,3].
+  """uint8[H,W,3] -> uint8[size,size,3]: rescales both sides, as Caffe's script.
 
-  Caffe's script did this instead of `rescale`. INTER_AREA if either side is
-  reduced, else INTER_CUBIC.
+  The reducing interpolation is used if either side is reduced.
   """
   if image.shape[:2] == (size, size):
     return image
-  reduced = max(image.shape[:2]) > size
-  return cv2.resize(
-    image,
-    (size, size),
-    interpolation=cv2.INTER_AREA if reduced else cv2.INTER_CUBIC,
-  )
+  return _resize(image, (size, size), reduce=max(image.shape[:2]) > size)
+
+
+def _resize(
+  image: np.ndarray, sides: tuple[int, int], reduce: bool
+) -> np.ndarray:
+  """Interpolates as cuda-convnet2's make-data; `sides` are width, height."""
+  interpolation = cv2.INTER_AREA if reduce else cv2.INTER_CUBIC
+  return cv2.resize(image, sides, interpolation=interpolation)
 
 
 def _crop_center(image: np.ndarray, size: int) -> np.ndarray:

@@ -17,15 +17,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from alexnet_jax.data import (
-  images,
-  parallel,
-  pipeline,
-  pixel_statistics,
-  preparing,
-  sources,
-)
-from alexnet_jax.data.pixel_statistics import PixelSums
+from alexnet_jax.data import images, parallel, pipeline, preparing, sources
+from alexnet_jax.data.pixel_statistics import PixelSums, Statistics
 from alexnet_jax.data.sources import Source
 from alexnet_jax.runtime.command import UserError
 
@@ -74,15 +67,12 @@ class Scan:
 
 
 def inspect(data_dir: str, name: str, need: float) -> int:
-  """Prints the checks of one dataset, or of all prepared ones in a folder.
+  """Prints the checks of a dataset; returns the exit status, 1 for a failure.
 
   Args:
     data_dir: the folder that holds datasets.
     name: of the dataset; "" for every dataset that `prepare` made.
     need: images/s that training needs; 0 if unknown.
-
-  Returns:
-    the exit status: 1 if a check fails, else 0.
 
   Raises:
     UserError: there is no dataset.
@@ -199,11 +189,10 @@ def _check_images(found: Scan, expected: dict[str, Any] | None) -> Verdict:
   if damaged:
     problems.append(f"{len(damaged):,} cannot be decoded, {damaged[0]}")
   count = f"{len(found.source):,}"
-  if expected:
-    if expected["num_examples"] != len(found.source):
-      problems.append(f"the manifest lists {expected['num_examples']:,}")
-    if sizes - {(found.size, found.size)}:
-      problems.append(f"not all are {found.size} x {found.size}")
+  if expected and expected["num_examples"] != len(found.source):
+    problems.append(f"the manifest lists {expected['num_examples']:,}")
+  if expected and sizes - {(found.size, found.size)}:
+    problems.append(f"not all are {found.size} x {found.size}")
   if problems:
     return "FAIL", f"{count}; {'; '.join(problems)}"
   if len(sizes) == 1:
@@ -260,7 +249,9 @@ def _check_value_range(found: Scan) -> Verdict:
 
 def _check_duplicates(one: Scan, other: Scan) -> Verdict:
   """Whether two splits share images, or have similar ones."""
-  equal = _find_equal(*(s.facts["content_hash"] for s in (one, other)))
+  hashes = (s.facts["content_hash"] for s in (one, other))
+  values, *places = np.intersect1d(*hashes, return_indices=True)
+  equal = [(i, j) for v, i, j in zip(values, *places, strict=True) if v]
   similar = _find_similar(*(s.facts["difference_hash"] for s in (one, other)))
   pairs = equal or similar
   if not pairs:
@@ -271,13 +262,6 @@ def _check_duplicates(one: Scan, other: Scan) -> Verdict:
   if equal:
     return "FAIL", f"{len(equal):,} images are in both, {example}"
   return "note", f"{len(similar):,} pairs of images are similar, {example}"
-
-
-def _find_equal(one: np.ndarray, other: np.ndarray) -> list[tuple[int, int]]:
-  """Pairs of indices of equal hashes, ignoring 0."""
-  values, here, there = np.intersect1d(one, other, return_indices=True)
-  pairs = zip(here[values != 0], there[values != 0], strict=True)
-  return [(int(i), int(j)) for i, j in pairs]
 
 
 def _find_similar(one: np.ndarray, other: np.ndarray) -> list[tuple[int, int]]:
@@ -335,7 +319,7 @@ def _check_statistics(found: Scan, folder: str) -> Verdict:
   if not found.sums.num_images:
     return "FAIL", "no image can be decoded to check them"
   fingerprint = found.source.fingerprint
-  stored = pixel_statistics.load(str(path), fingerprint, found.size)
+  stored = Statistics.load(str(path), fingerprint, found.size)
   if stored is None:
     return "FAIL", f"{path} is damaged, or belongs to another dataset"
   computed = found.sums.statistics()
@@ -348,7 +332,7 @@ def _check_statistics(found: Scan, folder: str) -> Verdict:
     f" standard deviations {deviations}"
   )
   # Another machine's decoder differs by a hundredth of a level.
-  return ("ok" if mean < 0.5 and values < 1e-3 else "FAIL"), text
+  return "ok" if mean < 0.5 and values < 1e-3 else "FAIL", text
 
 
 def _check_throughput(source: Source, size: int, need: float) -> Verdict:
@@ -373,5 +357,4 @@ def _check_throughput(source: Source, size: int, need: float) -> Verdict:
   )
   if not need:
     return "ok", f"{text} (--need=N compares it with what training needs)"
-  verdict = "ok" if rate >= need else "FAIL"
-  return verdict, f"{text}; {need:,.0f} are needed"
+  return "ok" if rate >= need else "FAIL", f"{text}; {need:,.0f} are needed"

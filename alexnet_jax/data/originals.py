@@ -9,17 +9,18 @@ and links are not followed.
 import dataclasses
 import hashlib
 import os
-import pathlib
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from alexnet_jax.data.sources import Source
-from alexnet_jax.runtime.command import UserError
 
 
 class ByteRanges:
   """Images that are byte ranges of files; read as a `Source`, thread-safe.
+
+  The fingerprint is a digest of which images there are, without reading them.
 
   Args:
     paths: the file of each image.
@@ -27,9 +28,6 @@ class ByteRanges:
     names: of the images, for messages and for the prepared dataset.
     offsets: of the first byte of each image in its file.
     sizes: number of bytes of each image; -1 for up to the end of the file.
-
-  Attributes:
-    fingerprint: a digest of which images there are, without reading them.
   """
 
   def __init__(
@@ -93,17 +91,8 @@ class Originals:
   upright: bool = False
 
 
-@dataclasses.dataclass(frozen=True)
-class Options:
+class Options(NamedTuple):
   """Flags of `prepare` that only some layouts read."""
 
   source_dir: str = ""  # folder of the tfds dataset; "" for the default of tfds
   holdout: float = 0.0  # share of each class for a missing validation split
-
-
-def find_folder(place: str) -> pathlib.Path:
-  """The folder of that name, or a UserError if it does not exist."""
-  folder = pathlib.Path(place).expanduser()
-  if not folder.is_dir():
-    raise UserError(f"The source folder {folder} does not exist.")
-  return folder

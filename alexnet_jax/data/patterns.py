@@ -8,6 +8,7 @@ colours, the background, scale, position, tilt, light and noise are random.
 """
 
 import io
+import itertools
 import os
 import pathlib
 import shutil
@@ -47,17 +48,14 @@ class Patterns(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   _log_download_done = _log_download_bytes
 
   def _info(self) -> tfds.core.DatasetInfo:
+    features = {
+      "image": tfds.features.Image(encoding_format="jpeg"),
+      "label": tfds.features.ClassLabel(num_classes=self._num_classes),
+    }
     return tfds.core.DatasetInfo(
       builder=self,
       description="Procedural images that need colour, shape and arrangement.",
-      features=tfds.features.FeaturesDict(
-        {
-          "image": tfds.features.Image(
-            shape=(None, None, 3), encoding_format="jpeg"
-          ),
-          "label": tfds.features.ClassLabel(num_classes=self._num_classes),
-        }
-      ),
+      features=tfds.features.FeaturesDict(features),
       supervised_keys=("image", "label"),
     )
 
@@ -74,13 +72,12 @@ class Patterns(tfds.core.GeneratorBasedBuilder, skip_registration=True):
       encoded = simplejpeg.encode_jpeg(image, 85, colorsubsampling="420")
       return index, {"image": io.BytesIO(encoded), "label": label}
 
-    def examples(indices):
-      return list(map(example, indices.tolist()))
-
-    title = f"Drawing patterns/{self._num_classes} {split}"
-    tasks = parallel.chunks(np.arange(count))
-    for chunk in parallel.map_images(examples, tasks, title):
-      yield from chunk
+    chunks = parallel.map_images(
+      lambda indices: list(map(example, indices.tolist())),
+      parallel.chunks(np.arange(count)),
+      f"Drawing patterns/{self._num_classes} {split}",
+    )
+    return itertools.chain.from_iterable(chunks)
 
 
 def split_sizes(num_classes: int) -> dict[str, int]:

@@ -117,9 +117,9 @@ def evaluation_batches(
 
 
 def to_device(
-  batches: Iterable[Batch], sharding: jax.sharding.Sharding, depth: int = 2
+  batches: Iterable[Batch], sharding: jax.sharding.Sharding
 ) -> Iterator[dict[str, jax.Array]]:
-  """Yields batches as device arrays and keeps `depth` more on the device.
+  """Yields batches as device arrays and keeps two more on the device.
 
   Pixels are transferred as bytes; the training step converts them to floats.
   With several processes, `batches` are the parts of this process.
@@ -134,7 +134,7 @@ def to_device(
       ahead.append(jax.device_put(batch, sharding))
     else:
       ahead.append({key: place(array) for key, array in batch.items()})
-    if len(ahead) > depth:
+    if len(ahead) > 2:
       yield ahead.popleft()
   yield from ahead
 

@@ -31,6 +31,36 @@ class Statistics(NamedTuple):
   eigenvectors: np.ndarray
   num_images: int
 
+  def save(self, path: str, fingerprint: str, **more: np.ndarray) -> None:
+    """Writes the statistics of a source as .npz, atomically.
+
+    Further arrays are stored as well, for readers other than `load`.
+
+    Raises:
+      OSError: the file cannot be written.
+    """
+    content = io.BytesIO()
+    np.savez(content, fingerprint=fingerprint, **self._asdict(), **more)
+    files.write_atomic(path, content.getvalue())
+
+  @classmethod
+  def load(cls, path: str, fingerprint: str, size: int) -> "Statistics | None":
+    """Reads the statistics of a source at side `size`.
+
+    Returns None if the file is missing, damaged, or describes another source
+    or size.
+    """
+    try:
+      # np.load does not close a file that it opened itself if it is damaged.
+      with open(path, "rb") as file, np.load(file) as stored:
+        matches = str(stored["fingerprint"]) == fingerprint
+        if not matches or stored["mean_image"].shape != (size, size, 3):
+          return None
+        *arrays, num_images = (stored[name] for name in cls._fields)
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+      return None
+    return cls(*arrays, int(num_images))
+
 
 class PixelSums:
   """Sums over images of side `size`, exact in whatever order they are added.
@@ -76,28 +106,26 @@ class PixelSums:
     return Statistics(mean_image, values, vectors, self.num_images)
 
 
-def load_or_compute(
-  source: Source, size: int, cache_dir: str = ""
-) -> Statistics:
+def load_or_compute(source: Source, size: int) -> Statistics:
   """Returns the pixel statistics of a source at side `size`, computed once.
 
   They are read from the `statistics.npz` that `prepare` wrote beside the
-  dataset, else from `cache_dir` ("" for the user's cache directory), else
-  computed from the images as training decodes and rescales them. Images that
-  cannot be decoded are named on standard error and left out.
+  dataset, else from the user's cache directory, else computed from the images
+  as training decodes and rescales them. Images that cannot be decoded are
+  named on standard error and left out.
 
   Raises:
     UserError: no image of the source can be decoded.
   """
   digest = hashlib.sha256(source.fingerprint.encode()).hexdigest()[:12]
-  folder = cache_dir or files.cache_directory()
-  cached = os.path.join(folder, f"statistics-{digest}-{size}.npz")
+  name = f"statistics-{digest}-{size}.npz"
+  cached = os.path.join(files.cache_directory(), name)
   for path in (os.path.join(source.directory, "statistics.npz"), cached):
-    if stored := load(path, source.fingerprint, size):
+    if stored := Statistics.load(path, source.fingerprint, size):
       return stored
   result = _compute(source, size)
   try:
-    save(cached, result, source.fingerprint)
+    result.save(cached, source.fingerprint)
   except OSError as error:  # training works without a cache
     print(f"Could not cache the statistics: {error}", file=sys.stderr)
   return result
@@ -127,35 +155,3 @@ def _compute(source: Source, size: int) -> Statistics:
     message = f"{title}: {skipped:,} of {count:,} images are left out."
     print(message, file=sys.stderr)
   return total.statistics()
-
-
-def save(
-  path: str, result: Statistics, fingerprint: str, **more: np.ndarray
-) -> None:
-  """Writes the statistics of a source as .npz, atomically.
-
-  Further arrays are stored as well, for readers other than `load`.
-
-  Raises:
-    OSError: the file cannot be written.
-  """
-  content = io.BytesIO()
-  np.savez(content, fingerprint=fingerprint, **result._asdict(), **more)
-  files.write_atomic(path, content.getvalue())
-
-
-def load(path: str, fingerprint: str, size: int) -> Statistics | None:
-  """Reads the statistics of a source at side `size`.
-
-  Returns None if the file is missing, damaged, or describes another source or
-  size.
-  """
-  try:
-    with open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
-      matches = str(stored["fingerprint"]) == fingerprint
-      if not matches or stored["mean_image"].shape != (size, size, 3):
-        return None
-      *arrays, num_images = (stored[name] for name in Statistics._fields)
-  except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-    return None
-  return Statistics(*arrays, int(num_images))

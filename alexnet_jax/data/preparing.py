@@ -6,7 +6,6 @@ name only when it is complete.
 """
 
 import collections
-import dataclasses
 import hashlib
 import importlib.metadata
 import itertools
@@ -26,13 +25,13 @@ from alexnet_jax.data import (
   image_folders,
   imagenet_tars,
   parallel,
-  pixel_statistics,
   shards,
   sources,
   tfds_originals,
 )
 from alexnet_jax.data.images import UndecodableImage
 from alexnet_jax.data.originals import Options, Originals, Split
+from alexnet_jax.data.pixel_statistics import PixelSums
 from alexnet_jax.data.shards import Encoding, Facts, Shard
 from alexnet_jax.runtime import files
 from alexnet_jax.runtime.command import UserError
@@ -58,8 +57,11 @@ def open_originals(source: str, options: Options | None = None) -> Originals:
     UserError: the source is unknown, missing, incomplete or damaged.
   """
   layout, _, place = source.partition(":")
+  place = os.path.expanduser(place)
   for form, open_layout in LAYOUTS.items():
     if form.partition(":")[0] == layout and place:
+      if form.endswith(":DIR") and not os.path.isdir(place):
+        raise UserError(f"The source folder {place} does not exist.")
       return open_layout(place, options or Options())
   raise UserError(f"--source={source} must be one of {SOURCES}.")
 
@@ -106,7 +108,14 @@ def prepare(
   plan = _plan(originals, chosen, encoding, limit, shard_size)
   target = pathlib.Path(data_dir, name, VERSION)
   if target.exists():
-    _check_finished(target, plan)
+    manifest = read_manifest(str(target))
+    if manifest is None:
+      raise UserError(
+        f"{target} exists and was not made by this command. Choose another"
+        " --name or --data_dir; nothing is overwritten."
+      )
+    _check_same(manifest["plan"], plan, target, "was made")
+    print(f"{target} is already prepared.")
     return str(target)
   unfinished = pathlib.Path(data_dir, f".{name}.incomplete")
   with files.WorkdirLock(str(unfinished), "--data_dir"):
@@ -202,7 +211,7 @@ def _plan(
     "num_classes": len(originals.class_names),
     "left_out": originals.left_out,
     "upright": originals.upright,
-    **dataclasses.asdict(encoding),
+    **encoding._asdict(),
     "limit": limit,
     "shard_size": shard_size,
     "versions": {
@@ -226,18 +235,6 @@ def _begin(folder: pathlib.Path, plan: dict[str, Any]) -> None:
       f"{folder} cannot be written ({error.strerror}). Make it writable, or"
       " choose another --data_dir."
     ) from error
-
-
-def _check_finished(target: pathlib.Path, plan: dict[str, Any]) -> None:
-  try:
-    manifest = json.loads((target / "manifest.json").read_text())
-  except (OSError, ValueError):
-    raise UserError(
-      f"{target} exists and was not made by this command. Choose another"
-      " --name or --data_dir; nothing is overwritten."
-    ) from None
-  _check_same(manifest["plan"], plan, target, "was made")
-  print(f"{target} is already prepared.")
 
 
 def _check_same(
@@ -300,12 +297,11 @@ def _write_metadata(
     f" side, rescale={plan['rescale']}.",
     supervised_keys=("image", "label"),
   )
-  sums = pixel_statistics.PixelSums(size)
+  sums = PixelSums(size)
   for shard in parts["train"]:
     sums.merge(shard.pixel_sums())
-  pixel_statistics.save(
+  sums.statistics().save(
     str(folder / "statistics.npz"),
-    sums.statistics(),
     sources.open_directory(str(folder), "train").fingerprint,
     covariance=sums.covariance(),
     num_pixels=sums.num_images * size * size,

@@ -26,8 +26,7 @@ from alexnet_jax.data.sources import permutation
 from alexnet_jax.runtime.command import UserError
 
 
-@dataclasses.dataclass(frozen=True)
-class Encoding:
+class Encoding(NamedTuple):
   """How each image is stored."""
 
   size: int = 256  # side of the image, in pixels
@@ -140,21 +139,17 @@ def write_shards(
     if not shard.path.exists()
     for chunk in parallel.chunks(shard.indices)
   ]
-
-  def size(task: tuple[Shard, np.ndarray]) -> int:
-    return len(task[1])
-
-  def work(task: tuple[Shard, np.ndarray]) -> Converted:
-    shard, chunk = task
-    return convert(originals, shard.split, chunk.tolist(), encoding)
-
   total = sum(len(shard.indices) for shard in shards)
-  num_done = total - sum(map(size, tasks))
+  num_done = total - sum(len(chunk) for _, chunk in tasks)
   if num_done:
     message = f"{num_done:,} of {total:,} images are done already."
     print(message, file=sys.stderr)
   converted = parallel.map_images(
-    work, tasks, "Preparing", size=size, num_done=num_done
+    lambda task: convert(originals, task[0].split, task[1].tolist(), encoding),
+    tasks,
+    "Preparing",
+    size=lambda task: len(task[1]),
+    num_done=num_done,
   )
   with contextlib.closing(converted):
     for shard, group in itertools.groupby(tasks, lambda task: task[0]):

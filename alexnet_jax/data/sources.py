@@ -133,11 +133,11 @@ def open_split(name: str, split: str, data_dir: str = "") -> Source:
   info = tfds.builder_from_directory(directory).info
   if info.file_format != tfds.core.FileFormat.ARRAY_RECORD:
     raise UserError(
-      f"Dataset {name} in {directory} is stored as"
-      f" {info.file_format.value}, which has no random access; training needs"
-      " array_record. Convert it once: python -m alexnet_jax.prepare"
-      f" --source=tfds:{name} --source_dir={base_directory(data_dir)}"
-      f" --data_dir=NEW, then read {prepared_name(name)} from NEW."
+      f"Dataset {name} in {directory} is stored as {info.file_format.value},"
+      " which has no random access; training needs array_record. Convert it"
+      f" once: python -m alexnet_jax.prepare --source=tfds:{name}"
+      f" --source_dir={base_directory(data_dir)} --data_dir=NEW, then read"
+      f" {prepared_name(name)} from NEW."
     )
   return open_directory(directory, split)
 
@@ -146,7 +146,8 @@ def open_directory(directory: str, split: str) -> Source:
   """Opens a split of the tfds dataset in a folder; as `open_split`."""
   builder = tfds.builder_from_directory(directory)
   info = builder.info
-  name, keys = info.full_name, supervised_keys(info)
+  name = info.full_name
+  keys, class_names = read_features(info)
   raw = tfds.decode.DeserializeMethod.RAW_BYTES
   try:
     paths = [part.filename for part in info.splits[split].file_instructions]
@@ -171,7 +172,7 @@ def open_directory(directory: str, split: str) -> Source:
   digest = hashlib.sha256(metadata).hexdigest()[:12]
   return Source(
     Examples(records, *keys),
-    class_names(info),
+    class_names,
     fingerprint=f"{name}:{split}:{len(records)}:{digest}",
     name=f"{name} {split}",
     directory=directory,
@@ -282,8 +283,12 @@ def _is_own(directory: str) -> bool:
   return status.st_uid == os.geteuid() and bool(status.st_mode & 0o200)
 
 
-def supervised_keys(info: tfds.core.DatasetInfo) -> tuple[str, str]:
-  """The names of the image and label features of a dataset.
+def read_features(
+  info: tfds.core.DatasetInfo,
+) -> tuple[tuple[str, str], tuple[str, ...]]:
+  """The keys of the image and the label, and the class names of a dataset.
+
+  Label numbers are the names of classes without names.
 
   Raises:
     UserError: the dataset is not an image classification dataset.
@@ -299,10 +304,5 @@ def supervised_keys(info: tfds.core.DatasetInfo) -> tuple[str, str]:
       f" features are {', '.join(info.features)}; it needs an Image and a"
       " ClassLabel feature."
     )
-  return keys
-
-
-def class_names(info: tfds.core.DatasetInfo) -> tuple[str, ...]:
-  """The class names of a dataset; the label numbers if it has no names."""
-  label = info.features[supervised_keys(info)[1]]
-  return tuple(label.names or map(str, range(label.num_classes)))
+  label = info.features[keys[1]]
+  return keys, tuple(label.names or map(str, range(label.num_classes)))

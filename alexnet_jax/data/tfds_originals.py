@@ -33,7 +33,7 @@ def open_tfds(name: str, options: Options) -> Originals:
       " For images in folders use --source=folder:DIR instead."
     ) from error
   info = tfds.builder_from_directory(directory).info
-  keys, class_names = sources.supervised_keys(info), sources.class_names(info)
+  keys, class_names = sources.read_features(info)
   splits, files = {}, {}
   for split, split_info in info.splits.items():
     if info.file_format == tfds.core.FileFormat.ARRAY_RECORD:

@@ -15,11 +15,11 @@ from alexnet_jax.data import (
   images,
   inspection,
   parallel,
-  pixel_statistics,
   preparing,
   shards,
   sources,
 )
+from alexnet_jax.data.pixel_statistics import Statistics
 from alexnet_jax.runtime.command import UserError
 
 
@@ -142,14 +142,9 @@ def test_wrong_statistics_fail(tmp_path, capsys):
   folder = build(tmp_path)
   source = sources.open_directory(str(folder), "train")
   file = folder / "statistics.npz"
-  stored = pixel_statistics.load(str(file), source.fingerprint, 64)
-  wrong = pixel_statistics.Statistics(
-    stored.mean_image + np.float32(1),
-    stored.eigenvalues,
-    stored.eigenvectors,
-    stored.num_images,
-  )
-  pixel_statistics.save(str(file), wrong, source.fingerprint)
+  stored = Statistics.load(str(file), source.fingerprint, 64)
+  wrong = stored._replace(mean_image=stored.mean_image + np.float32(1))
+  wrong.save(str(file), source.fingerprint)
   status, verdicts = inspect(tmp_path, capsys)
   assert status == 1
   assert verdicts["statistics"][0] == "FAIL"

@@ -76,7 +76,7 @@ def test_statistics_beside_the_dataset_take_precedence(tiny_dir, cache):
     np.full((8, 8, 3), 5, np.float32), np.arange(3.0), np.eye(3), 40
   )
   file = pathlib.Path(train.directory, "statistics.npz")
-  pixel_statistics.save(str(file), known, train.fingerprint)
+  known.save(str(file), train.fingerprint)
   try:
     assert load_or_compute(train, 8).mean_image[0, 0, 0] == 5
     assert load_or_compute(train, 4).mean_image.shape == (
@@ -90,12 +90,12 @@ def test_statistics_beside_the_dataset_take_precedence(tiny_dir, cache):
     file.unlink()
 
 
-def test_undecodable_images_are_left_out(tmp_path, capsys):
+def test_undecodable_images_are_left_out(cache, capsys):
   flat = simplejpeg.encode_jpeg(np.full((9, 9, 3), 50, np.uint8))
   source = sources.Source(
     [(flat, 0), (b"junk", 0), (flat, 1)], "ab", fingerprint="x", name="bad set"
   )
-  found = load_or_compute(source, 4, str(tmp_path))
+  found = load_or_compute(source, 4)
   assert found.num_images == 2
   np.testing.assert_allclose(found.mean_image, 50, atol=1)
   text = capsys.readouterr().err
@@ -103,10 +103,13 @@ def test_undecodable_images_are_left_out(tmp_path, capsys):
   assert "1 of 3 images are left out" in text
   nothing = sources.Source([(b"", 0)], "a", fingerprint="y", name="bad")
   with pytest.raises(UserError, match="No image of bad"):
-    load_or_compute(nothing, 4, str(tmp_path))
+    load_or_compute(nothing, 4)
 
 
-def test_a_cache_that_cannot_be_written_is_not_needed(tiny_dir, capsys):
+def test_a_cache_that_cannot_be_written_is_not_needed(
+  tiny_dir, monkeypatch, capsys
+):
+  monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null/no")
   train = sources.open_split("tiny", "train", tiny_dir)
-  assert load_or_compute(train, 4, "/dev/null/no").num_images == 40
+  assert load_or_compute(train, 4).num_images == 40
   assert "Could not cache" in capsys.readouterr().err

@@ -351,7 +351,9 @@ def test_shards_may_be_empty(tmp_path):
 
 
 @pytest.mark.slow
-def test_real_images_keep_their_labels_and_statistics(shared_data, tmp_path):
+def test_real_images_keep_their_labels_and_statistics(
+  shared_data, tmp_path, cache
+):
   originals = preparing.open_originals(
     "tfds:imagenet2012", Options(source_dir=shared_data)
   )
@@ -364,7 +366,7 @@ def test_real_images_keep_their_labels_and_statistics(shared_data, tmp_path):
     whole[i][1] for i in range(240)
   )
   # The statistics are close to those of the originals.
-  near = pixel_statistics.load_or_compute(whole, 256, str(tmp_path / "cache"))
+  near = pixel_statistics.load_or_compute(whole, 256)
   stored = pixel_statistics.load_or_compute(train, 256)
   assert np.abs(near.mean_image - stored.mean_image).max() < 2
   np.testing.assert_allclose(
