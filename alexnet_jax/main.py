@@ -36,12 +36,8 @@ def main() -> None:
     from alexnet_jax.training import loop
 
     mesh = _CONFIG.value.mesh
-    processes.join(
-      _COORDINATOR.value,
-      _NUM_PROCESSES.value,
-      _PROCESS_ID.value,
-      mesh_devices=mesh.data * mesh.model,
-    )
+    members = _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value
+    processes.join(*members, mesh_devices=mesh.data * mesh.model)
     processes.configure()
     with processes.exit_on_error():
       workdir = _WORKDIR.value or config.default_workdir(config.path())

@@ -33,7 +33,7 @@ def _compute(workdir: str, step: int) -> figures.Figure4:
   del step
   config = stored_runs.load_config(workdir)
   mesh = sharding.make_mesh(towers=config["network"]["towers"])
-  net, _ = stored_runs.load_net(workdir, mesh)
+  net = stored_runs.load_state(workdir, mesh)[0].net
   return figures.compute_figure4(net, config, mesh, count=IMAGES)
 
 
@@ -130,7 +130,7 @@ def check(outcomes: Outcomes, result: dict) -> None:
   (outcome,) = outcomes["paper"]
   found = compute(outcome)
   mesh = sharding.make_mesh(towers=outcome.config["network"]["towers"])
-  net, _ = stored_runs.load_net(outcome.workdir, mesh)
+  net = stored_runs.load_state(outcome.workdir, mesh)[0].net
   splits = outcome.config["splits"]
   train_only = outcome.config | {
     "splits": splits | {"validation": splits["train"]}

@@ -62,16 +62,14 @@ class Trainer:
     config = job.config.to_dict()
     self._job = job
     self._statistics = stored_runs.load_statistics(config, job.train, job.mesh)
-    self._step = step.make_train_step(
-      job.network, job.augmentation, job.optimizer, job.mesh
-    )
+    self._step = job.recipe.train_step(job.mesh)
     batches = pipeline.evaluation_batches(
       job.validation, batch_size=PROBED, size=config["image_size"]
     )
     images = next(iter(batches))["image"]
     self._probe = sharding.place(images, sharding.BATCH, job.mesh)
     specs = param_specs(
-      jax.eval_shape(lambda: AlexNet(job.network, jax.random.key(0)))
+      jax.eval_shape(lambda: AlexNet(job.recipe.network, jax.random.key(0)))
     )
     self._scores = jax.jit(
       sharding.on_each_device(
@@ -84,7 +82,8 @@ class Trainer:
 
   def _forward(self, net, images, statistics):
     return forward(
-      net, view_images(images, statistics, 0, self._job.network.crop_size)
+      net,
+      view_images(images, statistics, 0, self._job.recipe.network.crop_size),
     )
 
   def spread(self, net: AlexNet) -> float:
@@ -95,7 +94,9 @@ class Trainer:
   def run(self, seed: int, steps: int) -> dict[str, Any]:
     """Trains from the first step until the plateau is left, at most `steps`."""
     job, config = self._job, self._job.config
-    state = step.init_state(job.network, job.optimizer, seed, job.mesh)
+    state = step.init_state(
+      job.recipe.network, job.recipe.optimizer, seed, job.mesh
+    )
     key = sharding.place(jax.random.key(seed), sharding.REPLICATED, job.mesh)
     batches = pipeline.to_device(
       pipeline.train_batches(

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from alexnet_jax.data.augment import ImageStatistics
-from alexnet_jax.model import sharding
+from alexnet_jax.model import alexnet, sharding
 from alexnet_jax.runtime import config
-from alexnet_jax.training import job, step
+from alexnet_jax.training import job
 from alexnet_jax.training.schedule import make_schedule
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -82,7 +82,9 @@ def check_step(state, loss, num_classes):
   ]
   averages = {
     jax.tree_util.keystr(path)
-    for path, _ in jax.tree.leaves_with_path(step.running_averages(state.net))
+    for path, _ in jax.tree.leaves_with_path(
+      alexnet.running_averages(state.net)
+    )
   }
   assert len(unchanged) == len(averages), unchanged
 

@@ -103,7 +103,9 @@ def lines(place, workdir):
 def arrays(place, workdir, mesh_shape=(1, 2)):
   """Everything that the newest checkpoint holds, as NumPy arrays."""
   recipe = Recipe.from_config(load_config(str(place / workdir)))
-  abstract = recipe.abstract_state(sharding.make_mesh(*mesh_shape))
+  abstract = step.abstract_state(
+    recipe.network, recipe.optimizer, sharding.make_mesh(*mesh_shape)
+  )
   checkpoints = Checkpoints(str(place / workdir / "checkpoints"))
   values, _ = checkpoints.restore(step.to_dict(abstract))
   checkpoints.close()

@@ -32,9 +32,6 @@ def run(main: Callable[..., int | None], *choices: str) -> None:
       `choices`; returns the exit status (None: 0).
     *choices: subcommands, such as `export` and `import`; the command line must
       contain exactly one.
-
-  Raises:
-    SystemExit: always, with the exit status.
   """
   try:
     if any(argument in HELP_FLAGS for argument in sys.argv[1:]):
@@ -53,11 +50,8 @@ def run(main: Callable[..., int | None], *choices: str) -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     status = 0
   except OSError as error:  # for example a full disk or a missing folder
-    print(
-      f"error: {error}. Check the path, its permissions and the free disk"
-      " space.",
-      file=sys.stderr,
-    )
+    what = "Check the path, its permissions and the free disk space."
+    print(f"error: {error}. {what}", file=sys.stderr)
     status = 2
   sys.exit(status)
 

@@ -66,13 +66,9 @@ flags.disclaim_key_flags()  # --config belongs to the command that defines it
 def DEFINE_config(required: bool = True) -> flags.FlagHolder[ConfigDict]:
   """Defines `--config=FILE` and its overrides `--config.KEY=VALUE`.
 
-  Args:
-    required: whether `--config` must be given; if not, the flag's value may be
-      None.
-
-  Returns:
-    The holder of the flag; after parsing, `.value` is a locked ConfigDict.
-    Parsing raises UserError if the file or an override is invalid.
+  After parsing, the holder's `.value` is a locked ConfigDict, or None if the
+  flag is absent and not `required`. Parsing raises UserError if the file or an
+  override is invalid.
   """
   holder = config_flags.DEFINE_config_file(
     "config", help_string="configuration file, such as configs/quickstart.py"
@@ -91,9 +87,7 @@ def path() -> str:
 def load(config_path: str) -> ConfigDict:
   """Executes a configuration file and returns its locked ConfigDict.
 
-  Args:
-    config_path: a Python file that defines `get_config()`; text after a colon
-      (`configs/x.py:ARGUMENT`) is passed to `get_config` as its argument.
+  Text after a colon (`configs/x.py:ARGUMENT`) is an argument of `get_config`.
 
   Raises:
     UserError: the file does not exist or fails, or `get_config` does not return
@@ -116,43 +110,31 @@ def load(config_path: str) -> ConfigDict:
     ) from None
   if not isinstance(config, ConfigDict):
     raise UserError(
-      f"get_config() of {config_path} must return an"
-      f" ml_collections.ConfigDict (got {type(config).__name__})"
+      f"get_config() of {config_path} must return an ml_collections.ConfigDict"
+      f" (got {type(config).__name__})"
     )
   config.lock()  # a misspelt key raises instead of creating a new one
   return config
 
 
 def default_workdir(config_path: str) -> str:
-  """`configs/NAME.py` -> `runs/NAME`; `configs/NAME.py:ARG` -> `runs/NAME_ARG`.
-
-  Args:
-    config_path: the value of `--config`.
-  """
+  """`configs/NAME.py` -> `runs/NAME`; `configs/NAME.py:A` -> `runs/NAME_A`."""
   file, _, argument = config_path.partition(":")
   name = pathlib.Path(file).stem + (f"_{argument}" if argument else "")
   return str(pathlib.Path("runs") / name.replace("/", "_"))
 
 
 def to_json(config: ConfigDict) -> dict[str, Any]:
-  """The configuration in the types of JSON; tuples become lists.
-
-  Args:
-    config: the configuration; references between its keys are replaced by
-      their values.
-  """
+  """The configuration in JSON's types: lists for tuples, no references."""
   return _plain(config.to_dict())
 
 
 def check_overrides(unused: Mapping[str, str]) -> None:
-  """Rejects keys on the command line that would have no effect.
+  """Raises UserError if a key was set on the command line that has no effect.
 
   Args:
     unused: dotted keys that the present configuration does not use, each with
       the reason, such as "no layer is followed by 'lrn'".
-
-  Raises:
-    UserError: one of them was set with `--config.KEY=VALUE`.
   """
   if "config" not in flags.FLAGS:
     return
@@ -173,13 +155,7 @@ def call(
   group: str,
   **more: Any,
 ) -> Any:
-  """Calls `function` with the keys of a configuration group as arguments.
-
-  Args:
-    function: takes the keys of the group, and `more`, by name.
-    config: the whole configuration.
-    group: name of the group, such as "optimizer".
-    **more: further arguments.
+  """Calls `function` with the keys of `config[group]`, and `more`, by name.
 
   Raises:
     UserError: the group has a key that is not a parameter of `function`, or
@@ -197,13 +173,7 @@ def call(
 
 
 def load_saved(path: str | os.PathLike) -> dict[str, Any]:
-  """Reads the `config.json` of a run that this or an older version began.
-
-  Args:
-    path: of the file.
-
-  Returns:
-    The configuration as `to_json` returns it, with the keys of this version.
+  """The `config.json` of a run of any version, with the keys of this version.
 
   Raises:
     UserError: the file is not valid JSON, or has a value that is no longer
@@ -228,10 +198,7 @@ def upgrade(saved: dict[str, Any]) -> dict[str, Any]:
   """A saved configuration with the keys of this version.
 
   Missing keys of ADDED are filled in and keys of REMOVED are dropped. All other
-  keys are kept, also unknown ones.
-
-  Args:
-    saved: `to_json` of the configuration, by any version; not modified.
+  keys are kept, also unknown ones. `saved` is not modified.
 
   Raises:
     UserError: a key of REMOVED has a value that is no longer supported.
@@ -264,11 +231,7 @@ def _places(tree: Any, names: list[str]) -> Iterator[tuple[dict, str]]:
 
 
 def check_resume(saved: dict[str, Any], new: dict[str, Any]) -> None:
-  """Checks that a run can be resumed with the present configuration.
-
-  Args:
-    saved: the configuration that the run began with, from `load_saved`.
-    new: `to_json` of the present configuration.
+  """Checks that a run begun with `saved` can be resumed with `new`.
 
   Raises:
     UserError: keys outside RESUMABLE differ; names each with both values.

@@ -2,7 +2,6 @@
 
 import contextlib
 import fcntl
-import json
 import os
 import pathlib
 import socket
@@ -15,11 +14,7 @@ def write_atomic(path: str | os.PathLike, content: str | bytes) -> None:
   """Replaces a file in one step.
 
   A reader, or a process that is killed, finds either the old file or the new
-  one, never a part.
-
-  Args:
-    path: of the file; its folder is created if needed.
-    content: of the whole file; text is written as UTF-8.
+  one, never a part. Text is written as UTF-8; the folder is created if needed.
 
   Raises:
     OSError: the file cannot be written; the old one is unchanged.
@@ -50,16 +45,15 @@ class WorkdirLock:
   The lock is the operating system's, on `WORKDIR/lock`. It works over NFS and
   ends with its process, however that ends, so a file left by a killed run
   blocks nobody. The file's content only names the holder in error messages.
-
-  It is a record lock (`lockf`) because child processes would inherit one of
-  `flock` and keep it after the run is killed.
+  A record lock (`lockf`), because child processes would inherit one of `flock`
+  and keep it after the run is killed.
   """
 
   def __init__(self, workdir: str, flag: str = "--workdir"):
-    """Takes the lock.
+    """Takes the lock; creates the folder if needed.
 
     Args:
-      workdir: folder of the run, created if needed.
+      workdir: folder of the run.
       flag: for messages, the flag that chooses the folder.
 
     Raises:
@@ -79,11 +73,11 @@ class WorkdirLock:
     try:
       fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-      holder = _read_holder(self._file)
+      holder = os.pread(self._file, 1000, 0).decode(errors="replace")
       os.close(self._file)
       raise UserError(
-        f"another run is using {workdir}: {holder}. Wait for it, stop it, or"
-        f" choose another {flag}=DIR."
+        f"another run is using {workdir}: {holder or 'an unknown process'}."
+        f" Wait for it, stop it, or choose another {flag}=DIR."
       ) from None
     except OSError as error:
       os.close(self._file)
@@ -92,41 +86,20 @@ class WorkdirLock:
         f" ({error.strerror}), so a second run could corrupt this one. Choose a"
         f" {flag}=DIR on a local disk."
       ) from None
+    since = time.strftime("%Y-%m-%d %H:%M:%S %Z")
     self._write_holder(
-      {
-        "host": socket.gethostname(),
-        "process": os.getpid(),
-        "since": time.strftime("%Y-%m-%d %H:%M:%S %Z"),
-      }
+      f"process {os.getpid()} on host {socket.gethostname()}, since {since}"
     )
-
-  def release(self) -> None:
-    """Releases the lock; the file stays, empty."""
-    if self._file >= 0:
-      self._write_holder(None)
-      os.close(self._file)
-      self._file = -1
 
   def __enter__(self) -> "WorkdirLock":
     return self
 
   def __exit__(self, *exception) -> None:
-    self.release()
+    self._write_holder("")  # the file stays, empty
+    os.close(self._file)
 
-  def _write_holder(self, holder: dict | None) -> None:
+  def _write_holder(self, holder: str) -> None:
     # On a full disk the lock still holds, without the name of its holder.
     with contextlib.suppress(OSError):
       os.ftruncate(self._file, 0)
-      if holder is not None:
-        os.pwrite(self._file, json.dumps(holder).encode(), 0)
-
-
-def _read_holder(file: int) -> str:
-  try:
-    holder = json.loads(os.pread(file, 1000, 0))
-    return (
-      f"process {holder['process']} on host {holder['host']},"
-      f" since {holder['since']}"
-    )
-  except (ValueError, KeyError, TypeError):
-    return "an unknown process"
+      os.pwrite(self._file, holder.encode(), 0)

@@ -14,6 +14,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 
 import jax
 import numpy as np
@@ -21,6 +22,7 @@ from jax.experimental import multihost_utils
 
 from alexnet_jax.runtime import files
 from alexnet_jax.runtime.command import UserError
+from alexnet_jax.runtime.watch import exit_now
 
 # A process that is silent for so long counts as dead; the others then exit.
 HEARTBEAT_SECONDS = 60
@@ -41,19 +43,12 @@ SIZE_VARIABLES = {
   "OMPI_COMM_WORLD_SIZE": "Open MPI (mpirun)",
 }
 
-# Parameters of mallopt(3).
-_M_TRIM_THRESHOLD = -1
-_M_TOP_PAD = -2
-_M_MMAP_MAX = -4
-_M_ARENA_MAX = -8
-
 
 def configure() -> None:
   """Sets up memory and the compilation cache of this process.
 
-  Call it once, after `join` and before the first computation. The compilation
-  cache is used by single-process runs only; with several processes it is
-  untested.
+  Call it once, after `join` and before the first computation. With several
+  processes the compilation cache is untested, so it is not used.
   """
   keep_freed_memory()
   if is_single_process():
@@ -71,26 +66,20 @@ def keep_freed_memory() -> bool:
   if platform.libc_ver()[0] != "glibc":
     return False
   mallopt = ctypes.CDLL(None).mallopt
-  return all(
-    [
-      mallopt(_M_MMAP_MAX, 0),  # large blocks come from the heap,
-      mallopt(_M_TRIM_THRESHOLD, 2**31 - 1),  # which never shrinks,
-      mallopt(_M_TOP_PAD, 64 * 2**20),  # grows in large pieces,
-      mallopt(_M_ARENA_MAX, 1),  # and is shared by all threads
-    ]
-  )
+  settings = {  # parameters of mallopt(3)
+    -4: 0,  # M_MMAP_MAX: large blocks come from the heap,
+    -1: 2**31 - 1,  # M_TRIM_THRESHOLD: which never shrinks,
+    -2: 64 * 2**20,  # M_TOP_PAD: grows in large pieces,
+    -8: 1,  # M_ARENA_MAX: and is shared by all threads
+  }
+  return all([mallopt(name, value) for name, value in settings.items()])
 
 
 def use_compilation_cache() -> None:
-  """Keeps compiled programs in the user's cache directory.
-
-  Does nothing if the user has set JAX_COMPILATION_CACHE_DIR.
-  """
+  """Keeps compiled programs, unless JAX_COMPILATION_CACHE_DIR says where."""
   if not jax.config.jax_compilation_cache_dir:
-    jax.config.update(
-      "jax_compilation_cache_dir",
-      os.path.join(files.cache_directory(), "compiled"),
-    )
+    folder = os.path.join(files.cache_directory(), "compiled")
+    jax.config.update("jax_compilation_cache_dir", folder)
 
 
 def join(
@@ -110,15 +99,14 @@ def join(
     coordinator: HOST:PORT of process 0.
     num_processes: number of processes.
     process_id: index of this process, from 0.
-    mesh_devices: number of devices of the whole mesh; on a CPU each process
-      creates its share of them. 0: one per process.
+    mesh_devices: of the whole mesh; on a CPU each process creates its share of
+      them. 0: one per process.
 
   Raises:
     UserError: only some of the three are given, they contradict each other,
       or the other processes do not connect.
   """
   options = {}
-  detected = _detected_size()
   if coordinator or num_processes or process_id >= 0:
     if not (coordinator and 0 <= process_id < num_processes):
       raise UserError(
@@ -133,9 +121,7 @@ def join(
       "num_processes": num_processes,
       "process_id": process_id,
     }
-  elif detected > 1:
-    num_processes = detected
-  else:
+  elif (num_processes := _detected_size()) < 2:
     return
   if mesh_devices % num_processes:
     raise UserError(
@@ -143,8 +129,7 @@ def join(
       f" {num_processes} processes. Choose mesh.data and mesh.model so that"
       f" their product is a multiple of {num_processes}."
     )
-  local_devices = mesh_devices // num_processes or 1
-  jax.config.update("jax_num_cpu_devices", local_devices)
+  jax.config.update("jax_num_cpu_devices", mesh_devices // num_processes or 1)
   try:
     jax.distributed.initialize(
       heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
@@ -186,18 +171,11 @@ def any_process(flag: bool) -> bool:
   return bool(multihost_utils.process_allgather(np.array(flag)).any())
 
 
-@contextlib.contextmanager
-def main_process_folder(folder: str) -> Iterator[str]:
-  """A folder for files that one process writes for all.
-
-  Yields `folder` in the main process; in the others a temporary folder that is
-  deleted afterwards.
-  """
+def main_process_folder(folder: str) -> AbstractContextManager[str]:
+  """Yields `folder` in the main process, in the others a temporary folder."""
   if is_main():
-    yield folder
-    return
-  with tempfile.TemporaryDirectory() as temporary:
-    yield temporary
+    return contextlib.nullcontext(folder)
+  return tempfile.TemporaryDirectory()
 
 
 @contextlib.contextmanager
@@ -231,6 +209,4 @@ def exit_on_error() -> Iterator[None]:
     else:
       traceback.print_exc()
       print(f"{name} is exiting because of this error", file=sys.stderr)
-    sys.stderr.flush()
-    sys.stdout.flush()
-    os._exit(status)
+    exit_now(status)

@@ -1,10 +1,12 @@
 """The origin of a result: hardware, versions, command and commit."""
 
+import contextlib
 import functools
 import importlib.metadata
 import os
 import pathlib
 import platform
+import re
 import subprocess
 from typing import Any
 
@@ -29,12 +31,10 @@ def hardware() -> str:
   affinity = getattr(os, "sched_getaffinity", None)
   cores = len(affinity(0)) if affinity else os.cpu_count()
   model = platform.processor() or platform.machine()
-  try:
-    with open("/proc/cpuinfo") as lines:
-      names = [line for line in lines if line.startswith("model name")]
-    model = names[0].partition(":")[2].strip() if names else model
-  except OSError:
-    pass
+  with contextlib.suppress(OSError):
+    text = pathlib.Path("/proc/cpuinfo").read_text()
+    if name := re.search(r"^model name\s*:(.*)", text, re.MULTILINE):
+      model = name[1].strip()
   kinds = sorted({device.device_kind for device in jax.devices()})
   devices = jax.device_count()
   return (
@@ -74,25 +74,17 @@ def record(
 
 @functools.cache
 def git_commit() -> str:
-  """The commit of this checkout, with `+changes` if tracked files differ.
-
-  The empty string outside a git checkout.
-  """
-  folder = pathlib.Path(__file__).parent
+  """This checkout's commit, "+changes" if files differ; "" without git."""
   try:
-    commit = _git(folder, "rev-parse", "HEAD")
-    changes = _git(folder, "status", "--porcelain", "--untracked-files=no")
+    commit = _git("rev-parse", "HEAD")
+    changes = _git("status", "--porcelain", "--untracked-files=no")
   except (OSError, subprocess.SubprocessError):
     return ""
   return commit + ("+changes" if changes else "")
 
 
-def _git(folder: pathlib.Path, *arguments: str) -> str:
-  result = subprocess.run(
-    ["git", "-C", str(folder), *arguments],
-    capture_output=True,
-    text=True,
-    check=True,
-    timeout=10,
-  )
-  return result.stdout.strip()
+def _git(*arguments: str) -> str:
+  command = ["git", "-C", str(pathlib.Path(__file__).parent), *arguments]
+  return subprocess.check_output(
+    command, stderr=subprocess.DEVNULL, text=True, timeout=10
+  ).strip()

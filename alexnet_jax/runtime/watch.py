@@ -44,9 +44,8 @@ class Watch:
     Args:
       stall_minutes: minutes without progress after which the stacks of all
         threads are printed, repeatedly; 0: never.
-      any_process: for several processes, which must stop at the same batch:
-        a collective call that returns whether its argument is true in any
-        process. None: there is one process.
+      any_process: a collective call that returns whether its argument is true
+        in any process, so that all stop at the same batch; None: only one.
     """
     self._stall_seconds = 60 * stall_minutes or float("inf")
     self._any_process = any_process
@@ -77,11 +76,7 @@ class Watch:
     os.close(self._read)
 
   def phase(self, name: str) -> None:
-    """Records progress and what the run does now.
-
-    Args:
-      name: completes "the run is ...", such as `compiling`.
-    """
+    """Records progress and what the run does now, such as "compiling"."""
     self._phase = name
     self._last_progress = time.monotonic()
 
@@ -94,11 +89,8 @@ class Watch:
     """Yields `batches`; a signal can stop the run before each of them.
 
     With several processes each must ask for the same number of batches,
-    because they agree on the batch before which they stop.
-
-    Args:
-      batches: to yield.
-      name: of the phase while a batch is awaited.
+    because they agree on the batch before which they stop. While a batch is
+    awaited, the phase is `name`.
 
     Raises:
       Stopped: after a signal.
@@ -135,7 +127,7 @@ class Watch:
       silence = time.monotonic() - self._last_progress
       if silence >= self._stall_seconds:
         self._warn_of_stall(silence)
-        self._last_progress, silence = time.monotonic(), 0.0
+        self._last_progress = time.monotonic()
       # At most a second, because there may be progress meanwhile.
       ready, _, _ = select.select([self._read], [], [], 1.0)
       if not ready:
@@ -147,11 +139,8 @@ class Watch:
       if received > 1:
         _exit("stopped at once on a second signal", 128 + numbers[-1])
       if not self._something_to_save:
-        _exit(
-          f"stopped while {self._phase}; no step has finished yet, so there is"
-          " nothing to save",
-          0,
-        )
+        state = "no step has finished yet, so there is nothing to save"
+        _exit(f"stopped while {self._phase}; {state}", 0)
       # One write, because the training thread may print at the same time.
       print(
         f"stopping (was {self._phase}): saving first; send a second signal to"
@@ -176,11 +165,7 @@ def resume_hint() -> str:
 
 
 def exit_now(status: int) -> NoReturn:
-  """Ends the process at once with this exit status.
-
-  `sys.exit` would wait for the threads that read images, for ever if they
-  hang.
-  """
+  """Ends the process without waiting for its threads, which may hang."""
   sys.stdout.flush()
   sys.stderr.flush()
   os._exit(status)

@@ -53,11 +53,9 @@ class Checkpoints:
   ):
     """Lists the checkpoints, and removes the remains of killed saves.
 
-    Args:
-      directory: created when needed.
-      max_to_keep: number of newest checkpoints to keep, in addition to the one
-        with the lowest validation error.
-      read_only: change nothing in `directory`; for evaluation.
+    It keeps the `max_to_keep` newest ones and the one with the lowest
+    validation error. With `read_only`, for evaluation, nothing in `directory`
+    is changed; else it is created when needed.
     """
     self._directory = pathlib.Path(directory).absolute()
     self._read_only = read_only
@@ -107,22 +105,17 @@ class Checkpoints:
       "step": step,
       "validation_error": validation_error,
       "metadata": metadata,
-      "arrays": {
-        jax.tree_util.keystr(path): [str(leaf.dtype), *leaf.shape]
-        for path, leaf in jax.tree.leaves_with_path(arrays)
-      },
+      "arrays": _describe(arrays),
       "checksums": _checksums(arrays),
     }
     self._saving, self._failure = step, ""
     self._keep.note(step, validation_error)
+    items = ocp.args.Composite(
+      arrays=ocp.args.StandardSave(arrays),
+      metadata=ocp.args.JsonSave({**body, "crc32": _crc32(body)}),
+    )
     try:
-      self._manager.save(
-        step,
-        args=ocp.args.Composite(
-          arrays=ocp.args.StandardSave(arrays),
-          metadata=ocp.args.JsonSave({**body, "crc32": _crc32(body)}),
-        ),
-      )
+      self._manager.save(step, args=items)
     except Exception as error:  # Orbax raises many types for a full disk
       self._save_failed(error)
 
@@ -141,8 +134,7 @@ class Checkpoints:
     previous one is read.
 
     Args:
-      abstract: pytree of jax.ShapeDtypeStruct with shardings; the mesh may
-        differ from that of the save.
+      abstract: pytree of jax.ShapeDtypeStruct with shardings on any mesh.
 
     Returns:
       The arrays, bit for bit as saved, and the metadata; None if there is no
@@ -156,9 +148,9 @@ class Checkpoints:
       try:
         return self._read(step, abstract)
       except _DamagedError as error:
-        action = (
-          "it is left as it is" if self._read_only else self._rename(step)
-        )
+        action = "it is left as it is"
+        if not self._read_only:
+          action = self._rename(step)
         print(
           f"warning: checkpoint {step} in {self._directory} is damaged"
           f" ({error}); {action}, and the previous one is used",
@@ -175,9 +167,8 @@ class Checkpoints:
     self._settle()
     if self._failure:
       raise UserError(
-        f"the checkpoint of step {self._saving} could not be written into"
-        f" {self._directory}: {self._failure}. {self._last_good()}. Free disk"
-        " space there, then run the same command again to continue."
+        f"{self._failure}. Free disk space there, then run the same command"
+        " again to continue."
       )
 
   def close(self) -> None:
@@ -193,22 +184,19 @@ class Checkpoints:
       self._save_failed(error)
 
   def _save_failed(self, error: Exception) -> None:
-    self._failure = _summary(error)
+    last = "There is no other checkpoint yet"
+    if self.latest_step() is not None:
+      last = f"The last good checkpoint is that of step {self.latest_step()}"
+    self._failure = (
+      f"the checkpoint of step {self._saving} could not be written into"
+      f" {self._directory}: {_summary(error)}. {last}"
+    )
     print(
-      f"warning: the checkpoint of step {self._saving} could not be written"
-      f" into {self._directory}: {self._failure}. {self._last_good()}; the"
-      " next save tries again",
-      file=sys.stderr,
+      f"warning: {self._failure}; the next save tries again", file=sys.stderr
     )
     for partial in self._directory.glob("*.orbax-checkpoint-tmp*"):
       shutil.rmtree(partial, ignore_errors=True)  # frees the disk
     self._manager.reload()
-
-  def _last_good(self) -> str:
-    step = self.latest_step()
-    if step is None:
-      return "There is no other checkpoint yet"
-    return f"The last good checkpoint is that of step {step}"
 
   def _read(self, step: int, abstract: Any) -> tuple[Any, dict[str, Any]]:
     folder = self._directory / str(step)
@@ -220,21 +208,15 @@ class Checkpoints:
         f" ({body['metadata'].get('versions', 'unknown')}), or start a new run"
         " with another --workdir."
       )
-    wanted = {
-      jax.tree_util.keystr(path): [str(leaf.dtype), *leaf.shape]
-      for path, leaf in jax.tree.leaves_with_path(abstract)
-    }
-    if wanted != body["arrays"]:
-      name = min(
-        name
-        for name in wanted.keys() | body["arrays"].keys()
-        if wanted.get(name) != body["arrays"].get(name)
-      )
+    here, there = _describe(abstract), body["arrays"]
+    if here != there:
+      names = here.keys() | there.keys()
+      name = min(name for name in names if here.get(name) != there.get(name))
       raise UserError(
         f"{folder} is a checkpoint of another network: {name} is"
-        f" {body['arrays'].get(name, 'absent')} there and"
-        f" {wanted.get(name, 'absent')} here. Use the configuration it was"
-        " trained with (config.json beside the checkpoints)."
+        f" {there.get(name, 'absent')} there and {here.get(name, 'absent')}"
+        " here. Use the configuration it was trained with (config.json beside"
+        " the checkpoints)."
       )
     restore = ocp.args.StandardRestore(abstract)
     arrays = self._read_item(step, arrays=restore).arrays
@@ -277,11 +259,7 @@ class Checkpoints:
 
 
 def latest_step(directory: str) -> int:
-  """Step of the newest checkpoint, without reading it; -1 if there is none.
-
-  Args:
-    directory: the directory of the checkpoints; nothing in it is changed.
-  """
+  """Step of the newest checkpoint in `directory`; -1 if there is none."""
   folders = pathlib.Path(directory).glob("*")
   return max((int(p.name) for p in folders if p.name.isdigit()), default=-1)
 
@@ -311,6 +289,14 @@ class _DamagedError(Exception):
   """A checkpoint that cannot be read, or differs from what was saved."""
 
 
+def _describe(arrays: Any) -> dict[str, list]:
+  """Dtype and shape of each array, by path."""
+  return {
+    jax.tree_util.keystr(path): [str(leaf.dtype), *leaf.shape]
+    for path, leaf in jax.tree.leaves_with_path(arrays)
+  }
+
+
 def _checksums(arrays: Any) -> dict[str, list[int]]:
   """Two sums modulo 2**32 of each array's bits, the same on every mesh.
 
@@ -335,12 +321,8 @@ def _sum_bits(arrays: Any) -> Any:
         jnp.uint32, x.shape, axis, out_sharding=sharding
       )
       position = position * np.uint32(x.shape[axis]) + index
-    return jnp.stack(
-      [
-        jnp.sum(bits, dtype=jnp.uint32),
-        jnp.sum(bits * (position + np.uint32(1)), dtype=jnp.uint32),
-      ]
-    )
+    weighted = bits * (position + np.uint32(1))
+    return jnp.stack([jnp.sum(x, dtype=jnp.uint32) for x in (bits, weighted)])
 
   return jax.tree.map(sums, arrays)
 

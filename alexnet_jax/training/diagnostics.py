@@ -20,13 +20,8 @@ from jax.sharding import PartitionSpec as P
 
 from alexnet_jax.data import augment
 from alexnet_jax.data.augment import ImageStatistics
-from alexnet_jax.model import sharding
-from alexnet_jax.model.alexnet import (
-  AlexNet,
-  abstract_net,
-  activations,
-  param_specs,
-)
+from alexnet_jax.model import alexnet, sharding
+from alexnet_jax.model.alexnet import AlexNet
 from alexnet_jax.model.network import Network
 from alexnet_jax.model.sharding import BATCH, DATA, MODEL, REPLICATED
 
@@ -56,7 +51,6 @@ class Diagnostics:
     """Compiles nothing yet.
 
     Args:
-      network: the network.
       mesh: the mesh that the parameters lie on.
       batch: `image` uint8[B,S,S,3] and `weight` f32[B], over "data".
       statistics: of the training images.
@@ -68,10 +62,8 @@ class Diagnostics:
   def __call__(self, net: AlexNet, optimizer_state: Any) -> dict[str, float]:
     """Measures the network after a step, for a line of metrics.jsonl.
 
-    Args:
-      net: the parameters.
-      optimizer_state: of the training. If it has the structure of `net`, as
-        `momentum_sgd`'s velocity, it is the update that led to `net`.
+    If `optimizer_state` has the structure of `net`, as `momentum_sgd`'s
+    velocity, it is the update that led to `net`.
 
     Returns:
       `score_spread`: standard deviation of a class's score between images,
@@ -87,7 +79,9 @@ class Diagnostics:
     if isinstance(optimizer_state, AlexNet):
       norms = self._squared_norms(net, optimizer_state)
     measured = self._probe(net, self._batch["image"], self._statistics)
-    measured, norms, weight = _to_host((measured, norms, self._batch["weight"]))
+    measured, norms, weight = multihost_utils.process_allgather(
+      (measured, norms, self._batch["weight"]), tiled=True
+    )
     real = weight > 0
     scores = measured.pop("scores").sum(axis=1)[real]
     hidden = measured.pop("hidden")[real]
@@ -107,33 +101,31 @@ class Diagnostics:
 def _make_probe(network: Network, mesh: Mesh):
   """Compiles a forward pass that returns what each tower computed.
 
-  Returns:
-    A function of (net, images uint8[B,S,S,3], statistics) that returns
-    `scores` f32[B,towers,classes], not yet summed over towers; `hidden`
-    f32[B,units], the last hidden layer; and for each layer bool[data,units or
-    maps], whether a unit is non-zero for any image of a device.
+  Of (net, images uint8[B,S,S,3], statistics) it returns `scores`
+  f32[B,towers,classes], not yet summed over towers; `hidden` f32[B,units], the
+  last hidden layer; and for each layer bool[data,units or maps], whether a unit
+  is non-zero for any image of a device.
   """
 
   def probe(net, images, statistics):
     x = augment.view_images(
       images, statistics, 0, network.crop_size, network.channels
     )
-    layers = activations(net, x)
+    layers = alexnet.activations(net, x)
     scores = sum(layers.pop("fc8"))
     last = list(layers)[-1]
     hidden = [h.reshape(h.shape[0], -1) for h in layers[last]]
-    alive = {
-      name: jnp.concatenate(
-        [(h != 0).any(axis=range(h.ndim - 1)) for h in towers]
-      )[jnp.newaxis]
-      for name, towers in layers.items()
-    }
-    return alive | {
+
+    def alive(towers):
+      units = [(h != 0).any(axis=range(h.ndim - 1)) for h in towers]
+      return jnp.concatenate(units)[jnp.newaxis]
+
+    return {name: alive(towers) for name, towers in layers.items()} | {
       "scores": scores[:, jnp.newaxis],
       "hidden": jnp.concatenate(hidden, axis=-1),
     }
 
-  net_specs = param_specs(abstract_net(network))
+  net_specs = alexnet.param_specs(alexnet.abstract_net(network))
   specs = (net_specs, BATCH, REPLICATED)
   return jax.jit(sharding.on_each_device(probe, mesh, specs, P(DATA, MODEL)))
 
@@ -145,12 +137,13 @@ def _squared_norms(net: AlexNet, update: AlexNet) -> dict[str, Any]:
     return jnp.square(kernel).sum(axis=range(1, kernel.ndim))
 
   found = {}
-  for (path, weights), step in zip(
+  leaves = zip(
     jax.tree.leaves_with_path(net), jax.tree.leaves(update), strict=True
-  ):
+  )
+  for (path, weights), step in leaves:
     names = [str(getattr(key, "name", "")) for key in path]
     if "kernel" in names:
-      found[names[1]] = (squared_norms(step), squared_norms(weights))
+      found[names[1]] = squared_norms(step), squared_norms(weights)
   return found
 
 
@@ -164,31 +157,19 @@ def _mean_correlation(vectors: np.ndarray) -> float:
   return float((correlation.sum() - count) / max(count * (count - 1), 1))
 
 
-def _to_host(tree: Any) -> Any:
-  if jax.process_count() == 1:
-    return jax.device_get(tree)
-  return multihost_utils.process_allgather(tree, tiled=True)
-
-
 class PlateauDetector:
   """Tells on the progress line whether the plateau is being left."""
 
   def __init__(self, num_classes: int):
-    """Starts without readings, also in a resumed run.
-
-    Args:
-      num_classes: its logarithm is the chance-level loss.
-    """
-    self._bound = math.log(num_classes) - MARGIN
+    """Starts without readings, also in a resumed run."""
+    self._bound = math.log(num_classes) - MARGIN  # below chance level
     self._losses = collections.deque(maxlen=WINDOW)
     self._spreads = collections.deque(maxlen=READINGS)
 
   def add_loss(self, loss: float) -> None:
-    """Adds the loss of one step."""
     self._losses.append(loss)
 
   def add_spread(self, score_spread: float) -> None:
-    """Adds one reading of `score_spread`."""
     self._spreads.append(score_spread)
 
   def message(self) -> str:
@@ -197,9 +178,8 @@ class PlateauDetector:
     "signal growing": the spread of the scores between images grew by a fifth
     over the last five readings.
     """
-    if len(self._losses) < WINDOW:
-      return ""
-    if sum(self._losses) / WINDOW < self._bound:
+    full = len(self._losses) == WINDOW
+    if not full or sum(self._losses) / WINDOW < self._bound:
       return ""
     if len(self._spreads) < READINGS:
       return "on the plateau"

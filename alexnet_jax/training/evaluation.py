@@ -7,9 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from alexnet_jax.data import pixel_statistics, sources
-from alexnet_jax.data.augment import ImageStatistics
-from alexnet_jax.model import sharding
 from alexnet_jax.runtime.command import UserError
 from alexnet_jax.training import step
 
@@ -28,8 +25,7 @@ def evaluate(
 
   Args:
     predictors: one per network; their class probabilities are averaged.
-    batches: on the devices; examples of weight 0 only fill up a batch.
-    mesh: the mesh that the batches lie on.
+    batches: on the devices of `mesh`; examples of weight 0 only fill up.
     num_examples: number of examples that `batches` must hold.
     max_undecodable: how many of these may be missing.
 
@@ -64,31 +60,3 @@ def _average(log_probabilities: Sequence[jax.Array]) -> jax.Array:
     return log_probabilities[0]
   count = np.log(len(log_probabilities)).astype(np.float32)
   return jax.nn.logsumexp(jnp.stack(log_probabilities), axis=0) - count
-
-
-def image_statistics(
-  source: sources.Source, image_size: int, mesh: Mesh, mean_size: int = 0
-) -> ImageStatistics:
-  """The training split's mean image and RGB components, on every device.
-
-  Computed from the images on the first call and cached by the data room.
-
-  Args:
-    source: the training images.
-    image_size: side of the stored images, in pixels.
-    mesh: the mesh that the result is placed on.
-    mean_size: side, in pixels, of the centre of the mean image that is
-      subtracted from every crop, wherever the crop lies; 0: the part of the
-      mean image under the crop is subtracted.
-  """
-  found = pixel_statistics.load_or_compute(source, image_size)
-  components = found.eigenvectors * np.sqrt(found.eigenvalues)
-  mean = found.mean_image.astype(np.float32)
-  if mean_size:
-    start = (image_size - mean_size) // 2
-    mean = mean[start : start + mean_size, start : start + mean_size]
-  return sharding.place(
-    ImageStatistics(mean, components.astype(np.float32)),
-    sharding.REPLICATED,
-    mesh,
-  )

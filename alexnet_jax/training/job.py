@@ -38,30 +38,21 @@ class Recipe(NamedTuple):
   """What the compiled programs depend on, apart from the mesh.
 
   Training, audit, benchmarks and sweeps compile the programs made here.
-
-  Attributes:
-    network: the network to train and to evaluate.
-    batch_size: B, global.
-    image_size: S, side of the stored images in pixels.
-    augmentation: of the training images uint8[B,S,S,3].
-    optimizer: computes the update.
   """
 
   network: Network
-  batch_size: int
-  image_size: int = 256
-  augmentation: Augmentation = Augmentation()
+  batch_size: int  # B, global
+  image_size: int = 256  # S, side of the stored images in pixels
+  augmentation: Augmentation = Augmentation()  # of the training images
   optimizer: optax.GradientTransformationExtraArgs = make_optimizer()
 
   @classmethod
   def from_config(
     cls, config: Mapping[str, Any], batch_size: int = 0
   ) -> "Recipe":
-    """The recipe of a configuration.
+    """The recipe of a configuration in plain dictionaries, as in config.json.
 
-    Args:
-      config: plain dictionaries, as in config.json.
-      batch_size: global; 0: the configuration's.
+    `batch_size` replaces that of the configuration, unless it is 0.
 
     Raises:
       UserError: the network cannot be built, or a group has a wrong key.
@@ -80,25 +71,15 @@ class Recipe(NamedTuple):
       self.network, self.augmentation, self.optimizer, mesh
     )
 
-  def predict(self, mesh: Mesh, views: int = 1) -> Callable[..., jax.Array]:
-    """The prediction for one batch; it is compiled when first called."""
-    return step.make_predict(self.network, views, mesh)
-
-  def abstract_state(self, mesh: Mesh) -> step.TrainState:
-    """The training state's shapes, dtypes and shardings on `mesh`."""
-    return step.abstract_state(self.network, self.optimizer, mesh)
-
-  def init_state(self, mesh: Mesh, seed: int = 0) -> step.TrainState:
-    """The initial training state, the same on every mesh."""
-    return step.init_state(self.network, self.optimizer, seed, mesh)
+  def predict(self, mesh: Mesh) -> Callable[..., jax.Array]:
+    """The prediction from one view; it is compiled when first called."""
+    return step.make_predict(self.network, 1, mesh)
 
   def abstract_arguments(self, mesh: Mesh) -> tuple[Any, ...]:
     """The training step's arguments as shapes, dtypes and shardings.
 
-    The devices of `mesh` need not be attached to this machine.
-
-    Returns:
-      State, batch, statistics, key and learning rate.
+    State, batch, statistics, key and learning rate. The devices of `mesh` need
+    not be attached to this machine.
     """
 
     def array(shape, dtype, spec=REPLICATED):
@@ -106,26 +87,23 @@ class Recipe(NamedTuple):
       return jax.ShapeDtypeStruct(shape, dtype, sharding=place)
 
     count, side = self.batch_size, (self.image_size, self.image_size, 3)
+    integers = array((count,), jnp.int32, BATCH)
     batch = {
       "image": array((count, *side), jnp.uint8, BATCH),
-      "label": array((count,), jnp.int32, BATCH),
-      "index": array((count,), jnp.int32, BATCH),
-      "epoch": array((count,), jnp.int32, BATCH),
       "weight": array((count,), jnp.float32, BATCH),
-    }
+    } | dict.fromkeys(("label", "index", "epoch"), integers)
     statistics = ImageStatistics(
       array(side, jnp.float32), array((3, 3), jnp.float32)
     )
     key = array((), jax.eval_shape(lambda: jax.random.key(0)).dtype)
-    state = self.abstract_state(mesh)
+    state = step.abstract_state(self.network, self.optimizer, mesh)
     return state, batch, statistics, key, array((), jnp.float32)
 
   def random_arguments(self, mesh: Mesh) -> tuple[Any, ...]:
-    """Values for the same arguments, the same on every mesh.
+    """Values for the same arguments: initial weights, random images and labels.
 
-    Initial weights, images of random pixels, random labels.
+    They are the same on every mesh.
     """
-    _, *abstract = self.abstract_arguments(mesh)
     count, side = self.batch_size, (self.image_size, self.image_size, 3)
     random = np.random.default_rng(0)
     batch = {
@@ -139,42 +117,28 @@ class Recipe(NamedTuple):
       np.full(side, 127.5, np.float32), np.eye(3, dtype=np.float32)
     )
     values = [batch, statistics, jax.random.key(0), np.float32(1e-3)]
-    placed = jax.tree.map(
-      lambda value, like: jax.device_put(value, like.sharding), values, abstract
-    )
-    return self.init_state(mesh), *placed
+    specs = [BATCH, REPLICATED, REPLICATED, REPLICATED]
+    state = step.init_state(self.network, self.optimizer, 0, mesh)
+    return state, *sharding.place(values, specs, mesh)
 
 
 class Job(NamedTuple):
-  """A training, ready to start.
-
-  Attributes:
-    config: the configuration.
-    recipe: its compiled programs.
-    mesh: the devices to train on.
-    schedule: the learning rates; its state changes during training.
-    train: the training images.
-    validation: the images that training is evaluated on.
-    timetable: when the run logs, evaluates, saves and ends.
-  """
+  """A training, ready to start."""
 
   config: ConfigDict
   recipe: Recipe
   mesh: Mesh
-  schedule: Schedule
+  schedule: Schedule  # its state changes during training
   train: Source
-  validation: Source
+  validation: Source  # the images that training is evaluated on
   timetable: Timetable
 
   def summary(self, start_step: int) -> str:
     """What the run will do from `start_step` on, in three lines."""
-    config = self.config
-    validation = (
-      f"{len(self.validation):,} training images held out"
-      if config.holdout
-      else f"the {len(self.validation):,} images of the split"
-      f" {config.splits.validation!r}"
-    )
+    config, count = self.config, f"{len(self.validation):,}"
+    validation = f"the {count} images of the split {config.splits.validation!r}"
+    if config.holdout:
+      validation = f"{count} training images held out"
     resumed = f", resumed after step {start_step:,}" if start_step else ""
     chance = math.log(config.num_classes)
     return (
@@ -188,13 +152,9 @@ class Job(NamedTuple):
     )
 
   def check_data(self, saved: Mapping[str, str]) -> None:
-    """Checks that the images are those that the run began with.
+    """Raises UserError unless the images are those that the run began with.
 
-    Args:
-      saved: the fingerprints in a checkpoint's metadata.
-
-    Raises:
-      UserError: they are others.
+    `saved` has the fingerprints in a checkpoint's metadata.
     """
     for split, fingerprint in self._fingerprints().items():
       if saved[split] != fingerprint:
@@ -205,12 +165,9 @@ class Job(NamedTuple):
         )
 
   def metadata(self, schedule: Schedule) -> dict[str, Any]:
-    """What a checkpoint records beside its arrays.
+    """What a checkpoint records beside its arrays, with the present `schedule`.
 
     The position in the data is not among it: it is the step (data/pipeline).
-
-    Args:
-      schedule: in its present state.
     """
     return {
       "config": configs.to_json(self.config),
@@ -231,13 +188,9 @@ class Job(NamedTuple):
 def make_recipe(config: ConfigDict, batch_size: int = 0) -> Recipe:
   """The recipe of the configuration on the command line.
 
-  Args:
-    config: the configuration.
-    batch_size: global; 0: the configuration's.
-
   Raises:
-    UserError: the network cannot be built, or a network key on the command line
-      has no effect on it.
+    UserError: as `Recipe.from_config`, or a network key on the command line has
+      no effect on the network.
   """
   recipe = Recipe.from_config(config.to_dict(), batch_size)
   configs.check_overrides(networks.unused_keys(recipe.network))
@@ -251,27 +204,21 @@ def make_job(config: ConfigDict) -> Job:
     UserError: they do not, or a key or the dataset is wrong.
   """
   recipe = Recipe.from_config(config.to_dict())
-  network = recipe.network
-  mesh = sharding.make_mesh(
-    config.mesh.data, config.mesh.model, towers=network.towers
-  )
+  network, schedule = recipe.network, config.schedule
+  mesh = sharding.make_mesh(**config.mesh, towers=network.towers)
   sharding.check_batch_size(config.batch_size, mesh)
   configs.check_overrides(unused_keys(config))
-  recipe.augmentation.check(
-    config.batch_size // mesh.shape[sharding.DATA],
-    config.image_size,
-    network.crop_size,
-  )
-  if config.schedule.conv1_frozen_from and network.conv1 is None:
+  images = config.batch_size // mesh.shape[sharding.DATA]  # of each device
+  recipe.augmentation.check(images, config.image_size, network.crop_size)
+  if schedule.conv1_frozen_from and network.conv1 is None:
     raise UserError(
-      f"schedule.conv1_frozen_from={config.schedule.conv1_frozen_from}, but"
-      " this network has no conv1. Set schedule.conv1_frozen_from=0."
+      f"schedule.conv1_frozen_from={schedule.conv1_frozen_from}, but this"
+      " network has no conv1. Set schedule.conv1_frozen_from=0."
     )
   if config.checkpoints_to_keep < 1:
     raise UserError(
       "checkpoints_to_keep must be at least 1 (got"
-      f" {config.checkpoints_to_keep}): a run resumes from its newest"
-      " checkpoint."
+      f" {config.checkpoints_to_keep}): a run resumes from its newest one."
     )
   train, validation = _open_splits(config)
   timetable = Timetable(
@@ -284,28 +231,24 @@ def make_job(config: ConfigDict) -> Job:
     eval_every_epochs=config.eval_every_epochs,
     checkpoint_every_steps=config.checkpoint_every_steps,
   )
-  schedule = configs.call(
-    make_schedule,
-    config,
-    "schedule",
-    total_epochs=config.total_epochs,
-    end_epoch=timetable.epoch(timetable.last_step),
-  )
+  ends = {
+    "total_epochs": config.total_epochs,
+    "end_epoch": timetable.epoch(timetable.last_step),
+  }
+  schedule = configs.call(make_schedule, config, "schedule", **ends)
   return Job(config, recipe, mesh, schedule, train, validation, timetable)
 
 
 def unused_keys(config: ConfigDict) -> dict[str, str]:
   """Keys of a configuration that would have no effect, with the reason."""
   network = networks.from_dict(config.network.to_dict(), config.num_classes)
-  keys = networks.unused_keys(network) | schedules.unused_keys(
-    config.schedule.name
-  )
+  keys = networks.unused_keys(network)
+  keys |= schedules.unused_keys(config.schedule.name)
   if not config.start_from:
     keys["start_layers"] = "start_from is empty"
   if not (config.augmentation.crop or config.augmentation.flip):
-    keys["augmentation.shared_by"] = (
-      "augmentation.crop and augmentation.flip are off"
-    )
+    reason = "augmentation.crop and augmentation.flip are off"
+    keys["augmentation.shared_by"] = reason
   return keys
 
 
@@ -315,17 +258,13 @@ def _open_splits(config: ConfigDict) -> tuple[Source, Source]:
   With `holdout` the latter are training images, and the official validation
   split is left to `alexnet_jax.evaluate`.
   """
-  train = sources.open_split(
-    config.dataset, config.splits.train, config.data_dir
-  )
+  dataset, splits, folder = config.dataset, config.splits, config.data_dir
+  train = sources.open_split(dataset, splits.train, folder)
   if train.num_classes != config.num_classes:
     raise UserError(
-      f"num_classes={config.num_classes}, but {config.dataset} has"
-      f" {train.num_classes} classes. Set"
-      f" --config.num_classes={train.num_classes}."
+      f"num_classes={config.num_classes}, but {dataset} has {train.num_classes}"
+      f" classes. Set --config.num_classes={train.num_classes}."
     )
   if config.holdout:
     return sources.hold_out(train, config.holdout, config.seed)
-  return train, sources.open_split(
-    config.dataset, config.splits.validation, config.data_dir
-  )
+  return train, sources.open_split(dataset, splits.validation, folder)

@@ -16,13 +16,8 @@ from alexnet_jax.runtime import processes
 from alexnet_jax.runtime.command import UserError
 from alexnet_jax.runtime.files import WorkdirLock
 from alexnet_jax.runtime.watch import Stopped, Watch, resume_hint
-from alexnet_jax.training import evaluation, metrics, runs, step
+from alexnet_jax.training import diagnostics, evaluation, metrics, runs, step
 from alexnet_jax.training.checkpoint import Checkpoints
-from alexnet_jax.training.diagnostics import (
-  Diagnostics,
-  PlateauDetector,
-  num_images,
-)
 from alexnet_jax.training.job import Job, make_job
 
 
@@ -40,10 +35,8 @@ def train_and_evaluate(
 
   Args:
     config: the configuration, locked.
-    workdir: directory of this run alone; created when the first file is
-      written.
-    should_stop: called after every checkpoint; if it returns True the run stops
-      there, and the next call continues it.
+    workdir: used by this run alone; created when the first file is written.
+    should_stop: called after every checkpoint; if True, the run stops there.
 
   Returns:
     False after a signal, True at the end of the run or of `should_stop`.
@@ -53,11 +46,9 @@ def train_and_evaluate(
       written; or a failure during the run: numbers that are not finite, a full
       disk.
   """
-  single = processes.is_single_process()
+  any_process = None if processes.is_single_process() else processes.any_process
   with (
-    Watch(
-      config.stall_minutes, None if single else processes.any_process
-    ) as watch,
+    Watch(config.stall_minutes, any_process) as watch,
     processes.main_process_folder(workdir) as output_dir,
   ):
     runs.check_config(workdir, configs.to_json(config))
@@ -76,17 +67,11 @@ def train_and_evaluate(
 
 
 class StepInFlight(NamedTuple):
-  """A step that the devices have received and may not have finished.
+  """A step that the devices have received and may not have finished."""
 
-  Attributes:
-    number: steps done once it has finished.
-    learning_rate: of the weights.
-    results: what the training step returns beside the state, on the devices.
-  """
-
-  number: int
-  learning_rate: float
-  results: dict[str, Any]
+  number: int  # steps done once it has finished
+  learning_rate: float  # of the weights
+  results: dict[str, Any]  # of the training step beside the state, on devices
 
 
 class TrainingLoop:
@@ -103,7 +88,7 @@ class TrainingLoop:
     self._job, self._watch = job, watch
     self._in_flight: collections.deque[StepInFlight] = collections.deque()
     self._stopwatch = metrics.Stopwatch(config.batch_size)
-    self._plateau = PlateauDetector(config.num_classes)
+    self._plateau = diagnostics.PlateauDetector(config.num_classes)
 
     watch.phase("reading the checkpoint")
     self._checkpoints = Checkpoints(
@@ -123,15 +108,10 @@ class TrainingLoop:
       self._progress.print_line(self._rate_jump)
 
     watch.phase("computing the statistics of the training images")
-    recipe, mesh = job.recipe, job.mesh
-    self._statistics = evaluation.image_statistics(
-      job.train,
-      config.image_size,
-      mesh,
-      mean_size=recipe.network.crop_size if config.centre_mean else 0,
-    )
-    self._train_step = recipe.train_step(mesh)
-    self._predict = recipe.predict(mesh)
+    mesh = job.mesh
+    self._statistics = runs.load_statistics(config, job.train, mesh)
+    self._train_step = job.recipe.train_step(mesh)
+    self._predict = job.recipe.predict(mesh)
     self._key = step.make_key(config.seed, mesh)
     index, count = sharding.process_share(mesh)
     self._batch_options = {
@@ -140,8 +120,8 @@ class TrainingLoop:
       "process_index": index,
       "process_count": count,
     }
-    self._diagnostics = Diagnostics(
-      recipe.network, mesh, self._diagnostic_batch(), self._statistics
+    self._diagnostics = diagnostics.Diagnostics(
+      job.recipe.network, mesh, self._diagnostic_batch(), self._statistics
     )
     self._batches = self._on_devices(
       pipeline.train_batches(
@@ -155,11 +135,7 @@ class TrainingLoop:
     )
 
   def run(self, should_stop: Callable[[], bool]) -> bool:
-    """Trains to the end of the run, or until a signal or `should_stop`.
-
-    Returns:
-      False after a signal, else True.
-    """
+    """Trains to the end, a signal (returns False) or `should_stop`."""
     timetable = self._job.timetable
     try:
       with self._progress:
@@ -200,24 +176,19 @@ class TrainingLoop:
 
   def _start_step(self, batch: step.Batch) -> None:
     """Sends one training step to the devices, and does not wait for it."""
-    schedule = self._schedule
     epoch = self._job.timetable.epoch(self._step)
+    rate, rates = self._schedule.rate(epoch), self._schedule.rates(epoch)
     self._state, results = self._train_step(
-      self._state, batch, self._statistics, self._key, schedule.rates(epoch)
+      self._state, batch, self._statistics, self._key, rates
     )
     self._step += 1
-    self._in_flight.append(
-      StepInFlight(self._step, schedule.rate(epoch), results)
-    )
+    self._in_flight.append(StepInFlight(self._step, rate, results))
 
   def _settle(self, keep_in_flight: int) -> dict[str, float]:
     """Waits for the oldest steps in flight until so many are left.
 
-    Returns:
-      Learning rate, loss and errors of the last one waited for.
-
-    Raises:
-      UserError: a loss or a parameter is not finite.
+    Returns learning rate, loss and errors of the last one waited for; raises
+    UserError if its loss or a parameter is not finite.
     """
     values: dict[str, float] = {}
     while len(self._in_flight) > keep_in_flight:
@@ -239,12 +210,11 @@ class TrainingLoop:
     """Writes a training line, with diagnostics where they are due."""
     timetable = self._job.timetable
     speed = self._stopwatch.read()
-    diagnostics = {}
+    measured = {}
     if timetable.diagnoses(self._step):
-      diagnostics = self._diagnostics(
-        self._state.net, self._state.optimizer_state
-      )
-      self._plateau.add_spread(diagnostics["score_spread"])
+      state = self._state
+      measured = self._diagnostics(state.net, state.optimizer_state)
+      self._plateau.add_spread(measured["score_spread"])
       self._stopwatch.pause()
     self._writer.write(
       self._step,
@@ -253,22 +223,15 @@ class TrainingLoop:
       **results,
       undecodable=self._undecodable,
       **speed,
-      **diagnostics,
+      **measured,
     )
     self._undecodable = 0
-    self._progress.report(
-      self._step,
-      results["loss"],
-      results["top1_error"],
-      **speed,
-      message=self._plateau.message(),
-    )
+    message = self._plateau.message()
+    self._progress.report(self._step, results | speed, message)
 
   def _evaluate(self) -> float:
-    """Evaluates the validation images; returns the top-1 error.
-
-    A signal can interrupt it; the resumed run then evaluates again.
-    """
+    """Evaluates the validation images; returns the top-1 error."""
+    # A signal can interrupt it; the resumed run then evaluates again.
     self._evaluation_due = True
     self._enter_phase("evaluating")
     job, net = self._job, self._state.net
@@ -309,29 +272,30 @@ class TrainingLoop:
   def _restore(self) -> None:
     """Reads everything that changes during training, or initialises it."""
     job, config = self._job, self._job.config
-    abstract = job.recipe.abstract_state(job.mesh)
+    recipe, mesh = job.recipe, job.mesh
+    abstract = step.abstract_state(recipe.network, recipe.optimizer, mesh)
     restored = self._checkpoints.restore(step.to_dict(abstract))
-    if restored:
-      arrays, metadata = restored
-      job.check_data(metadata["data"])
-      self._state = step.from_dict(arrays, abstract)
-      self._schedule = job.schedule.resumed(metadata["schedule"])
-      epoch = job.timetable.epoch(int(self._state.step))
-      self._rate_jump = self._schedule.jump(metadata["schedule"], epoch)
-      # Whether a signal came between the step and its evaluation.
-      self._evaluation_due: bool = metadata["evaluation_due"]
-      # How many images could not be decoded since the last training line, and
-      # which ones in the whole run; old checkpoints have neither.
-      self._undecodable: int = metadata.get("undecodable", 0)
-      self._left_out = set(metadata.get("left_out", ()))
-      return
-    self._state = job.recipe.init_state(job.mesh, config.seed)
+    arrays, saved = restored or (None, {})
+    # Whether a signal came between the step and its evaluation.
+    self._evaluation_due: bool = saved.get("evaluation_due", False)
+    # How many images could not be decoded since the last training line, and
+    # which ones in the whole run; old checkpoints have neither.
+    self._undecodable: int = saved.get("undecodable", 0)
+    self._left_out = set(saved.get("left_out", ()))
     self._schedule, self._rate_jump = job.schedule, ""
-    self._evaluation_due, self._undecodable = False, 0
-    self._left_out = set()
+    if restored:
+      job.check_data(saved["data"])
+      self._state = step.from_dict(arrays, abstract)
+      self._schedule = job.schedule.resumed(saved["schedule"])
+      epoch = job.timetable.epoch(int(self._state.step))
+      self._rate_jump = self._schedule.jump(saved["schedule"], epoch)
+      return
+    self._state = step.init_state(
+      recipe.network, recipe.optimizer, config.seed, mesh
+    )
     if config.start_from:
       runs.init_from_run(
-        self._state.net, config.start_from, config.start_layers, job.mesh
+        self._state.net, config.start_from, config.start_layers, mesh
       )
 
   def _on_devices(
@@ -346,7 +310,7 @@ class TrainingLoop:
     """The first training images, the same through the whole run."""
     batches = pipeline.evaluation_batches(
       self._job.train,
-      batch_size=num_images(self._job.mesh),
+      batch_size=diagnostics.num_images(self._job.mesh),
       **self._batch_options,
     )
     (batch,) = self._on_devices(itertools.islice(batches, 1))
@@ -361,28 +325,16 @@ class TrainingLoop:
 def _check_finite(
   loss: float, finite: dict[str, np.ndarray], number: int, rate: float
 ) -> None:
-  """Stops the run if the loss or a parameter is not finite.
-
-  Args:
-    loss: of the batch.
-    finite: of the parameters after the update, from `step.all_finite`.
-    number: number of the step.
-    rate: its learning rate.
-
-  Raises:
-    UserError: naming what is not finite.
-  """
-  wrong = [name for name, towers in finite.items() if not towers.all()]
-  if math.isfinite(loss) and not wrong:
+  """Raises UserError if the loss, or an updated parameter, is not finite."""
+  wrong = [] if math.isfinite(loss) else [f"the loss is {loss}"]
+  names = [name for name, towers in finite.items() if not towers.all()]
+  if names:
+    wrong.append(f"parameters are not finite ({', '.join(names)})")
+  if not wrong:
     return
-  what = f"the loss is {loss}"
-  if math.isfinite(loss):
-    what = f"parameters are not finite ({', '.join(wrong)})"
-  elif wrong:
-    what += f" and parameters are no longer finite ({', '.join(wrong)})"
   raise UserError(
-    f"{what} at step {number} (learning rate {rate:g}). The last checkpoint is"
-    " untouched. Try a lower schedule.learning_rate or another seed in a new"
-    " --workdir, or check the images with `python -m alexnet_jax.prepare"
-    " --check`."
+    f"{' and '.join(wrong)} at step {number} (learning rate {rate:g}). The last"
+    " checkpoint is untouched. Try a lower schedule.learning_rate or another"
+    " seed in a new --workdir, or check the images with `python -m"
+    " alexnet_jax.prepare --check`."
   )

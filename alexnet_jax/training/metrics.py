@@ -18,7 +18,7 @@ from typing import Any, TextIO
 from rich.console import Console
 from rich.progress import BarColumn, TaskProgressColumn, TextColumn
 from rich.progress import Progress as RichProgress
-from rich.table import Table
+from rich.table import Column, Table
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.summary import scalar
@@ -37,11 +37,6 @@ class MetricsWriter:
   """
 
   def __init__(self, workdir: str):
-    """Reads and writes nothing yet.
-
-    Args:
-      workdir: directory of the run.
-    """
     self._workdir = pathlib.Path(workdir)
     self._file = -1  # descriptor of metrics.jsonl once open
     self._events: EventsWriter | None = None
@@ -52,14 +47,11 @@ class MetricsWriter:
     self._failing = False
 
   def resume(self, step: int, evaluation_due: bool = False) -> None:
-    """Removes the lines of steps after the restored checkpoint.
+    """Removes the lines of steps after `step`, that of the restored checkpoint.
 
     The resumed run writes them again. An incomplete last line is removed too,
-    and TensorBoard hides the same steps.
-
-    Args:
-      step: steps trained in the checkpoint; 0 removes every line.
-      evaluation_due: the checkpoint was saved before the evaluation at `step`.
+    and TensorBoard hides the same steps. Step 0 removes every line;
+    `evaluation_due` also removes that of the evaluation at `step`.
     """
 
     def is_kept(line: dict[str, Any]) -> bool:
@@ -82,12 +74,8 @@ class MetricsWriter:
   def write(self, step: int, epoch: float, split: str, **values: Any) -> None:
     """Writes one line, immediately and completely.
 
-    Args:
-      step: steps trained so far.
-      epoch: epochs trained so far.
-      split: `train` or `validation`.
-      **values: numbers: loss, top1_error, top5_error (fractions) and so on;
-        one that is not finite is written as null, since JSON has no NaN.
+    `split` is "train" or "validation". A value that is not finite is written as
+    null, since JSON has no NaN.
     """
     seconds = self._seconds_before + time.monotonic() - self._started
     values = {name: _number(value) for name, value in values.items()}
@@ -154,13 +142,9 @@ class MetricsWriter:
 
 
 def read(workdir: str) -> list[dict[str, Any]]:
-  """Reads the lines of a run's metrics.jsonl, without an incomplete last one.
+  """The lines of a run's metrics.jsonl, without an incomplete last one.
 
-  Args:
-    workdir: directory of the run.
-
-  Returns:
-    One dict per line; an empty list if there is no metrics.jsonl.
+  Empty if there is no such file.
   """
   path = pathlib.Path(workdir) / FILE_NAME
   return _parse(path.read_bytes()) if path.exists() else []
@@ -174,12 +158,7 @@ class Stopwatch:
   """
 
   def __init__(self, batch_size: int):
-    """Starts paused.
-
-    Args:
-      batch_size: images per step.
-    """
-    self._batch_size = batch_size
+    self._batch_size = batch_size  # images per step
     self.pause()
 
   def pause(self) -> None:
@@ -225,15 +204,9 @@ class Progress:
   def __init__(
     self, total_steps: int, batch_size: int, output: TextIO | None = None
   ):
-    """The bar appears on entering the context.
-
-    Args:
-      total_steps: steps of the whole run.
-      batch_size: images per step, to estimate the remaining time.
-      output: file to write to; stdout if None.
-    """
+    """The bar appears, on `output` or stdout, on entering the context."""
     self._total_steps = total_steps
-    self._batch_size = batch_size
+    self._batch_size = batch_size  # to estimate the remaining time
     self._console = Console(file=output)
     self._bar = RichProgress(
       TextColumn("{task.description}"),
@@ -253,87 +226,48 @@ class Progress:
     self._bar.stop()
 
   def phase(self, name: str) -> None:
-    """Shows what the run does when it is not training, such as "evaluating".
-
-    Args:
-      name: description on the bar; not shown without a terminal.
-    """
+    """Shows on the bar what the run does when it is not training."""
     self._bar.update(self._task, description=name)
 
   def print_line(self, text: str) -> None:
-    """Prints a line above the bar.
-
-    Args:
-      text: printed without markup or line breaks.
-    """
+    """Prints a line above the bar, without markup or line breaks."""
     self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
   def advance(self, step: int) -> None:
-    """Moves the bar.
-
-    Args:
-      step: steps trained so far.
-    """
+    """Moves the bar to `step` steps trained."""
     self._bar.update(self._task, completed=step, description="training")
 
   def report(
-    self,
-    step: int,
-    loss: float,
-    top1_error: float,
-    images_per_second: float,
-    data_wait_fraction: float,
-    message: str = "",
+    self, step: int, values: dict[str, float], message: str = ""
   ) -> None:
-    """Shows the latest metrics.
-
-    Args:
-      step: steps trained so far.
-      loss: mean loss of the last batch.
-      top1_error: top-1 error of the last batch, a fraction.
-      images_per_second: speed since the last report, without compilation and
-        evaluation.
-      data_wait_fraction: share of that time spent waiting for images.
-      message: shown at the end, such as "on the plateau".
-    """
+    """Shows a training line's loss, error and speed, and then `message`."""
+    speed = values["images_per_second"]
     left = max(self._total_steps - step, 0) * self._batch_size
-    remaining = left / images_per_second if images_per_second > 0 else math.inf
+    remaining = left / speed if speed > 0 else math.inf
     text = (
-      f"loss {loss:.4f}  top-1 error {top1_error:.1%}"
-      f"  {images_per_second:.0f} images/s"
-      f"  data wait {data_wait_fraction:.0%}  ETA {_duration(remaining)}"
-      + (f"  {message}" if message else "")
-    )
+      f"loss {values['loss']:.4f}  top-1 error {values['top1_error']:.1%}"
+      f"  {speed:.0f} images/s  data wait {values['data_wait_fraction']:.0%}"
+      f"  ETA {_duration(remaining)}  {message}"
+    ).rstrip()
     if self._console.is_terminal:
       self.advance(step)
       self._bar.update(self._task, report=text)
     else:
-      percent = step / max(self._total_steps, 1)
-      self.print_line(
-        f"step {step}/{self._total_steps} ({percent:.0%})  {text}"
-      )
+      done = f"{step}/{self._total_steps} ({step / self._total_steps:.0%})"
+      self.print_line(f"step {done}  {text}")
 
 
 def print_table(
   lines: Iterable[dict[str, Any]], output: TextIO | None = None
 ) -> None:
-  """Prints the table of a run, one row per evaluation.
+  """Prints the table of a run, one row per evaluation, to `output` or stdout.
 
-  Args:
-    lines: what `read` returns. A row's training loss is the mean over the
-      training lines since the previous evaluation.
-    output: file to print to; stdout if None.
+  A row's training loss is the mean over the training lines since the previous
+  evaluation.
   """
-  table = Table()
-  for heading in (
-    "epoch",
-    "step",
-    "train loss",
-    "validation top-1 error",
-    "validation top-5 error",
-    "minutes",
-  ):
-    table.add_column(heading, justify="right")
+  errors = "validation top-1 error", "validation top-5 error"
+  headings = "epoch", "step", "train loss", *errors, "minutes"
+  table = Table(*(Column(heading, justify="right") for heading in headings))
   losses: list[float] = []
   for line in lines:
     if line["split"] == "train":

@@ -4,7 +4,7 @@ import itertools
 import json
 import math
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,7 +12,7 @@ from flax import nnx
 from jax.sharding import Mesh
 from rich.progress import track
 
-from alexnet_jax.data import pipeline, sources
+from alexnet_jax.data import pipeline, pixel_statistics, sources
 from alexnet_jax.data.augment import ImageStatistics
 from alexnet_jax.model import network as networks
 from alexnet_jax.model import sharding
@@ -22,7 +22,7 @@ from alexnet_jax.runtime.command import UserError
 from alexnet_jax.runtime.files import write_atomic
 from alexnet_jax.training import metrics, step
 from alexnet_jax.training.checkpoint import Checkpoints, latest_step
-from alexnet_jax.training.evaluation import Predict, evaluate, image_statistics
+from alexnet_jax.training.evaluation import Predict, evaluate
 from alexnet_jax.training.job import Recipe
 
 
@@ -30,8 +30,7 @@ def load_config(workdir: str) -> dict[str, Any]:
   """The configuration of a run, from its config.json.
 
   Raises:
-    UserError: `workdir` holds no run, or one that this version of the program
-      cannot read.
+    UserError: `workdir` holds no run, or one that this version cannot read.
   """
   path = pathlib.Path(workdir, "config.json")
   if not path.is_file():
@@ -43,14 +42,11 @@ def load_config(workdir: str) -> dict[str, Any]:
 
 
 def check_config(workdir: str, config: dict[str, Any]) -> None:
-  """Checks that a run in `workdir` can be continued with `config`.
+  """Raises UserError if the run in `workdir` has another configuration.
 
   Args:
-    workdir: directory of the run; it may not exist yet.
+    workdir: may not exist yet.
     config: the present configuration, as in config.json.
-
-  Raises:
-    UserError: the run was started with another configuration.
   """
   path = pathlib.Path(workdir, "config.json")
   if path.exists():
@@ -58,11 +54,7 @@ def check_config(workdir: str, config: dict[str, Any]) -> None:
 
 
 def write_config(workdir: str, config: dict[str, Any]) -> None:
-  """Writes config.json, unless it says the same already.
-
-  Raises:
-    UserError: the file cannot be written.
-  """
+  """Writes config.json if it differs; raises UserError if it cannot."""
   path = pathlib.Path(workdir, "config.json")
   text = json.dumps(config, indent=2) + "\n"
   if path.exists() and path.read_text() == text:
@@ -84,42 +76,27 @@ def is_finished(workdir: str, total_steps: int) -> bool:
   )
 
 
-def load_net(workdir: str, mesh: Mesh) -> tuple[AlexNet, dict[str, Any]]:
-  """The network of a run's newest checkpoint, and the checkpoint's metadata.
-
-  Arguments and errors are those of `load_state`.
-  """
-  state, metadata = load_state(workdir, mesh)
-  return state.net, metadata
-
-
 def load_state(
   workdir: str, mesh: Mesh, checkpoints: Checkpoints | None = None
 ) -> tuple[step.TrainState, dict[str, Any]]:
   """The state in a run's newest checkpoint, and the checkpoint's metadata.
 
-  Args:
-    workdir: directory of the run.
-    mesh: the mesh to place the parameters on; not necessarily the one of the
-      training.
-    checkpoints: of the run, if they are open already; None: opens them
-      read-only.
+  The arrays lie on `mesh`, which need not be that of the training. Unless the
+  `checkpoints` are open already, they are opened read-only.
 
   Raises:
     UserError: `workdir` holds no run, or no checkpoint yet, or the mesh does
       not fit its network.
   """
-  config = load_config(workdir)
-  recipe = Recipe.from_config(config)
-  network = recipe.network
-  model_devices = mesh.shape[sharding.MODEL]
-  if network.towers % model_devices:
+  recipe = Recipe.from_config(load_config(workdir))
+  towers, model_devices = recipe.network.towers, mesh.shape[sharding.MODEL]
+  if towers % model_devices:
     raise UserError(
-      f"the network of {workdir} has {network.towers} tower(s), which cannot be"
-      f" divided over the {model_devices} devices of the mesh axis 'model': set"
+      f"the network of {workdir} has {towers} tower(s), which cannot be divided"
+      f" over the {model_devices} devices of the mesh axis 'model': set"
       " mesh.model=1."
     )
-  abstract = recipe.abstract_state(mesh)
+  abstract = step.abstract_state(recipe.network, recipe.optimizer, mesh)
   opened = checkpoints or Checkpoints(f"{workdir}/checkpoints", read_only=True)
   restored = opened.restore(step.to_dict(abstract))
   if checkpoints is None:
@@ -143,16 +120,15 @@ def init_from_run(
   others began from random weights.
 
   Args:
-    net: initial parameters; changed in place.
-    workdir: directory of the other run; its newest checkpoint is read.
-    names: names of layers, such as "conv1"; a layer that the other run does
-      not have keeps its initial weights.
-    mesh: the mesh that `net` lies on.
+    net: initial parameters on `mesh`; changed in place.
+    workdir: of the other run; its newest checkpoint is read.
+    names: layers, such as "conv1"; one that the other run does not have keeps
+      its initial weights.
 
   Raises:
     UserError: no such run or layer, or a layer of another shape.
   """
-  other, _ = load_net(workdir, mesh)
+  other = load_state(workdir, mesh)[0].net
   for name in names:
     if not hasattr(net.towers, name):
       raise UserError(
@@ -161,11 +137,11 @@ def init_from_run(
     if not hasattr(other.towers, name):
       continue
     mine, theirs = getattr(net.towers, name), getattr(other.towers, name)
-    if mine.kernel[...].shape != theirs.kernel[...].shape:
+    here, there = mine.kernel[...].shape, theirs.kernel[...].shape
+    if here != there:
       raise UserError(
-        f"{name} has shape {theirs.kernel[...].shape} in {workdir} and"
-        f" {mine.kernel[...].shape} here. Remove it from start_layers, or set"
-        " start_from to another run."
+        f"{name} has shape {there} in {workdir} and {here} here. Remove it from"
+        " start_layers, or set start_from to another run."
       )
     # Not the layer itself: its stride and padding are the other network's.
     mine.kernel, mine.bias = theirs.kernel, theirs.bias
@@ -176,37 +152,36 @@ def init_from_run(
 
 
 def load_statistics(
-  config: dict[str, Any], train: sources.Source, mesh: Mesh
+  config: Mapping[str, Any], train: sources.Source, mesh: Mesh
 ) -> ImageStatistics:
-  """The statistics of the training images that a run subtracts and adds.
+  """The training images' mean image and RGB components, on every device.
 
-  Args:
-    config: the run's configuration.
-    train: its training images.
-    mesh: the mesh to place the result on.
+  Computed from the images on the first call and cached by the data room. With
+  `centre_mean` the mean image is cut to its centre, which is then subtracted
+  from every crop, wherever the crop lies.
   """
-  mean_size = config["network"]["crop_size"] if config["centre_mean"] else 0
-  return image_statistics(
-    train, config["image_size"], mesh, mean_size=mean_size
-  )
+  size = config["image_size"]
+  found = pixel_statistics.load_or_compute(train, size)
+  components = found.eigenvectors * np.sqrt(found.eigenvalues)
+  mean = found.mean_image.astype(np.float32)
+  if config["centre_mean"]:
+    side = config["network"]["crop_size"]
+    start = (size - side) // 2
+    mean = mean[start : start + side, start : start + side]
+  statistics = ImageStatistics(mean, components.astype(np.float32))
+  return sharding.place(statistics, sharding.REPLICATED, mesh)
 
 
 def load_predictor(
   workdir: str, mesh: Mesh, views: int, data_dir: str
 ) -> Predict:
-  """The network of a run's newest checkpoint, ready to predict.
+  """The network of a run's newest checkpoint, ready to predict on `mesh`.
 
-  Args:
-    workdir: directory of the run.
-    mesh: the mesh to predict on.
-    views: 1 (centre) or 10 (section 4.1).
-    data_dir: where the dataset lies now; "": where it lay in training.
-
-  Raises:
-    UserError: `workdir` holds no run, or no checkpoint yet.
+  Arguments and errors are those of `load_state`, `step.make_predict` and
+  `open_split`.
   """
   config = load_config(workdir)
-  net, _ = load_net(workdir, mesh)
+  net = load_state(workdir, mesh)[0].net
   train = open_split(config, "train", data_dir)
   statistics = load_statistics(config, train, mesh)
   predict = step.make_predict(net.towers.network, views, mesh)
@@ -243,6 +218,8 @@ def example_batches(
 ) -> Iterator[dict[str, np.ndarray]]:
   """Yields examples in order, each once, and shows a progress bar.
 
+  The batches are on the host, as of `pipeline.evaluation_batches`.
+
   Args:
     config: of a run; its batch size is rounded up to a multiple of the devices
       along "data".
@@ -250,9 +227,6 @@ def example_batches(
     mesh: the mesh that the batches will be placed on.
     title: shown beside the bar.
     num_examples: the batches end with the one that holds this many; 0: all.
-
-  Yields:
-    Batches on the host, as of `pipeline.evaluation_batches`.
   """
   batch_size = config["batch_size"]
   batch_size += -batch_size % mesh.shape[sharding.DATA]
@@ -272,25 +246,18 @@ def evaluate_runs(
 ) -> dict[str, Any]:
   """Evaluates one run, or several as an ensemble.
 
-  Args:
-    workdirs: directories of the runs, all of the same dataset.
-    views: 1 (centre) or 10 (section 4.1).
-    split: "train" (without the images that the run holds out), "validation"
-      or "test", as the configuration names them.
-    data_dir: where the dataset lies now; "": where it lay in training.
-
-  Returns:
-    What `evaluation.evaluate` returns, and `views`.
+  Returns what `evaluation.evaluate` returns, and `views`, which is 1 (centre)
+  or 10 (section 4.1). `split` and `data_dir` are those of `open_split`.
 
   Raises:
     UserError: the runs do not fit together, or one cannot be read.
   """
   run_configs = [load_config(workdir) for workdir in workdirs]
   for key in ("dataset", "num_classes", "image_size"):
-    if len({str(config[key]) for config in run_configs}) > 1:
+    values = [str(config[key]) for config in run_configs]
+    if len(set(values)) > 1:
       raise UserError(
-        f"these runs cannot be averaged: {key} differs"
-        f" ({', '.join(str(config[key]) for config in run_configs)})."
+        f"these runs cannot be averaged: {key} differs ({', '.join(values)})."
       )
   config = run_configs[0]
   if split not in config["splits"]:
@@ -315,23 +282,14 @@ def evaluate_runs(
 
 
 class Run(NamedTuple):
-  """A run on disk.
+  """A run on disk."""
 
-  Attributes:
-    workdir: its directory, which is also its name.
-    config: from config.json.
-    lines: of metrics.jsonl.
-    net: of the newest checkpoint; None if there is none.
-    metadata: of that checkpoint.
-    mesh: the mesh on this machine that `net` is placed on.
-  """
-
-  workdir: str
-  config: dict[str, Any]
-  lines: list[dict[str, Any]]
-  net: AlexNet | None
-  metadata: dict[str, Any]
-  mesh: Mesh
+  workdir: str  # its directory, which is also its name
+  config: dict[str, Any]  # from config.json
+  lines: list[dict[str, Any]]  # of metrics.jsonl
+  net: AlexNet | None  # of the newest checkpoint, if there is one
+  metadata: dict[str, Any]  # of that checkpoint
+  mesh: Mesh  # of this machine, on which `net` lies
 
   def split(self, name: str) -> list[dict[str, Any]]:
     """The lines of "train" or "validation"."""
@@ -339,14 +297,11 @@ class Run(NamedTuple):
 
 
 def load(workdir: str) -> Run:
-  """Reads a run.
-
-  Raises:
-    UserError: `workdir` is not the directory of a run.
-  """
+  """Reads a run; raises UserError if `workdir` is not one's directory."""
   config = load_config(workdir)
   mesh = sharding.make_mesh(towers=config["network"]["towers"])
   net, metadata = None, {}
   if latest_step(f"{workdir}/checkpoints") >= 0:
-    net, metadata = load_net(workdir, mesh)
+    state, metadata = load_state(workdir, mesh)
+    net = state.net
   return Run(workdir, config, metrics.read(workdir), net, metadata, mesh)

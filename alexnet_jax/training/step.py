@@ -13,14 +13,8 @@ from jax.sharding import Mesh, NamedSharding
 
 from alexnet_jax.data import augment
 from alexnet_jax.data.augment import Augmentation
-from alexnet_jax.model import sharding
-from alexnet_jax.model.alexnet import (
-  AlexNet,
-  abstract_net,
-  forward,
-  param_specs,
-  running_averages,
-)
+from alexnet_jax.model import alexnet, sharding
+from alexnet_jax.model.alexnet import AlexNet
 from alexnet_jax.model.network import Network
 from alexnet_jax.model.sharding import BATCH, DATA, REPLICATED, TOWERS
 
@@ -28,24 +22,17 @@ Batch = dict[str, jax.Array]
 
 
 class TrainState(NamedTuple):
-  """Everything that a training step changes.
+  """Everything that a training step changes."""
 
-  Attributes:
-    step: i32[], updates done; also the position in the data.
-    net: the parameters, and running averages if it has any.
-    optimizer_state: what `optimizer.init` returns; for `momentum_sgd` the
-      velocity, of the same structure as `net`.
-  """
-
-  step: jax.Array
-  net: AlexNet
+  step: jax.Array  # i32[], updates done; also the position in the data
+  net: AlexNet  # parameters, and running averages if it has any
+  # What `optimizer.init` returns; for `momentum_sgd` the velocity, of the same
+  # structure as `net`.
   optimizer_state: Any
 
 
 def abstract_state(
-  network: Network,
-  optimizer: optax.GradientTransformation,
-  mesh: Mesh,
+  network: Network, optimizer: optax.GradientTransformation, mesh: Mesh
 ) -> TrainState:
   """The state's shapes, dtypes and shardings on `mesh`, without its values.
 
@@ -53,15 +40,14 @@ def abstract_state(
   sharded as they are; all else, such as a step count, is replicated.
   """
 
+  def struct(leaf, spec):
+    place = NamedSharding(mesh, spec)
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place)
+
   def on_mesh(part):
-    specs = param_specs(part) if isinstance(part, AlexNet) else REPLICATED
-    return jax.tree.map(
-      lambda leaf, spec: jax.ShapeDtypeStruct(
-        leaf.shape, leaf.dtype, sharding=NamedSharding(mesh, spec)
-      ),
-      part,
-      specs,
-    )
+    is_net = isinstance(part, AlexNet)
+    specs = alexnet.param_specs(part) if is_net else REPLICATED
+    return jax.tree.map(struct, part, specs)
 
   shapes = jax.eval_shape(_init(network, optimizer), jax.random.key(0))
   return _map_nets(on_mesh, shapes)
@@ -74,9 +60,8 @@ def init_state(
   mesh: Mesh,
 ) -> TrainState:
   """Initial weights and optimiser state, the same on every mesh."""
-  shardings = jax.tree.map(
-    lambda leaf: leaf.sharding, abstract_state(network, optimizer, mesh)
-  )
+  abstract = abstract_state(network, optimizer, mesh)
+  shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
   init = jax.jit(_init(network, optimizer), out_shardings=shardings)
   return init(jax.random.key(seed))
 
@@ -103,14 +88,11 @@ def make_key(seed: int, mesh: Mesh) -> jax.Array:
 
 
 def to_dict(state: TrainState) -> dict[str, Any]:
-  """The state as a checkpoint saves it, a nested dict.
+  """The state as a checkpoint saves it, {"step", "net", "velocity"}.
 
   The parameters, and whatever has their structure, become nested dicts. The
   optimiser's state has the key "velocity" in every checkpoint, so that those
   written when there was no other optimiser stay readable.
-
-  Returns:
-    {"step": ..., "net": {"towers": ..., ...}, "velocity": ...}.
   """
 
   def plain(part):
@@ -129,8 +111,8 @@ def from_dict(values: dict[str, Any], abstract: TrainState) -> TrainState:
   """The inverse of `to_dict`, with the structure of `abstract`."""
 
   def like(module, plain):
-    structure = jax.tree.structure(module)
-    return jax.tree.unflatten(structure, jax.tree.leaves(plain))
+    leaves = jax.tree.leaves(plain)
+    return jax.tree.unflatten(jax.tree.structure(module), leaves)
 
   return TrainState(
     values["step"],
@@ -162,7 +144,8 @@ def make_train_step(
 
   def loss_on_device(net, batch, statistics, key):
     keys = augment.example_keys(key, batch["epoch"], batch["index"])
-    augment_keys, dropout_keys = _split(keys)
+    pairs = jax.vmap(jax.random.split)(keys)
+    augment_keys, dropout_keys = pairs[:, 0], pairs[:, 1]
     images = augment.training_images(
       batch["image"],
       augment_keys,
@@ -172,13 +155,15 @@ def make_train_step(
       batch["epoch"],
       network.channels,
     )
-    scores = forward(net, images, dropout_keys)
-    loss, metrics = _mean_metrics(
-      jax.nn.log_softmax(scores), batch["label"], batch["weight"]
-    )
-    return loss, (metrics, running_averages(net))
+    scores = jax.nn.log_softmax(alexnet.forward(net, images, dropout_keys))
+    sums = _sums(scores, batch["label"], batch["weight"])
+    num_examples = sums.pop("weight")
+    count = jnp.maximum(num_examples, 1.0)
+    metrics = {name: value / count for name, value in sums.items()}
+    metrics["num_examples"] = num_examples
+    return metrics["loss"], (metrics, alexnet.running_averages(net))
 
-  specs = param_specs(abstract_net(network))
+  specs = alexnet.param_specs(alexnet.abstract_net(network))
   loss_and_metrics = sharding.on_each_device(
     loss_on_device,
     mesh,
@@ -238,7 +223,7 @@ def make_predict(
       x = augment.view_images(
         images, statistics, view, network.crop_size, network.channels
       )
-      return jax.nn.log_softmax(forward(net, x))
+      return jax.nn.log_softmax(alexnet.forward(net, x))
 
     if views == 1:
       return predict(0)
@@ -246,12 +231,11 @@ def make_predict(
     total = jax.nn.logsumexp(predictions, axis=0)
     return total - np.log(views).astype(np.float32)
 
-  specs = param_specs(abstract_net(network))
-  return jax.jit(
-    sharding.on_each_device(
-      predict_on_device, mesh, (specs, BATCH, REPLICATED), BATCH
-    )
+  specs = alexnet.param_specs(alexnet.abstract_net(network))
+  on_each_device = sharding.on_each_device(
+    predict_on_device, mesh, (specs, BATCH, REPLICATED), BATCH
   )
+  return jax.jit(on_each_device)
 
 
 def make_score(mesh: Mesh) -> Callable[..., dict[str, jax.Array]]:
@@ -265,14 +249,6 @@ def make_score(mesh: Mesh) -> Callable[..., dict[str, jax.Array]]:
   return jax.jit(
     sharding.on_each_device(_sums, mesh, (BATCH, BATCH, BATCH), REPLICATED)
   )
-
-
-def _mean_metrics(log_probabilities, label, weight):
-  sums = _sums(log_probabilities, label, weight)
-  num_examples = sums.pop("weight")
-  count = jnp.maximum(num_examples, 1.0)
-  metrics = {name: value / count for name, value in sums.items()}
-  return metrics["loss"], {**metrics, "num_examples": num_examples}
 
 
 def top_error(scores: jax.Array, labels: jax.Array, k: int) -> jax.Array:
@@ -307,9 +283,3 @@ def _sums(log_probabilities, label, weight):
     name: lax.psum(jnp.sum(weight * value), DATA)
     for name, value in values.items()
   }
-
-
-def _split(keys):
-  """Two independent streams: ([B], [B])."""
-  pairs = jax.vmap(jax.random.split)(keys)
-  return pairs[:, 0], pairs[:, 1]

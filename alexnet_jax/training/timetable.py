@@ -10,26 +10,18 @@ class Timetable:
 
   A batch may end one epoch and begin the next, so epoch e ends with the first
   step that completes e passes over the images.
-
-  Attributes:
-    num_examples: training images per epoch.
-    batch_size: images per step.
-    total_epochs: length of the run in epochs, unless `total_steps` gives it.
-    total_steps: length of the run in steps; 0: `total_epochs` gives it.
-    log_every_steps: steps between two training lines.
-    diagnose_every_lines: training lines between two with diagnostics; 0: none.
-    eval_every_epochs: epochs between two evaluations; 0: only at the end.
-    checkpoint_every_steps: steps between two checkpoints, beside those after
-      each evaluation; 0: only these.
   """
 
-  num_examples: int
+  num_examples: int  # training images per epoch
   batch_size: int
-  total_epochs: float
+  total_epochs: float  # length of the run, unless `total_steps` gives it
   total_steps: int = 0
-  log_every_steps: int = 1
+  log_every_steps: int = 1  # steps between two training lines
+  # Training lines between two with diagnostics; 0: none.
   diagnose_every_lines: int = 0
+  # Epochs between two evaluations; 0: only at the end.
   eval_every_epochs: float = 1
+  # Steps between two checkpoints, beside those after each evaluation; 0: none.
   checkpoint_every_steps: int = 0
 
   @property

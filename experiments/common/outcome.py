@@ -145,4 +145,4 @@ def count_parameters(outcome: Outcome) -> int:
 def load_net(outcome: Outcome) -> AlexNet:
   """The trained network of a run, on one device."""
   mesh = make_mesh(1, 1, towers=outcome.config["network"]["towers"])
-  return stored_runs.load_net(outcome.workdir, mesh)[0]
+  return stored_runs.load_state(outcome.workdir, mesh)[0].net

@@ -12,7 +12,7 @@ from alexnet_jax.model import sharding
 from alexnet_jax.model.alexnet import AlexNet
 from alexnet_jax.model.network import Layer, Network
 from alexnet_jax.runtime.command import UserError
-from alexnet_jax.training import runs
+from alexnet_jax.training import runs, step
 
 PLAIN = Network(num_classes=5, width=1 / 16)
 SIXTH = Network(
@@ -26,7 +26,8 @@ SIXTH = Network(
 @pytest.fixture
 def other(monkeypatch):
   net = AlexNet(PLAIN, jax.random.key(1))
-  monkeypatch.setattr(runs, "load_net", lambda workdir, mesh: (net, {}))
+  state = step.TrainState(0, net, None)
+  monkeypatch.setattr(runs, "load_state", lambda workdir, mesh: (state, {}))
   return net
 
 
