@@ -8,6 +8,7 @@ that the configuration's network.exchanges declares. With --topology the
 programs are compiled for a TPU slice, by the real compiler; no TPU is needed.
 """
 
+import collections
 import dataclasses
 import json
 import pathlib
@@ -31,9 +32,8 @@ def main() -> int:
   """Returns the exit status: 1 if a program differs from the declaration."""
   flag = flags.FLAGS
   config, topology = flag.config, flag.topology
-  mesh = programs.make_mesh(
-    config.mesh, flag.mesh, config.network.towers, topology
-  )
+  towers = config.network.towers
+  mesh = programs.make_mesh(config.mesh, flag.mesh, towers, topology)
   where = sharding.describe_mesh(mesh)
   print(
     "compiling the training and the evaluation step for"
@@ -71,42 +71,24 @@ def _print_collectives(result: Audit, title: str) -> None:
 def _print_exchanges(result: Audit) -> None:
   """What is exchanged between towers, beside what is declared."""
   images = result.batch_size // result.mesh[DATA]
-  table = Table(
-    "pass",
-    "layer",
-    title=f"Between towers, one training step of {images} images per device",
-  )
-  for heading in (
-    "numbers per image",
-    "bytes as float32",
-    "bytes as compiled",
-    "bytes sent by a device",
-  ):
+  title = f"Between towers, one training step of {images} images per device"
+  table = Table("pass", "layer", title=title)
+  headings = ("numbers per image", "bytes as float32", "bytes as compiled")
+  for heading in (*headings, "bytes sent by a device"):
     table.add_column(heading, justify="right")
+  compiled, sent = collections.Counter(), collections.Counter()
+  for found in result.collectives:
+    if found.program == "train":
+      place = found.phase, found.layer
+      compiled[place] += found.bytes
+      sent[place] += chips.sent_bytes(found.op, found.bytes, result.mesh[MODEL])
   for item in result.declared["train"]:
-    place = "train", item.phase, item.layer
-    compiled = [
-      found
-      for found in result.collectives
-      if (found.program, found.phase, found.layer) == place
-    ]
-    sent = sum(
-      chips.sent_bytes(found.op, found.bytes, result.mesh[MODEL])
-      for found in compiled
-    )
-    table.add_row(
-      item.phase,
-      item.layer,
-      f"{item.numbers // images:,}",
-      f"{4 * item.numbers:,}",
-      f"{sum(found.bytes for found in compiled):,}",
-      f"{sent:,.0f}",
-    )
+    place, numbers = (item.phase, item.layer), item.numbers
+    sizes = (numbers // images, 4 * numbers, compiled[place], sent[place])
+    table.add_row(*place, *(f"{size:,.0f}" for size in sizes))
   if result.declared["train"]:
     Console().print(table)
-  gradients = sum(
-    item.bytes for item in result.collectives if item.layer == GRADIENTS
-  )
+  gradients = compiled["update", GRADIENTS]
   if gradients:
     print(f'gradients summed over "data": {gradients:,} bytes per device')
 

@@ -34,11 +34,9 @@ def main(what: str) -> None:
   if flags.FLAGS.json:
     machine_paths = ("--data_dir", "--json")
     argv = [a for a in sys.argv[1:] if not a.startswith(machine_paths)]
-    record = provenance.record(
-      f"benchmark {what}",
-      " ".join(["python -m alexnet_jax.benchmark", *argv]),
-      {"rows": rows} | details,
-    )
+    line = " ".join(["python -m alexnet_jax.benchmark", *argv])
+    result = {"rows": rows} | details
+    record = provenance.record(f"benchmark {what}", line, result)
     files.write_atomic(flags.FLAGS.json, json.dumps(record, indent=1))
 
 
@@ -70,12 +68,9 @@ def _end_to_end():
     )
 
   def batches():
+    size, side = recipe.batch_size, recipe.image_size
     host = pipeline.train_batches(
-      source,
-      batch_size=recipe.batch_size,
-      seed=0,
-      start_step=0,
-      size=recipe.image_size,
+      source, batch_size=size, seed=0, start_step=0, size=side
     )
     return pipeline.to_device(host, sharding.batch_sharding(mesh))
 
@@ -95,11 +90,11 @@ def _input():
   )
   rates = {row["name"]: row["images_per_second"] for row in rows}
   cores, rate = parallel.num_cores(), rates["pipeline"]
+  share = rate / rates["decode_all_cores"]
   message = (
-    f"{source.name}: the pipeline reaches"
-    f" {rate / rates['decode_all_cores']:.0%} of bare decoding on {cores}"
-    f" cores; {need:,.0f} images/s need"
-    f" {need * cores / rate:.1f} such cores"
+    f"{source.name}: the pipeline reaches {share:.0%} of bare decoding on"
+    f" {cores} cores; {need:,.0f} images/s need {need * cores / rate:.1f} such"
+    " cores"
   )
   return rows, {}, message
 
@@ -107,9 +102,8 @@ def _input():
 def _recipe_and_mesh():
   config = flags.FLAGS.config or configs.load("configs/paper.py")
   recipe = make_recipe(config, flags.FLAGS.batch_size)
-  mesh = programs.make_mesh(
-    config.mesh, flags.FLAGS.mesh, recipe.network.towers
-  )
+  towers = recipe.network.towers
+  mesh = programs.make_mesh(config.mesh, flags.FLAGS.mesh, towers)
   sharding.check_batch_size(recipe.batch_size, mesh)
   print(sharding.describe_mesh(mesh))
   return recipe, mesh

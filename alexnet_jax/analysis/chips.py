@@ -19,8 +19,8 @@ class Chip:
     flops: peak bfloat16 FLOP/s.
     memory: bytes of HBM.
     memory_bandwidth: bytes/s from and to HBM.
-    link_bandwidth: bytes/s to one neighbour in one direction: the chip's
-      published two-way figure, divided by its ports and by two.
+    link_bandwidth: bytes/s to one neighbour in one direction: the published
+      two-way figure of the chip, divided by its ports and by two.
     source: of the figures.
   """
 
@@ -31,35 +31,21 @@ class Chip:
   source: str
 
 
+DOCS = "cloud.google.com/tpu/docs/"
+V4 = DOCS + "v4; links: Jouppi et al., ISCA 2023"
 CHIPS = {
-  "v4": Chip(
-    275e12,
-    32 * 2**30,
-    1200e9,
-    50e9,
-    "cloud.google.com/tpu/docs/v4; links: Jouppi et al., ISCA 2023",
-  ),
-  "v5e": Chip(
-    197e12, 16e9, 819e9, 400e9 / 4 / 2, "cloud.google.com/tpu/docs/v5e"
-  ),
-  "v5p": Chip(
-    459e12, 95 * 2**30, 2765e9, 1200e9 / 6 / 2, "cloud.google.com/tpu/docs/v5p"
-  ),
-  "v6e": Chip(
-    918e12, 32e9, 1638e9, 800e9 / 4 / 2, "cloud.google.com/tpu/docs/v6e"
-  ),
+  "v4": Chip(275e12, 32 * 2**30, 1200e9, 50e9, V4),
+  "v5e": Chip(197e12, 16e9, 819e9, 400e9 / 4 / 2, DOCS + "v5e"),
+  "v5p": Chip(459e12, 95 * 2**30, 2765e9, 1200e9 / 6 / 2, DOCS + "v5p"),
+  "v6e": Chip(918e12, 32e9, 1638e9, 800e9 / 4 / 2, DOCS + "v6e"),
 }
 
 
 def slice_devices(topology: str) -> list[jax.Device]:
-  """The devices of a TPU slice, to compile for; no TPU is needed.
+  """The devices of a TPU slice, one per chip, to compile for without a TPU.
 
   Args:
-    topology: a chip and the number of chips along each direction, such as
-      "v5e:2x4" or "v5p:2x2x4".
-
-  Returns:
-    One device per chip.
+    topology: a chip and its number along each direction, such as "v5p:2x2x4".
 
   Raises:
     UserError: libtpu is not installed, or the slice does not exist.
@@ -67,8 +53,8 @@ def slice_devices(topology: str) -> list[jax.Device]:
   match = re.fullmatch(r"(v\w+):(\d+(?:x\d+){1,2})", topology)
   if not match or match[1] not in CHIPS:
     raise UserError(
-      f"--topology={topology} is not a TPU slice: expected a chip"
-      f" ({', '.join(CHIPS)}), a colon and the number of chips along each"
+      f"--topology={topology} is not a TPU slice: expected one of"
+      f" {', '.join(CHIPS)}, a colon and the number of chips along each"
       " direction, such as v5e:2x4 or v5p:2x2x4."
     )
   _check_compiler()
@@ -92,9 +78,8 @@ def slice_devices(topology: str) -> list[jax.Device]:
     )
   except jax.errors.JaxRuntimeError as error:
     reason = " ".join(str(error).split())
-    raise UserError(
-      f"libtpu cannot describe the slice {topology}: {reason}"
-    ) from None
+    message = f"libtpu cannot describe the slice {topology}: {reason}"
+    raise UserError(message) from None
   return list(description.devices)
 
 
@@ -103,16 +88,13 @@ def _check_compiler() -> None:
   path = os.environ.get("TPU_LIBRARY_PATH")
   if (path and os.path.isfile(path)) or importlib.util.find_spec("libtpu"):
     return
-  wanted = next(
-    requirement.split(";")[0]
-    for requirement in importlib.metadata.requires("jax") or ()
-    if requirement.startswith("libtpu")
-  )
+  needed = importlib.metadata.requires("jax") or ()
+  libtpu = next(name for name in needed if name.startswith("libtpu"))
   raise UserError(
     "--topology needs the TPU compiler libtpu, which is neither installed nor"
     " named by the environment variable TPU_LIBRARY_PATH. (A TPU is not"
     f" needed.) For jax {jax.__version__}: pip install --no-deps"
-    f' --target=libtpu "{wanted.strip()}", then set'
+    f' --target=libtpu "{libtpu.split(";")[0].strip()}", then set'
     " TPU_LIBRARY_PATH=libtpu/libtpu/libtpu.so for this command. If libtpu is"
     " installed beside JAX instead, every start of JAX searches for a TPU and"
     " prints a warning."
@@ -136,10 +118,10 @@ class Roofline:
   gradients: float
 
   def seconds(self, *, overlap: bool) -> float:
-    """Seconds of one step with all communication overlapped, or with none.
+    """Of one step with all communication overlapped, or none.
 
-    A real step lies between: the next layer waits for an exchange, while the
-    sum of the gradients overlaps with the rest of the backward pass.
+    A real step lies between: the next layer waits for an exchange, but the sum
+    of the gradients overlaps with the rest of the backward pass.
     """
     on_chip = max(self.compute, self.memory)
     if overlap:
@@ -155,14 +137,13 @@ def sent_bytes(op: str, size: int, devices: int) -> float:
     size: bytes of the result on one device.
     devices: number of devices in a group.
   """
-  others = devices - 1
   match op:
     case "all-gather":  # its own part to all others
-      return size * others / devices
+      return size * (devices - 1) / devices
     case "reduce-scatter":  # the parts of all others
-      return size * others
+      return size * (devices - 1)
     case "all-reduce":  # both
-      return 2 * size * others / devices
+      return 2 * size * (devices - 1) / devices
   return size
 
 

@@ -1,8 +1,8 @@
 """The numbers of the paper and of the authors' own log, from claims.csv.
 
-The log is the one that the authors kept beside their layer files and released
-in 2024 with the source (`layer-params-145` and others). It has six digits where
-the paper prints three.
+The authors kept the log beside their layer files and released it in 2024 with
+the source (`layer-params-145` and others). It has six digits where the paper
+prints three.
 """
 
 import csv
@@ -39,8 +39,8 @@ class Claim(NamedTuple):
     what: the method and the dataset.
     measure: "top-1 error", "parameters", ...
     paper: the number as printed.
-    unit: "%" (ours is a fraction), "points" (of a difference of errors; ours is
-      a difference of fractions) or "".
+    unit: "%" (ours is a fraction), "points" (ours is a difference of fractions)
+      or "".
     logged: the authors' six digits; of two, the first minus the second.
     run: the entries of their log.
     note: what limits the comparison.
@@ -59,28 +59,19 @@ class Claim(NamedTuple):
   net: Net | None = None
 
 
-def _read() -> tuple[Claim, ...]:
-  """The rows of claims.csv; cells with several entries separate them by " "."""
-  found = []
-  path = pathlib.Path(__file__).with_name("claims.csv")
-  with path.open(newline="", encoding="utf-8") as file:
-    for row in csv.DictReader(file):
-      net = None
-      if row["configs"]:
-        net = Net(
-          tuple(row["configs"].split()),
-          row["dataset"],
-          int(row["views"]),
-          tuple(row["minus"].split()),
-          int(row["nets"]),
-          int(row["pretrained"]),
-        )
-      fields = {name: row[name] for name in Claim._fields if name != "net"}
-      fields["logged"] = tuple(row["logged"].split())
-      found.append(Claim(**fields, net=net))
-  return tuple(found)
+def _claim(row: dict[str, str]) -> Claim:
+  """A row of claims.csv; " " separates several entries of a cell."""
+  net = None
+  if row["configs"]:
+    configs, minus = (tuple(row[key].split()) for key in ("configs", "minus"))
+    counts = (int(row[key]) for key in ("views", "nets", "pretrained"))
+    views, nets, pretrained = counts
+    net = Net(configs, row["dataset"], views, minus, nets, pretrained)
+  texts = {key: row[key] for key in Claim._fields if key != "net"}
+  return Claim(**texts | {"logged": tuple(row["logged"].split())}, net=net)
 
 
-CLAIMS = _read()
+_TEXT = pathlib.Path(__file__).with_name("claims.csv").read_text("utf-8")
+CLAIMS = tuple(map(_claim, csv.DictReader(_TEXT.splitlines())))
 # Sizes and hyperparameters have keys "size.*"; all others are results.
 ERRORS = tuple(c for c in CLAIMS if not c.key.startswith("size."))

@@ -7,6 +7,7 @@ attributed to a layer; `_attribute` has the rules.
 
 import collections
 import dataclasses
+import itertools
 import math
 import re
 from collections.abc import Iterator
@@ -58,9 +59,8 @@ class DeclaredExchange(NamedTuple):
     phase: "forward" or "backward".
     layer: the layer that reads all towers.
     op: as the program is written; the compiler may choose another.
-    numbers: array elements of the result on one device: the activations of all
-      towers in the forward pass, the gradients of this device's activations in
-      the backward pass.
+    numbers: array elements of the result on one device: in the forward pass the
+      activations of all towers, in the backward pass the gradients of its own.
   """
 
   phase: str
@@ -88,23 +88,18 @@ def declared_exchanges(
   if devices == 1:
     return []
   images = batch_size // mesh.shape[DATA]
-  gathered = {
-    shape.name: images * math.prod(shape.inputs)
-    for shape in shapes(network)
-    if shape.name in network.exchanges and shape.name != "fc8"
-  }
-  exchanges = [
-    DeclaredExchange("forward", layer, "all-gather", numbers)
-    for layer, numbers in gathered.items()
-  ]
+  forward, backward = [], []
+  for shape in shapes(network):
+    layer, numbers = shape.name, images * math.prod(shape.inputs)
+    if layer in network.exchanges and layer != "fc8":
+      own = numbers // devices
+      forward.append(DeclaredExchange("forward", layer, "all-gather", numbers))
+      backward.append(
+        DeclaredExchange("backward", layer, "reduce-scatter", own)
+      )
   scores = images * network.num_classes
-  exchanges.append(DeclaredExchange("forward", "fc8", "all-reduce", scores))
-  if program == "train":
-    exchanges += [
-      DeclaredExchange("backward", layer, "reduce-scatter", numbers // devices)
-      for layer, numbers in gathered.items()
-    ]
-  return exchanges
+  forward.append(DeclaredExchange("forward", "fc8", "all-reduce", scores))
+  return forward + backward if program == "train" else forward
 
 
 def find(
@@ -119,15 +114,14 @@ def find(
   Args:
     text: `compiled.as_text()`.
     program: "train" or "evaluate".
-    mesh: the mesh that the program was compiled for.
+    mesh: that the program was compiled for.
     declared: from `declared_exchanges`, to attribute results by size.
     parameter_sizes: numbers of elements that the gradient of a parameter can
       have on one device.
 
   Returns:
     One entry per instruction, layer and dtype: a merged instruction has
-    several. Collectives within groups of one device move nothing and are left
-    out.
+    several. Collectives within groups of one device move nothing: left out.
   """
   by_size = _exchanges_by_size(declared, mesh)
   found = []
@@ -142,29 +136,18 @@ def find(
       )
       counts[phase, layer, dtype] += numbers
     for (phase, layer, dtype), numbers in counts.items():
-      size = numbers * _bits(dtype) // 8
-      found.append(
-        Collective(
-          program, phase, layer, instruction.op, axes, dtype, numbers, size
-        )
-      )
+      what = program, phase, layer, instruction.op, axes, dtype
+      found.append(Collective(*what, numbers, numbers * _bits(dtype) // 8))
   return found
 
 
 class _Instruction(NamedTuple):
-  """A collective as the text has it.
-
-  Attributes:
-    op: such as "all-gather".
-    results: (dtype, number of elements) of each result on one device.
-    groups: device numbers; the devices of a group communicate.
-    scope: "jit(train_step)/transpose(jvp())/shard_map/fc6/reduce_scatter".
-  """
+  """A collective as the text has it."""
 
   op: str
-  results: list[tuple[str, int]]
-  groups: list[list[int]]
-  scope: str
+  results: list[tuple[str, int]]  # dtype and number of elements on one device
+  groups: list[list[int]]  # of devices that communicate
+  scope: str  # "jit(train_step)/transpose(jvp())/shard_map/fc6/reduce_scatter"
 
 
 def _attribute(
@@ -224,6 +207,8 @@ _OPS = (
 # %name = RESULT op(operands), attributes
 _INSTRUCTION = re.compile(rf"= (.+?) ({_OPS})(-start)?\((.*)$")
 _ARRAY = re.compile(r"\b([a-z]\w*)\[([\d,]*)\]")
+_LIST = re.compile(r"(?:groups|target_pairs)=\{((?:\{[\d,]*\},?)*)\}")
+_IOTA = re.compile(r"groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?")
 
 
 def _instructions(text: str) -> Iterator[_Instruction]:
@@ -232,10 +217,8 @@ def _instructions(text: str) -> Iterator[_Instruction]:
     if not match:
       continue
     result, op, started, rest = match.groups()
-    arrays = [
-      (dtype, math.prod(int(d) for d in dims.split(",") if d))
-      for dtype, dims in _ARRAY.findall(result)
-    ]
+    found = _ARRAY.findall(result)
+    arrays = [(dtype, math.prod(_numbers(sizes))) for dtype, sizes in found]
     if started and op != "all-reduce":
       # The result of a start is (operands, results, contexts).
       arrays = [array for array in arrays if array != ("u32", 1)]
@@ -244,30 +227,22 @@ def _instructions(text: str) -> Iterator[_Instruction]:
     yield _Instruction(op, arrays, _groups(rest), scope[1] if scope else "")
 
 
+def _numbers(text: str) -> list[int]:
+  return [int(number) for number in text.split(",") if number]
+
+
 def _groups(attributes: str) -> list[list[int]]:
   """Groups of device numbers, from any of the three notations.
 
   `{{0,1},{2,3}}` is a list; `[2,2]<=[2,2]T(1,0)` is 0 to 3 reshaped, transposed
   and reshaped again; a permutation lists pairs of source and target.
   """
-  listed = re.search(
-    r"(?:replica_groups|source_target_pairs)=\{((?:\{[\d,]*\},?)*)\}",
-    attributes,
-  )
-  if listed:
-    return [
-      [int(number) for number in group.split(",")]
-      for group in re.findall(r"\{([\d,]+)\}", listed[1])
-    ]
-  iota = re.search(
-    r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", attributes
-  )
+  if listed := _LIST.search(attributes):
+    return list(map(_numbers, re.findall(r"\{([\d,]+)\}", listed[1])))
+  iota = _IOTA.search(attributes)
   if not iota:
     raise ValueError(f"collective without device groups: {attributes[:300]}")
-  shape, reshape, order = (
-    [int(number) for number in (part or "").split(",") if number]
-    for part in iota.groups()
-  )
+  shape, reshape, order = map(_numbers, iota.groups(""))
   devices = np.arange(math.prod(reshape)).reshape(reshape)
   return devices.transpose(order or None).reshape(shape).tolist()
 
@@ -278,12 +253,10 @@ def _axes(groups: list[list[int]], mesh: Mesh) -> tuple[str, ...]:
   Programs number the devices in the order of the mesh. An empty list of groups
   means one group of all devices.
   """
-  groups = groups or [list(range(mesh.devices.size))]
   positions = np.stack(np.unravel_index(range(mesh.size), mesh.devices.shape))
-  differs = np.zeros(len(mesh.axis_names), bool)
-  for group in groups:
-    differs |= np.ptp(positions[:, group], axis=1) > 0
-  return tuple(np.array(mesh.axis_names)[differs].tolist())
+  groups = groups or [list(range(mesh.size))]
+  differs = [np.ptp(positions[:, group], axis=1) > 0 for group in groups]
+  return tuple(itertools.compress(mesh.axis_names, np.any(differs, axis=0)))
 
 
 def _bits(dtype: str) -> int:

@@ -52,12 +52,7 @@ def sizes(config: Any) -> dict[str, float]:
 
 
 class Ours(NamedTuple):
-  """Our number for a claim and its source.
-
-  Attributes:
-    value: errors are fractions.
-    source: of the value, such as a file of results.
-  """
+  """Our number for a claim (errors as fractions) and where it is from."""
 
   value: float
   source: str
@@ -84,32 +79,23 @@ def table(ours: Mapping[str, Ours]) -> list[dict[str, Any]]:
     ours: our numbers by key of the claim.
 
   Returns:
-    One dict per claim: `key`, `where`, `what`, `measure`, `unit`, `paper`
-    (string), `logged` (six digits as a string, or None), `logged_as` (the two
-    numbers of a difference), `run`, `ours` and `difference` (numbers, or "not
-    run"), `source`, `note`. Our errors are fractions; differences are in
-    percentage points.
+    One dict per claim: its fields without `net`, `logged` as one string of six
+    digits or None; `logged_as` (the two numbers of a difference), `ours` and
+    `difference` (numbers, or "not run") and `source`. Our errors are
+    fractions; differences are in percentage points.
   """
   rows = []
   for claim in claims.CLAIMS:
     mine = ours.get(claim.key)
-    rows.append(
-      {
-        "key": claim.key,
-        "where": claim.where,
-        "what": claim.what,
-        "measure": claim.measure,
-        "unit": claim.unit,
-        "paper": claim.paper,
-        "logged": logged(claim),
-        "logged_as": " - ".join(claim.logged),
-        "run": claim.run,
-        "ours": mine.value if mine else NOT_RUN,
-        "difference": difference(claim, mine.value) if mine else NOT_RUN,
-        "source": mine.source if mine else "",
-        "note": claim.note,
-      }
-    )
+    row = claim._asdict() | {
+      "logged": logged(claim),
+      "logged_as": " - ".join(claim.logged),
+      "ours": mine.value if mine else NOT_RUN,
+      "difference": difference(claim, mine.value) if mine else NOT_RUN,
+      "source": mine.source if mine else "",
+    }
+    del row["net"]
+    rows.append(row)
   return rows
 
 
@@ -130,8 +116,7 @@ def difference(claim: Claim, ours: float) -> float:
 def format_row(row: Mapping[str, Any]) -> tuple[str, str, str, str]:
   """The columns paper, logged, ours and difference of a row, for a table."""
   unit, mine, delta = row["unit"], row["ours"], row["difference"]
-  errors = unit in ("%", "points")
-  paper = row["paper"]
+  errors, paper = unit in ("%", "points"), row["paper"]
   if not errors and float(paper) >= 1000:
     paper = f"{int(paper):,}"
   paper += "%" if unit == "%" else f" {unit}" if unit else ""
@@ -158,13 +143,11 @@ def name_of(run: Mapping[str, Any], known: Iterable[str]) -> str:
   Returns:
     The file's name without ".py"; "" if none is equal.
   """
-  name, most = "", -1
+  equal_keys = {}
   for path in known:
     other = configs.to_json(configs.load(path))
     groups = ("network", "augmentation", "optimizer")
     same = (run["schedule"].get(k) == v for k, v in other["schedule"].items())
     if all(run[key] == other[key] for key in groups):
-      count = sum(same)
-      if count > most:
-        name, most = pathlib.Path(path).stem, count
-  return name
+      equal_keys[pathlib.Path(path).stem] = sum(same)
+  return max(equal_keys, key=equal_keys.get, default="")

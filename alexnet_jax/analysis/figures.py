@@ -89,20 +89,16 @@ class Specialisation(NamedTuple):
     return self.p_value < 0.01
 
 
-def specialisation(
-  scores: np.ndarray, seed: int = 0, permutations: int = 9999
-) -> Specialisation:
-  """Compares the towers' colour scores f64[2,n] by a permutation test."""
+def specialisation(scores: np.ndarray) -> Specialisation:
+  """Compares the towers' colour scores f64[2,n] by 9,999 permutations."""
   means = scores.mean(axis=1)
-  difference = abs(means[1] - means[0])
-  random = np.random.default_rng(seed)
-  permuted = random.permuted(np.tile(scores.ravel(), (permutations, 1)), axis=1)
-  halves = permuted.reshape(permutations, 2, -1).mean(axis=2)
+  copies = np.tile(scores.ravel(), (9999, 1))
+  permuted = np.random.default_rng(0).permuted(copies, axis=1)
+  halves = permuted.reshape(9999, 2, -1).mean(axis=2)
   # The tolerance keeps rounding from excluding the original order.
-  as_much = np.abs(halves[:, 1] - halves[:, 0]) >= difference * (1 - 1e-12)
-  p_value = (1 + int(as_much.sum())) / (1 + permutations)
-  tower = int(means.argmax())
-  return Specialisation(tuple(map(float, means)), tower, p_value)
+  as_much = np.abs(np.diff(halves)) >= np.abs(np.diff(means)) * (1 - 1e-12)
+  p_value = (1 + int(as_much.sum())) / 10_000
+  return Specialisation(tuple(means.tolist()), int(means.argmax()), p_value)
 
 
 def make_features(net: AlexNet, mesh: Mesh) -> Callable[..., jax.Array]:
@@ -110,9 +106,8 @@ def make_features(net: AlexNet, mesh: Mesh) -> Callable[..., jax.Array]:
 
   Returns:
     A function of (net, images uint8[B,S,S,3], statistics) that returns
-    f32[B,4096], tower 0's units first (feature maps are flattened). Each
-    device returns the units of its own towers, so the only exchanges are the
-    network's.
+    f32[B,4096], tower 0's units first (feature maps are flattened). Each device
+    returns the units of its own towers: the only exchanges are the network's.
   """
   network = net.towers.network
 
@@ -121,26 +116,19 @@ def make_features(net: AlexNet, mesh: Mesh) -> Callable[..., jax.Array]:
       images, statistics, 0, network.crop_size, network.channels
     )
     *_, towers, _ = activations(net, x).values()  # the layer before fc8
-    return jnp.concatenate(
-      [units.reshape(units.shape[0], -1) for units in towers], axis=-1
-    )
+    flat = [units.reshape(units.shape[0], -1) for units in towers]
+    return jnp.concatenate(flat, axis=-1)
 
+  inputs, outputs = (param_specs(net), BATCH, REPLICATED), P(DATA, MODEL)
   return jax.jit(
-    sharding.on_each_device(
-      features_on_device,
-      mesh,
-      (param_specs(net), BATCH, REPLICATED),
-      P(DATA, MODEL),
-    )
+    sharding.on_each_device(features_on_device, mesh, inputs, outputs)
   )
 
 
 def nearest(
-  queries: np.ndarray,
-  batches: Iterable[tuple[np.ndarray, np.ndarray]],
-  count: int = NEIGHBOURS,
+  queries: np.ndarray, batches: Iterable[tuple[np.ndarray, np.ndarray]]
 ) -> tuple[np.ndarray, np.ndarray]:
-  """The `count` nearest vectors to each query, by Euclidean distance.
+  """The six nearest vectors to each query, by Euclidean distance.
 
   The search is exact. (`findsimilar.py` of 2012 keeps one candidate of each
   batch of about a thousand images.)
@@ -149,24 +137,19 @@ def nearest(
     queries: f32[Q,D].
     batches: pairs of vectors f32[B,D] and their indices i32[B]; one batch at a
       time is in memory.
-    count: how many; fewer if there are fewer vectors.
 
   Returns:
-    Indices i64[Q,count] and distances f64[Q,count], the nearest first; of
-    equally near vectors the one with the lower index.
+    Indices i64[Q,6] and distances f64[Q,6], the nearest first; of equally near
+    vectors the one with the lower index.
   """
   best = np.empty((len(queries), 0))
   indices = np.empty((len(queries), 0), np.int64)
   for vectors, batch_indices in batches:
     # Differences, because the expansion of the square cancels for near ones.
-    squared = np.stack(
-      [np.square(vectors - query[np.newaxis]).sum(1, np.float64)
-       for query in queries]
-    )  # fmt: skip
-    best = np.concatenate([best, squared], axis=1)
-    tiled = np.tile(batch_indices.astype(np.int64), (len(queries), 1))
-    indices = np.concatenate([indices, tiled], axis=1)
-    order = np.lexsort((indices, best), axis=1)[:, :count]
+    squared = [np.square(vectors - q).sum(1, np.float64) for q in queries]
+    best = np.hstack([best, squared])
+    indices = np.hstack([indices, np.tile(batch_indices, (len(queries), 1))])
+    order = np.lexsort((indices, best), axis=1)[:, :NEIGHBOURS]
     best = np.take_along_axis(best, order, axis=1)
     indices = np.take_along_axis(indices, order, axis=1)
   return indices, np.sqrt(best)
@@ -189,13 +172,11 @@ class Figure4(NamedTuple):
     labels: true labels i64[N].
     log_probabilities: f32[N,classes].
     features: the last hidden layer, f32[N,4096].
-    neighbours: indices i64[N,6] of the nearest training images, the nearest
-      first.
+    neighbours: indices i64[N,6] of training images, the nearest first.
     distances: Euclidean distances to them, f64[N,6].
     neighbour_images: their thumbnails uint8[N,6,96,96,3].
     neighbour_labels: i64[N,6].
-    class_counts: i64[classes], the training images of each class that were
-      searched.
+    class_counts: i64[classes], the searched training images of each class.
     class_names: of all classes.
     split: the name of the split that the N images are from.
   """
@@ -228,17 +209,15 @@ def compute_figure4(
     net: on `mesh`.
     config: of the run.
     mesh: the devices.
-    count: N, the number of images.
+    count: N.
     search: number of training images to search; 0: all.
     data_dir: directory of the dataset; "": the configuration's.
 
   Raises:
     UserError: the dataset cannot be found.
   """
-  train, validation = (
-    runs.open_split(config, split, data_dir)
-    for split in ("train", "validation")
-  )
+  train = runs.open_split(config, "train", data_dir)
+  validation = runs.open_split(config, "validation", data_dir)
   size = config["image_size"]
   statistics = runs.load_statistics(config, train, mesh)
   chosen = np.linspace(0, len(validation) - 1, count).astype(int)
@@ -263,6 +242,7 @@ def compute_figure4(
 
   neighbours, distances = nearest(features, training_features())
   near, near_labels = _images(train, neighbours.ravel(), size)
+  thumbnails = _thumbnails(near)
   return Figure4(
     images=_thumbnails(images),
     labels=labels,
@@ -270,8 +250,8 @@ def compute_figure4(
     features=features,
     neighbours=neighbours,
     distances=distances,
-    neighbour_images=_thumbnails(near).reshape(
-      *neighbours.shape, THUMBNAIL, THUMBNAIL, 3
+    neighbour_images=thumbnails.reshape(
+      *neighbours.shape, *thumbnails.shape[1:]
     ),
     neighbour_labels=near_labels.reshape(neighbours.shape),
     class_counts=class_counts,

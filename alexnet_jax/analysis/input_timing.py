@@ -5,7 +5,6 @@ pipeline on this machine can be faster. The stages take turns, so other load on
 the machine affects all of them alike.
 """
 
-import collections
 import concurrent.futures
 from collections.abc import Callable
 from typing import Any
@@ -21,18 +20,13 @@ from alexnet_jax.data.sources import Source
 
 
 def benchmark_input(
-  source: Source,
-  *,
-  batch_size: int,
-  size: int,
-  num_images: int = 2048,
-  rounds: int = 5,
+  source: Source, batch_size: int, size: int, num_images=2048, rounds=5
 ) -> list[timing.Row]:
   """Times the stages of the input pipeline, each alone and all together.
 
   Args:
-    source: the images; the first `num_images` are used.
-    batch_size: images in a batch.
+    source: the images; the first `num_images` are used in each round.
+    batch_size: B.
     size: side S of the rescaled images.
     num_images: images of a round, for each stage.
     rounds: number of rounds.
@@ -81,28 +75,17 @@ def benchmark_input(
     "transfer": lambda: timing.seconds_of(transfer),
     "pipeline_to_device": lambda: timing.time_stream(stream_to_device(), steps),
   }
-  seconds = collections.defaultdict(list)
-  for _ in range(rounds):
-    for name, stage in stages.items():
-      seconds[name].append(stage())
+  turns = [[stage() for stage in stages.values()] for _ in range(rounds)]
+  # One thread transfers, however many cores there are.
+  cores = dict.fromkeys(stages, num_cores()) | {"transfer": 1}
   return [
-    timing.row(
-      name,
-      np.array(times) / steps,
-      batch_size,
-      # One thread transfers, however many cores there are.
-      cores=1 if name == "transfer" else num_cores(),
-    )
-    for name, times in seconds.items()
+    timing.row(name, np.array(seconds) / steps, batch_size, cores=cores[name])
+    for name, seconds in zip(stages, zip(*turns, strict=True), strict=True)
   ]
 
 
 def bare_decoding(source: Source, count: int) -> Callable[[], float]:
-  """The yardstick of the input: decodes `count` images on all cores.
-
-  Returns:
-    A function that decodes them from memory and returns the seconds it took.
-  """
+  """A function that decodes `count` images on all cores; returns seconds."""
   records = _records(source, count)
   decoders = [_bare_decoder(record) for record in records]
   return lambda: _time_on_all_cores(lambda i: decoders[i](records[i]), count)
@@ -129,7 +112,6 @@ def _time_on_all_cores(function: Callable[[int], Any], count: int) -> float:
     for i in range(start, min(start + chunk, count)):
       function(i)
 
+  starts = range(0, count, chunk)
   with concurrent.futures.ThreadPoolExecutor(num_cores()) as pool:
-    return timing.seconds_of(
-      lambda: list(pool.map(work, range(0, count, chunk)))
-    )
+    return timing.seconds_of(lambda: list(pool.map(work, starts)))

@@ -33,12 +33,11 @@ def element(tag: str, *children: Any, **attributes: Any) -> Html:
 
 def join(children: Iterable[Any]) -> Html:
   """Concatenates the children; those that are not Html are escaped."""
-  return Html(
-    "".join(
-      child if isinstance(child, Html) else html.escape(str(child))
-      for child in children
-    )
-  )
+  return Html("".join(map(_markup, children)))
+
+
+def _markup(child: Any) -> str:
+  return child if isinstance(child, Html) else html.escape(str(child))
 
 
 def table(
@@ -75,28 +74,22 @@ def chart(
   series = []
   for name, points in curves.items():
     finite = [(x, y) for x, y in points if y is not None and math.isfinite(y)]
-    shown = finite[:: -(-len(finite) // MAX_POINTS) or 1]
-    if shown and shown[-1] != finite[-1]:
+    if not finite:
+      continue
+    shown = finite[:: -(-len(finite) // MAX_POINTS)]
+    if shown[-1] != finite[-1]:
       shown.append(finite[-1])
-    if shown:
-      x, y = (
-        [float(f"{v:.7g}") for v in axis] for axis in zip(*shown, strict=True)
-      )
-      series.append({"name": name, "x": x, "y": y})
+    rounded = [[float(f"{value:.7g}") for value in point] for point in shown]
+    x, y = zip(*rounded, strict=True)
+    series.append({"name": name, "x": x, "y": y})
   data = {"x": x_label, "series": series}
   unit = f" ({y_label})" if y_label else ""
-  return element(
-    "figure",
-    element("figcaption", title + unit),
-    element("script", _script_json(data), type="application/json"),
-    class_="chart",
-  )
-
-
-def _script_json(data: Any) -> Html:
-  """JSON without characters that could end the <script> around it."""
+  # No character may end the <script> around the JSON.
   text = json.dumps(data, allow_nan=False)
-  return Html(text.replace("<", "\\u003c").replace("&", "\\u0026"))
+  safe = Html(text.replace("<", "\\u003c").replace("&", "\\u0026"))
+  script = element("script", safe, type="application/json")
+  caption = element("figcaption", title + unit)
+  return element("figure", caption, script, class_="chart")
 
 
 def document(title: str, body: Html) -> str:
@@ -108,22 +101,11 @@ def document(title: str, body: Html) -> str:
     "default-src 'none'; img-src data:; style-src 'unsafe-inline';"
     f" script-src 'sha256-{digest}'"
   )
-  head = element(
-    "head",
-    element("meta", charset="utf-8"),
-    element(
-      "meta", **{"http-equiv": "Content-Security-Policy", "content": policy}
-    ),
-    element(
-      "meta", name="viewport", content="width=device-width, initial-scale=1"
-    ),
-    element("title", title),
-    element("style", Html((folder / "report.css").read_text())),
-  )
-  page = element(
-    "html",
-    head,
-    element("body", body, element("script", Html(script))),
-    lang="en",
-  )
-  return f"<!doctype html>\n{page}\n"
+  return f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{html.escape(title)}</title>
+<style>{(folder / "report.css").read_text()}</style></head>
+<body>{body}<script>{script}</script></body></html>
+"""

@@ -61,7 +61,7 @@ def audit(
   not have to exist on this machine.
 
   Args:
-    recipe: what to train; its network declares the exchanges.
+    recipe: its network declares the exchanges.
     mesh: the devices to compile for.
     programs: a subset of PROGRAMS that includes "train".
 
@@ -78,26 +78,22 @@ def audit(
   }
   compiled = {name: lowered[name].compile() for name in programs}
   parameter_sizes = _parameter_sizes(state.net)
-  found, declared, findings = [], {}, []
-  for program in programs:
-    declared[program] = collectives.declared_exchanges(
-      network, mesh, batch_size, program
+  all_found, declared, findings = [], {}, []
+  for name in programs:
+    declared[name] = expected = collectives.declared_exchanges(
+      network, mesh, batch_size, name
     )
-    found += collectives.find(
-      compiled[program].as_text(),
-      program,
-      mesh,
-      declared[program],
-      parameter_sizes,
-    )
-    findings += compare(found, declared[program], program, mesh)
+    text = compiled[name].as_text()
+    found = collectives.find(text, name, mesh, expected, parameter_sizes)
+    all_found += found
+    findings += compare(found, expected, name, mesh)
   memory = compiled["train"].memory_analysis()
   cost = compiled["train"].cost_analysis() or {}
   return Audit(
     mesh=dict(mesh.shape),
     platform=mesh.devices.flat[0].platform,
     batch_size=batch_size,
-    collectives=found,
+    collectives=all_found,
     declared=declared,
     findings=findings,
     memory={
@@ -138,7 +134,7 @@ def compare(
   moved: collections.Counter[tuple[str, str]] = collections.Counter()
   findings = []
   for item in found:
-    if item.program != program or MODEL not in item.axes:
+    if MODEL not in item.axes:
       continue
     # A backward all-reduce replaces a reduce-scatter: each device uses its
     # part of the result.
@@ -147,35 +143,29 @@ def compare(
     moved[place] += item.numbers // (mesh.shape[MODEL] if whole else 1)
     if place not in allowed:
       findings.append(
-        f"{program}: undeclared {item.op} of {item.numbers:,} {item.dtype}"
-        f" numbers over {' and '.join(item.axes)}, {item.phase} pass,"
-        f" {item.layer}"
+        f"undeclared {item.op} of {item.numbers:,} {item.dtype} numbers over"
+        f" {' and '.join(item.axes)}, {item.phase} pass, {item.layer}"
       )
   for (phase, layer), limit in allowed.items():
-    if not moved[phase, layer]:
-      findings.append(f"{program}: no exchange at {layer}, {phase} pass")
-    elif moved[phase, layer] > limit:
+    numbers = moved[phase, layer]
+    if not numbers:
+      findings.append(f"no exchange at {layer}, {phase} pass")
+    elif numbers > limit:
       findings.append(
-        f"{program}: the exchange at {layer}, {phase} pass, moves"
-        f" {moved[phase, layer]:,} numbers; {limit:,} are enough"
+        f"the exchange at {layer}, {phase} pass, moves {numbers:,} numbers;"
+        f" {limit:,} are enough"
       )
-  return findings
+  return [f"{program}: {finding}" for finding in findings]
 
 
 def roofline(result: Audit, chip: chips.Chip) -> chips.Roofline:
-  """A lower bound on the time of one training step.
-
-  Args:
-    result: compiled for devices of this chip.
-    chip: its published figures.
-  """
+  """A lower bound on the time of one training step, compiled for `chip`."""
   seconds = {MODEL: 0.0, DATA: 0.0}
   for item in result.collectives:
     if item.program == "train":
       devices = math.prod(result.mesh[axis] for axis in item.axes)
-      seconds[_crossed(item)] += chips.link_seconds(
-        item.op, item.bytes, devices, chip
-      )
+      least = chips.link_seconds(item.op, item.bytes, devices, chip)
+      seconds[_crossed(item)] += least
   return chips.Roofline(
     compute=result.flops / chip.flops,
     memory=result.bytes_accessed / chip.memory_bandwidth,
@@ -191,25 +181,17 @@ def _crossed(item: Collective) -> str:
 
 def to_json(result: Audit) -> dict[str, Any]:
   """The content of `audit --json`."""
-  totals: dict[str, collections.Counter[str]] = {
-    program: collections.Counter() for program in result.declared
-  }
-  listed = []
+  values = dataclasses.asdict(result)
+  totals = {program: collections.Counter() for program in result.declared}
+  for fields in values["collectives"]:
+    fields["pass"] = fields.pop("phase")
   for item in result.collectives:
     totals[item.program][f"{_crossed(item)}_{item.phase}"] += item.bytes
-    fields = dataclasses.asdict(item)
-    fields["pass"] = fields.pop("phase")
-    listed.append(fields)
-  values = dataclasses.asdict(result) | {
-    "collectives": listed,
-    "declared": {
-      program: [
-        {"pass": item.phase, "layer": item.layer, "numbers": item.numbers}
-        for item in exchanges
-      ]
-      for program, exchanges in result.declared.items()
-    },
-  }
+  for program, exchanges in result.declared.items():
+    values["declared"][program] = [
+      {"pass": item.phase, "layer": item.layer, "numbers": item.numbers}
+      for item in exchanges
+    ]
   return values | {"totals": {name: dict(c) for name, c in totals.items()}}
 
 
@@ -221,18 +203,11 @@ def rows(result: Audit) -> list[tuple[str, ...]]:
 
   The bytes are those of the result on one device, for one step.
   """
-  return [
-    (
-      item.program,
-      item.phase,
-      item.layer,
-      item.op,
-      ", ".join(item.axes),
-      item.dtype,
-      f"{item.bytes:,}",
-    )
-    for item in result.collectives
-  ]
+  table = []
+  for item in result.collectives:
+    place = item.program, item.phase, item.layer, item.op, ", ".join(item.axes)
+    table.append((*place, item.dtype, f"{item.bytes:,}"))
+  return table
 
 
 def make_mesh(
@@ -250,10 +225,10 @@ def make_mesh(
     UserError: `flag` cannot be parsed, there are too few devices or the slice
       does not exist.
   """
-  chosen = dict(sizes) | parse_mesh(flag)
+  sizes = dict(sizes) | parse_mesh(flag)
   devices = chips.slice_devices(topology) if topology else None
   return sharding.make_mesh(
-    chosen[DATA], chosen[MODEL], towers=towers, devices=devices
+    sizes[DATA], sizes[MODEL], towers=towers, devices=devices
   )
 
 

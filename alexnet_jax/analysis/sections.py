@@ -15,13 +15,8 @@ from typing import Any
 
 import jax
 
-from alexnet_jax.analysis import (
-  comparison,
-  figures,
-  page,
-  programs,
-  tower_diagram,
-)
+from alexnet_jax.analysis import comparison, figures, page, programs
+from alexnet_jax.analysis import tower_diagram as diagram
 from alexnet_jax.analysis.comparison import Ours
 from alexnet_jax.analysis.figures import Figure4, Specialisation
 from alexnet_jax.analysis.page import Html, element
@@ -74,7 +69,11 @@ def _section(
   try:
     return [element("h2", title), content(runs)]
   except UserError as error:
-    return [element("h2", title), element("p", error, class_="note")]
+    return [element("h2", title), _note(error)]
+
+
+def _note(*content: Any) -> Html:
+  return element("p", *content, class_="note")
 
 
 def summary(runs: Sequence[Run]) -> Html:
@@ -85,8 +84,7 @@ def summary(runs: Sequence[Run]) -> Html:
     validation = (run.split("validation") or [{}])[-1]
     minutes = last["seconds"] / 60 if last else None
     speeds = [line["images_per_second"] for line in run.split("train")]
-    speeds = [speed for speed in speeds if speed]
-    speed = statistics.median(speeds) if speeds else None
+    speed = statistics.median(filter(None, speeds)) if any(speeds) else None
     rows.append(
       (
         run.workdir,
@@ -109,44 +107,33 @@ def _format(value: float | None, spec: str) -> str:
 
 def curves(runs: Sequence[Run]) -> Html:
   """A chart for each number of metrics.jsonl over the epochs."""
-  units = {"loss": "", "top1_error": "fraction", "top5_error": "fraction"}
-  units |= dict.fromkeys(
-    ("learning_rate", "images_per_second", "data_wait_fraction"), ""
-  )
   known = {key for run in runs for line in run.lines for key in line}
-  diagnostics = sorted(known - units.keys() - _NOT_CHARTED)
-  charts = {
-    key: _chart(runs, key, units.get(key, "")) for key in (*units, *diagnostics)
-  }
-  main = [charts[key] for key in units if charts[key]]
-  more = [charts[key] for key in diagnostics if charts[key]]
-  note = (
+  diagnostics = sorted(known - {*_MAIN, *_NOT_CHARTED})
+  main, more = (
+    [chart for key in keys if (chart := _chart(runs, key))]
+    for keys in (_MAIN, diagnostics)
+  )
+  note = _note(
     "Drag over a chart to zoom in. Training points are single batches with"
     " augmentation and dropout; validation points are over the whole split, one"
     " view per image."
   )
-  parts = [
-    element("p", note, class_="note"),
-    element("div", *main, class_="charts"),
-  ]
+  parts = [note, element("div", *main, class_="charts")]
   if more:
-    parts.append(
-      element(
-        "details",
-        element("summary", "Diagnostics by layer"),
-        element("div", *more, class_="charts"),
-      )
-    )
+    summary = element("summary", "Diagnostics by layer")
+    charts = element("div", *more, class_="charts")
+    parts.append(element("details", summary, charts))
   return page.join(parts)
 
 
-_NOT_CHARTED = {
-  *("step", "epoch", "split", "seconds", "views"),
-  *("num_examples", "undecodable"),
-}
+_ERRORS = ("top1_error", "top5_error")
+_SPEEDS = ("images_per_second", "data_wait_fraction")
+_MAIN = ("loss", *_ERRORS, "learning_rate", *_SPEEDS)
+_NOT_CHARTED = ("step", "epoch", "split", "seconds", "views", "num_examples")
+_NOT_CHARTED += ("undecodable",)
 
 
-def _chart(runs: Sequence[Run], key: str, unit: str) -> Html | None:
+def _chart(runs: Sequence[Run], key: str) -> Html | None:
   """The chart of one key; None if no line has it."""
   curves = {}
   for run in runs:
@@ -161,7 +148,8 @@ def _chart(runs: Sequence[Run], key: str, unit: str) -> Html | None:
       ]
   if not any(curves.values()):
     return None
-  title = key.replace("top1", "top-1").replace("top5", "top-5")
+  title = key.replace("top", "top-") if key in _ERRORS else key
+  unit = "fraction" if key in _ERRORS else ""
   return page.chart(title.replace("_", " "), "epoch", unit, curves)
 
 
@@ -172,29 +160,21 @@ def paper_tables(runs: Sequence[Run]) -> Html:
   rows = {"errors": [], "sizes": []}
   for row in comparison.table(ours | comparison.committed()):
     kind = "sizes" if row["key"].startswith("size.") else "errors"
-    what = (row["where"], row["what"], row["measure"])
-    rows[kind].append(
-      (*what, *comparison.format_row(row), row["run"], row["note"])
-    )
+    what = row["where"], row["what"], row["measure"]
+    numbers = comparison.format_row(row)
+    rows[kind].append((*what, *numbers, row["run"], row["note"]))
   headings = ("where", "what", "measure", "paper", "authors' log", "ours")
   headings += ("difference", "authors' run", "note")
   datasets = ", ".join(sorted({run.config["dataset"] for run in runs}))
-  note = element(
-    "p",
+  note = _note(
     f"The runs of this page were trained on {datasets}. The column “ours” has"
     " the committed results of this project; ",
     element("code", "python -m experiments.paper_tables --workdir=..."),
     " evaluates runs on ImageNet for these tables.",
-    class_="note",
   )
   summary = element("summary", "Sizes and hyperparameters in the text")
-  return page.join(
-    [
-      note,
-      page.table(headings, rows["errors"]),
-      element("details", summary, page.table(headings, rows["sizes"])),
-    ]
-  )
+  errors, sizes = (page.table(headings, kind) for kind in rows.values())
+  return page.join([note, errors, element("details", summary, sizes)])
 
 
 def figure3(run: Run) -> Html:
@@ -208,19 +188,19 @@ def figure3(run: Run) -> Html:
     raise UserError("There is no checkpoint of a network with RGB input.")
   kernels = figures.kernels(run.net)
   scores = figures.colour_scores(kernels)
-  note = (
+  note = _note(
     "Kernels of conv1, each stretched to its own range. The colour score is the"
     " share of a kernel's energy that red, green and blue do not have in"
     " common: grey 0, random weights 0.667."
   )
-  parts = [element("p", note, class_="note")]
+  parts = [note]
   for index, tower in enumerate(kernels):
     text = f"Tower {index}: mean colour score {scores[index].mean():.3f}"
     picture = page.picture(figures.kernel_grid(tower), f"kernels of {index}")
     parts += [element("p", text), picture]
   if len(kernels) == 2:
-    found = figures.specialisation(scores)
-    parts.append(element("p", specialisation_text(found)))
+    text = specialisation_text(figures.specialisation(scores))
+    parts.append(element("p", text))
   return page.join(parts)
 
 
@@ -239,10 +219,7 @@ def specialisation_text(found: Specialisation) -> str:
 def figure4(run: Run, search: int, data_dir: str) -> Html:
   """Predictions for some images, and the training images nearest to them.
 
-  Args:
-    run: the run.
-    search: number of training images to search; 0: all.
-    data_dir: directory of the dataset; "": the configuration's.
+  The arguments are those of `report`.
 
   Raises:
     UserError: there is no network, or its dataset cannot be found.
@@ -258,29 +235,24 @@ def figure4(run: Run, search: int, data_dir: str) -> Html:
     for j, distance in enumerate(distances):
       text = f"{names[found.neighbour_labels[i, j]]} {distance:.3g}"
       near.append(_thumbnail(found.neighbour_images[i, j], text))
-  note = (
+  note = _note(
     f"The five most probable labels for {figures.PREDICTIONS} evenly spaced"
     f" images of {found.split}, the correct one in red. Below, for"
     f" {figures.QUERIES} of them, the {figures.NEIGHBOURS} nearest of"
     f" {found.class_counts.sum():,} training images and their Euclidean"
     " distance in the last hidden layer (exact search)."
   )
-  return page.join(
-    [
-      element("p", note, class_="note"),
-      element("div", *_predictions(found), class_="predictions"),
-      element("h3", "Nearest training images"),
-      element("div", *near, class_="neighbours"),
-    ]
-  )
+  predictions = element("div", *_predictions(found), class_="predictions")
+  heading = element("h3", "Nearest training images")
+  neighbours = element("div", *near, class_="neighbours")
+  return page.join([note, predictions, heading, neighbours])
 
 
 def _predictions(found: Figure4) -> list[Html]:
   best, probabilities = figures.most_probable(found.log_probabilities)
   predictions = []
-  for image, label, order, values in zip(
-    found.images, found.labels, best, probabilities, strict=True
-  ):
+  columns = (found.images, found.labels, best, probabilities)
+  for image, label, order, values in zip(*columns, strict=True):
     bars = [
       element(
         "div",
@@ -316,10 +288,10 @@ def exchanges(run: Run) -> Html:
   )
   where = sharding.describe_mesh(run.mesh)
   note = f"Compiled on this machine: {where}, batch size {what.batch_size}."
-  parts = [element("p", verdict), element("p", note, class_="note")]
+  parts = [element("p", verdict), _note(note)]
   if not result.collectives:
     text = "One device holds all towers, so nothing crosses devices."
-    return page.join([*parts, element("p", text, class_="note")])
+    return page.join([*parts, _note(text)])
   if result.mesh[MODEL] > 1:
     parts.append(exchange_figure(result, what.network))
   table = page.table(programs.HEADINGS, programs.rows(result))
@@ -338,23 +310,17 @@ def exchange_figure(result: Audit, network: Network) -> Html:
     if item.program == "train" and MODEL in item.axes:
       sizes[item.layer, item.phase] += item.bytes
   declared = {(item.layer, item.phase) for item in result.declared["train"]}
-  drawing = tower_diagram.draw(
-    network,
-    (
-      tower_diagram.Exchange(*place, size, place in declared)
-      for place, size in sizes.items()
-    ),
-  )
+  exchanges = [
+    diagram.Exchange(*place, size, place in declared)
+    for place, size in sizes.items()
+  ]
+  drawing = element("div", diagram.draw(network, exchanges), class_="wide")
   images = result.batch_size // result.mesh[DATA]
-  note = (
+  note = _note(
     "Bytes that a device holds after each exchange between towers, in a"
     f" training step of {images} images."
   )
-  return element(
-    "figure",
-    element("p", note, class_="note"),
-    element("div", drawing, class_="wide"),
-  )
+  return element("figure", note, drawing)
 
 
 def differences(runs: Sequence[Run]) -> Html:
@@ -378,15 +344,10 @@ def environment(runs: Sequence[Run]) -> Html:
   """Where the runs were trained, from their checkpoints' metadata."""
   rows = []
   for run in runs:
-    shown = {
-      key: value
-      for key, value in run.metadata.items()
-      if key not in ("config", "schedule", "evaluation_due")
-    }
-    rows += [
-      (run.workdir, key, value if isinstance(value, str) else json.dumps(value))
-      for key, value in configs.flatten(shown)
-    ]
+    for key, value in configs.flatten(run.metadata):
+      if key.split(".")[0] not in ("config", "schedule", "evaluation_due"):
+        text = value if isinstance(value, str) else json.dumps(value)
+        rows.append((run.workdir, key, text))
   here = f"{jax.default_backend()}, {len(jax.devices())} device(s)"
   rows.append(("this page", "made on", here))
   return page.table(("run", "property", "value"), rows)

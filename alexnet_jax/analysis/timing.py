@@ -33,10 +33,7 @@ Row = dict[str, Any]  # of a benchmark's table, as `--json` has it
 
 
 def forward_flops(network: Network) -> dict[str, int]:
-  """FLOPs of the forward pass of one image by layer, for all towers.
-
-  A multiply-add counts as two operations.
-  """
+  """FLOPs (a multiply-add is two) of one image's forward pass by layer."""
   layers = layer_counts(network)["layers"]
   return {layer["name"]: 2 * layer["macs"] for layer in layers}
 
@@ -55,16 +52,13 @@ class StepSummary(NamedTuple):
 
   Attributes:
     batch_size: global.
-    share_of_peak: of "train" and "inference": FLOP/s over the FLOP/s of the
-      matrix product.
+    share_of_peak: FLOP/s of "train" and "inference" over the matrix product's.
     share_of_roofline: the time that the yardsticks need for the step's FLOPs or
       for its bytes, whichever is longer, over the measured time.
     bytes_accessed: by the training step on one device, as the compiler counts.
-    memory_bytes: of the training step on one device: "arguments" and
-      "temporaries".
+    memory_bytes: of the step on one device: "arguments" and "temporaries".
     training_flops_per_image: as `training_flops`.
-    seconds_to_first_step: initialisation, compilation and one step; imports are
-      not included.
+    seconds_to_first_step: initialisation, compilation and step; no imports.
   """
 
   batch_size: int
@@ -88,9 +82,8 @@ def benchmark_step(
     matrix: side of the yardstick's matrices.
 
   Returns:
-    The rows "train", "inference", "matmul_peak" and "memory_copy", as `row`
-    makes them. The first three have `flops_per_second`, the last one has
-    `bytes_per_second`.
+    The rows "train", "inference", "matmul_peak" (these with `flops_per_second`)
+    and "memory_copy" (with `bytes_per_second`), as `row` makes them.
   """
   batch_size, network = recipe.batch_size, recipe.network
   yardsticks = _yardstick_mesh(mesh)
@@ -98,49 +91,37 @@ def benchmark_step(
   train, inference, compiled = make_programs(recipe, mesh)
   train()
   seconds_to_first_step = time.perf_counter() - start
-  seconds = alternate(
-    {
-      "train": train,
-      "inference": inference,
-      "matmul_peak": _matmul(yardsticks, matrix),
-      "memory_copy": _copy(yardsticks),
-    },
-    rounds,
-  )
+  timed = {"train": train, "inference": inference}
+  timed["matmul_peak"] = _matmul(yardsticks, matrix)
+  timed["memory_copy"] = _copy(yardsticks)
+  seconds = alternate(timed, rounds)
   flops = {
     "train": batch_size * training_flops(network),
     "inference": batch_size * sum(forward_flops(network).values()),
     "matmul_peak": yardsticks.size * 2 * matrix**3,
   }
   median = {name: float(np.median(times)) for name, times in seconds.items()}
-  flops_per_second = {name: flops[name] / median[name] for name in flops}
-  peak = flops_per_second["matmul_peak"]
+  rates = {name: flops[name] / median[name] for name in flops}
+  peak = rates["matmul_peak"]
   bandwidth = yardsticks.size * 2 * COPIED / median["memory_copy"]
   rows = [
-    row(
-      name,
-      seconds[name],
-      0 if name == "matmul_peak" else batch_size,
-      flops_per_second=flops_per_second[name],
-    )
-    for name in flops
+    row(name, seconds[name], batch_size, flops_per_second=rates[name])
+    for name in ("train", "inference")
+  ] + [
+    row("matmul_peak", seconds["matmul_peak"], 0, flops_per_second=peak),
+    row("memory_copy", seconds["memory_copy"], 0, bytes_per_second=bandwidth),
   ]
-  rows.append(
-    row("memory_copy", seconds["memory_copy"], 0, bytes_per_second=bandwidth)
-  )
   bytes_accessed = compiled.cost_analysis()["bytes accessed"]
   shortest = max(flops["train"] / peak, bytes_accessed * mesh.size / bandwidth)
-  memory_bytes = compiled.memory_analysis()
+  memory = compiled.memory_analysis()
   return rows, StepSummary(
     batch_size=batch_size,
-    share_of_peak={
-      name: flops_per_second[name] / peak for name in ("train", "inference")
-    },
+    share_of_peak={key: rates[key] / peak for key in ("train", "inference")},
     share_of_roofline=shortest / median["train"],
     bytes_accessed=bytes_accessed,
     memory_bytes={
-      "arguments": memory_bytes.argument_size_in_bytes,
-      "temporaries": memory_bytes.temp_size_in_bytes,
+      "arguments": memory.argument_size_in_bytes,
+      "temporaries": memory.temp_size_in_bytes,
     },
     training_flops_per_image=training_flops(network),
     seconds_to_first_step=seconds_to_first_step,
@@ -150,12 +131,7 @@ def benchmark_step(
 def make_programs(
   recipe: Recipe, mesh: Mesh
 ) -> tuple[Callable[[], None], Callable[[], None], jax.stages.Compiled]:
-  """Two functions, and the compiled training step.
-
-  Returns:
-    A function that does one training step, a function that evaluates one
-    batch, and the compiled program of the first.
-  """
+  """Functions that train one step and evaluate one batch; the compiled step."""
   state, *inputs = recipe.random_arguments(mesh)
   batch, statistics, *_ = inputs
   predict = recipe.predict(mesh)
@@ -227,22 +203,17 @@ def benchmark_end_to_end(
     return wait
 
   input_seconds = [time_stream(batches(), steps) for _ in range(rounds)]
-  stream = batches()
-  seconds = alternate(
-    {
-      "step": lambda: train(lambda: batch),
-      # While the step alone is timed, the input fills its buffers.
-      "end_to_end": lambda: waited.append(train(lambda: next(stream))),
-    },
-    rounds,
-  ) | {"input": np.array(input_seconds)}
-  rows = [
-    row(name, times / steps, recipe.batch_size)
-    for name, times in seconds.items()
-  ]
+  stream, size = batches(), recipe.batch_size
+  timed = {
+    "step": lambda: train(lambda: batch),
+    # While the step alone is timed, the input fills its buffers.
+    "end_to_end": lambda: waited.append(train(lambda: next(stream))),
+  }
+  seconds = alternate(timed, rounds) | {"input": np.array(input_seconds)}
+  rows = [row(name, times / steps, size) for name, times in seconds.items()]
   rates = {row["name"]: row["images_per_second"] for row in rows}
   return rows, EndToEndSummary(
-    batch_size=recipe.batch_size,
+    batch_size=size,
     share_of_step=rates["end_to_end"] / rates["step"],
     waited=float(np.median(waited[1:]) / np.median(seconds["end_to_end"])),
     limited_by="input" if rates["input"] < rates["step"] else "step",
@@ -251,12 +222,12 @@ def benchmark_end_to_end(
 
 def time_stream(batches: Iterator[Any], steps: int) -> float:
   """Seconds for `steps` batches, after those that were made in advance."""
-  _take(batches, 2 * num_cores() + 4)
-  return seconds_of(lambda: _take(batches, steps))
 
+  def take(count):
+    collections.deque(itertools.islice(batches, count), maxlen=0)
 
-def _take(batches: Iterator[Any], count: int) -> None:
-  collections.deque(itertools.islice(batches, count), maxlen=0)
+  take(2 * num_cores() + 4)
+  return seconds_of(lambda: take(steps))
 
 
 def seconds_of(function: Callable[[], object]) -> float:
@@ -283,7 +254,6 @@ def row(
   name: str,
   seconds: np.ndarray,
   batch_size: int,
-  *,
   cores: int = 0,
   **rates: float,
 ) -> Row:
@@ -300,20 +270,12 @@ def row(
     `name`; `images_per_second` by the median; `ms` of a batch: min, median and
     max; `cores_per_1000_images_per_second` if `cores` is given; the rates.
   """
-  median = float(np.median(seconds))
-  rate = batch_size / median
+  rate = batch_size / float(np.median(seconds))
   if cores:
     rates["cores_per_1000_images_per_second"] = 1000 * cores / rate
-  return {
-    "name": name,
-    "images_per_second": rate,
-    "ms": {
-      "min": 1e3 * float(seconds.min()),
-      "median": 1e3 * median,
-      "max": 1e3 * float(seconds.max()),
-    },
-    **rates,
-  }
+  functions = {"min": np.min, "median": np.median, "max": np.max}
+  ms = {key: 1e3 * float(of(seconds)) for key, of in functions.items()}
+  return {"name": name, "images_per_second": rate, "ms": ms, **rates}
 
 
 def print_rows(rows: list[Row]) -> None:
@@ -330,14 +292,13 @@ def print_rows(rows: list[Row]) -> None:
 def _matmul(mesh: Mesh, side: int) -> Callable[[], Any]:
   """One product of side x side matrices on each device, all at once."""
   spec = P(mesh.axis_names)
-  array = sharding.place(
-    np.ones((mesh.size, side, side), np.float32) / side, spec, mesh
-  )
-  product = jax.jit(
-    sharding.on_each_device(
-      lambda a: jnp.matmul(a[0], a[0])[None], mesh, spec, spec
-    )
-  )
+  matrices = np.ones((mesh.size, side, side), np.float32) / side
+  array = sharding.place(matrices, spec, mesh)
+
+  def square(a):
+    return jnp.matmul(a[0], a[0])[None]
+
+  product = jax.jit(sharding.on_each_device(square, mesh, spec, spec))
   return lambda: product(array).block_until_ready()
 
 
@@ -350,11 +311,7 @@ def _copy(mesh: Mesh) -> Callable[[], Any]:
 
 
 def _yardstick_mesh(mesh: Mesh) -> Mesh:
-  """The mesh on which the product is fastest.
-
-  CPU devices share all cores; two products at once are slower together than
-  one after the other, so one device runs the yardsticks of a CPU.
-  """
+  """All devices; of a CPU only one, because they share all cores."""
   if mesh.devices.flat[0].platform != "cpu":
     return mesh
   return sharding.make_mesh(1, 1, devices=list(mesh.devices.flat))

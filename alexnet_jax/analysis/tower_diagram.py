@@ -32,7 +32,7 @@ STYLE = """
 .towers .name { font-weight: 600; font-size: 13px; }
 .towers .size { fill: var(--faint); font-size: 11px; }
 .towers .label { fill: var(--faint); text-anchor: start; }
-.towers .box { fill: var(--box); stroke: var(--faint); }
+.towers .box { fill: var(--box); stroke: var(--faint); rx: 4px; }
 .towers .own { stroke: var(--line); stroke-width: 2; }
 .towers .crossing { stroke: var(--good); stroke-width: 1.8; }
 .towers line.undeclared { stroke: var(--bad); stroke-width: 1.8; }
@@ -46,8 +46,7 @@ class Exchange(NamedTuple):
   """What passes between towers at one layer, in one direction of the step.
 
   Attributes:
-    layer: a layer of the network, or any other text, which gets a column
-      behind the last layer.
+    layer: of the network; any other text gets a column behind the last layer.
     phase: "forward" or "backward".
     bytes: of the result on one device.
     declared: whether the configuration asks for it; drawn in red if not.
@@ -67,12 +66,8 @@ def draw(network: Network, exchanges: Iterable[Exchange]) -> Html:
     exchanges: at most one per layer and phase.
   """
   exchanges = list(exchanges)
-  sizes = {
-    shape.name: "×".join(map(str, shape.convolved)) for shape in shapes(network)
-  }
-  sizes |= {
-    name: "" for name in sorted({x.layer for x in exchanges} - set(sizes))
-  }
+  sizes = {x.name: "×".join(map(str, x.convolved)) for x in shapes(network)}
+  sizes |= dict.fromkeys(sorted({x.layer for x in exchanges} - set(sizes)), "")
   most = max((x.bytes for x in exchanges), default=1)
   unit, scale = next(x for x in UNITS if x[1] <= max(most, 1))
   parts = [element("style", Html(STYLE))]
@@ -86,13 +81,13 @@ def draw(network: Network, exchanges: Iterable[Exchange]) -> Html:
     ]
     parts += _bars(x, ROW * network.towers, here, most, scale)
   parts += _labels(network.towers, unit if exchanges else "")
-  width = LABELS + COLUMN * len(sizes)
-  height = ROW * network.towers + (BAR + 44 if exchanges else 0)
+  size = {"width": LABELS + COLUMN * len(sizes)}
+  size["height"] = ROW * network.towers + (BAR + 44 if exchanges else 0)
+  size["viewBox"] = f"0 0 {size['width']} {size['height']}"
+  space = "http://www.w3.org/2000/svg"
   return element(
-    "svg", *parts, xmlns="http://www.w3.org/2000/svg",
-    viewBox=f"0 0 {width} {height}", width=width, height=height, role="img",
-    class_="towers",
-  )  # fmt: skip
+    "svg", *parts, xmlns=space, role="img", class_="towers", **size
+  )
 
 
 def _row(tower: int) -> int:
@@ -116,13 +111,10 @@ def _lines(x: int, towers: int, here: list[Exchange]) -> list[Html]:
 
 
 def _box(x: int, y: int, name: str, size: str) -> Html:
-  box = element(
-    "rect", x=x - BOX_WIDTH // 2, y=y - BOX_HEIGHT // 2, width=BOX_WIDTH,
-    height=BOX_HEIGHT, rx=4, class_="box",
-  )  # fmt: skip
-  return page.join(
-    [box, _text(x, y - 3, name, "name"), _text(x, y + 13, size, "size")]
-  )
+  left, top = x - BOX_WIDTH // 2, y - BOX_HEIGHT // 2
+  box = _rectangle(left, top, BOX_WIDTH, BOX_HEIGHT, "box")
+  texts = _text(x, y - 3, name, "name"), _text(x, y + 13, size, "size")
+  return page.join([box, *texts])
 
 
 def _bars(
@@ -134,12 +126,8 @@ def _bars(
     height = max(BAR * exchange.bytes / most, 1)
     left = x - BAR_WIDTH - 2 if exchange.phase == "forward" else x + 2
     y = top + 20 + BAR - height
-    parts.append(
-      element(
-        "rect", x=left, y=f"{y:.1f}", width=BAR_WIDTH, height=f"{height:.1f}",
-        class_=exchange.phase if exchange.declared else "undeclared",
-      )
-    )  # fmt: skip
+    kind = exchange.phase if exchange.declared else "undeclared"
+    parts.append(_rectangle(left, y, BAR_WIDTH, height, kind))
     size = f"{exchange.bytes / scale:.3g}"
     parts.append(_text(left + BAR_WIDTH // 2, y - 5, size, "value"))
   if here:
@@ -154,14 +142,15 @@ def _labels(towers: int, unit: str) -> list[Html]:
     y = ROW * towers + 40
     parts.append(_text(4, y, unit, "label"))
     for line, phase in enumerate(("forward", "backward"), 1):
-      parts.append(
-        element(
-          "rect", x=4, y=y + 20 * line - 9, width=10, height=10, rx=2,
-          class_=phase,
-        )
-      )  # fmt: skip
-      parts.append(_text(18, y + 20 * line, phase, "label"))
+      colour = element("tspan", "■", class_=phase)
+      text = page.join([colour, f" {phase}"])
+      parts.append(_text(4, y + 20 * line, text, "label"))
   return parts
+
+
+def _rectangle(x: int, y: float, width: int, height: float, kind: str) -> Html:
+  y, height = f"{y:.1f}", f"{height:.1f}"
+  return element("rect", x=x, y=y, width=width, height=height, class_=kind)
 
 
 def _text(x: int, y: float, text: str, kind: str) -> Html:
