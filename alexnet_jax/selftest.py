@@ -30,11 +30,9 @@ def main() -> int:
     seconds = time.monotonic() - start
     line = f"{verdict} {name}: {message} ({seconds:.0f} s)"
     console.print(line, markup=False)
-  if failures:
-    print(f"{failures} of {len(CHECKS)} checks failed")
-    return 1
-  print("all checks passed")
-  return 0
+  failed = f"{failures} of {len(CHECKS)} checks failed"
+  print(failed if failures else "all checks passed")
+  return 1 if failures else 0
 
 
 if __name__ == "__main__":

@@ -13,22 +13,15 @@ from alexnet_jax.runtime.command import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-  """Published figures of one chip.
+  """Published figures of one chip."""
 
-  Attributes:
-    flops: peak bfloat16 FLOP/s.
-    memory: bytes of HBM.
-    memory_bandwidth: bytes/s from and to HBM.
-    link_bandwidth: bytes/s to one neighbour in one direction: the published
-      two-way figure of the chip, divided by its ports and by two.
-    source: of the figures.
-  """
-
-  flops: float
-  memory: float
-  memory_bandwidth: float
+  flops: float  # peak bfloat16 FLOP/s
+  memory: float  # bytes of HBM
+  memory_bandwidth: float  # bytes/s from and to HBM
+  # Bytes/s to one neighbour in one direction: the published two-way figure of
+  # the chip, divided by its ports and by two.
   link_bandwidth: float
-  source: str
+  source: str  # of the figures
 
 
 DOCS = "cloud.google.com/tpu/docs/"
@@ -103,19 +96,12 @@ def _check_compiler() -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Roofline:
-  """Lower bounds on the time of one step in seconds, one per resource.
+  """Lower bounds on the time of one step in seconds, one per resource."""
 
-  Attributes:
-    compute: the compiler's count of operations at the chip's peak.
-    memory: the compiler's count of bytes at the chip's memory bandwidth.
-    exchange: the exchanges between towers over the links.
-    gradients: the sum of the gradients over "data" over the links.
-  """
-
-  compute: float
-  memory: float
-  exchange: float
-  gradients: float
+  compute: float  # the compiler's count of operations at the chip's peak
+  memory: float  # the compiler's count of bytes at the memory bandwidth
+  exchange: float  # the exchanges between towers over the links
+  gradients: float  # the sum of the gradients over "data" over the links
 
   def seconds(self, *, overlap: bool) -> float:
     """Of one step with all communication overlapped, or none.

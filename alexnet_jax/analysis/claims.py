@@ -11,52 +11,29 @@ from typing import NamedTuple
 
 
 class Net(NamedTuple):
-  """What has to be trained and evaluated for our number of a claim.
+  """What has to be trained and evaluated for our number of a claim."""
 
-  Attributes:
-    configs: names in configs/, any of which will do.
-    dataset: tfds name, without the "_256" of a prepared dataset.
-    views: 1 or 10.
-    minus: configurations whose error is subtracted, for a difference.
-    nets: number of networks that are averaged.
-    pretrained: how many of them have the sixth convolutional layer.
-  """
-
-  configs: tuple[str, ...]
-  dataset: str
-  views: int = 10
-  minus: tuple[str, ...] = ()
-  nets: int = 1
-  pretrained: int = 0
+  configs: tuple[str, ...]  # names in configs/, any of which will do
+  dataset: str  # tfds name, without the "_256" of a prepared dataset
+  views: int = 10  # or 1
+  minus: tuple[str, ...] = ()  # of a difference: whose error is subtracted
+  nets: int = 1  # number of networks that are averaged
+  pretrained: int = 0  # how many of them have the sixth convolutional layer
 
 
 class Claim(NamedTuple):
-  """One number of the paper.
+  """One number of the paper."""
 
-  Attributes:
-    key: its name; results refer to it.
-    where: table or section.
-    what: the method and the dataset.
-    measure: "top-1 error", "parameters", ...
-    paper: the number as printed.
-    unit: "%" (ours is a fraction), "points" (ours is a difference of fractions)
-      or "".
-    logged: the authors' six digits; of two, the first minus the second.
-    run: the entries of their log.
-    note: what limits the comparison.
-    net: how our number comes from trained networks; None if it does not.
-  """
-
-  key: str
-  where: str
-  what: str
-  measure: str
-  paper: str
-  unit: str = ""
-  logged: tuple[str, ...] = ()
-  run: str = ""
-  note: str = ""
-  net: Net | None = None
+  key: str  # its name; results refer to it
+  where: str  # table or section
+  what: str  # the method and the dataset
+  measure: str  # "top-1 error", "parameters", ...
+  paper: str  # the number as printed
+  unit: str = ""  # "%" or, of a difference, "points": ours are then fractions
+  logged: tuple[str, ...] = ()  # six digits; of two, the first minus the second
+  run: str = ""  # the entries of the authors' log
+  note: str = ""  # what limits the comparison
+  net: Net | None = None  # how trained networks give our number, if they do
 
 
 def _claim(row: dict[str, str]) -> Claim:

@@ -28,44 +28,28 @@ UNKNOWN = "unknown"
 
 @dataclasses.dataclass(frozen=True)
 class Collective:
-  """The result of a collective on one device.
+  """The result of a collective on one device."""
 
-  Attributes:
-    program: "train" or "evaluate".
-    phase: "forward", "backward" or "update" (the sum of the gradients).
-    layer: the layer that reads the result, or "gradients", "metrics",
-      "statistics" (of batch normalisation), "unknown".
-    op: the compiler's name, such as "all-gather".
-    axes: the mesh axes along which the devices of a group differ.
-    dtype: the compiler's name, such as "f32".
-    numbers: the number of array elements.
-    bytes: the size of those elements.
-  """
-
-  program: str
-  phase: str
+  program: str  # "train" or "evaluate"
+  phase: str  # "forward", "backward" or "update" (the sum of the gradients)
+  # The layer that reads the result, or "gradients", "metrics", "statistics" (of
+  # batch normalisation), "unknown".
   layer: str
-  op: str
-  axes: tuple[str, ...]
-  dtype: str
-  numbers: int
-  bytes: int
+  op: str  # the compiler's name, such as "all-gather"
+  axes: tuple[str, ...]  # mesh axes along which the devices of a group differ
+  dtype: str  # the compiler's name, such as "f32"
+  numbers: int  # the number of array elements
+  bytes: int  # the size of those elements
 
 
 class DeclaredExchange(NamedTuple):
-  """An exchange between towers that a network declares.
+  """An exchange between towers that a network declares."""
 
-  Attributes:
-    phase: "forward" or "backward".
-    layer: the layer that reads all towers.
-    op: as the program is written; the compiler may choose another.
-    numbers: array elements of the result on one device: in the forward pass the
-      activations of all towers, in the backward pass the gradients of its own.
-  """
-
-  phase: str
-  layer: str
-  op: str
+  phase: str  # "forward" or "backward"
+  layer: str  # that reads all towers
+  op: str  # as the program is written; the compiler may choose another
+  # Array elements of the result on one device: in the forward pass the
+  # activations of all towers, in the backward pass the gradients of its own.
   numbers: int
 
 
@@ -92,11 +76,9 @@ def declared_exchanges(
   for shape in shapes(network):
     layer, numbers = shape.name, images * math.prod(shape.inputs)
     if layer in network.exchanges and layer != "fc8":
-      own = numbers // devices
+      own = layer, "reduce-scatter", numbers // devices
       forward.append(DeclaredExchange("forward", layer, "all-gather", numbers))
-      backward.append(
-        DeclaredExchange("backward", layer, "reduce-scatter", own)
-      )
+      backward.append(DeclaredExchange("backward", *own))
   scores = images * network.num_classes
   forward.append(DeclaredExchange("forward", "fc8", "all-reduce", scores))
   return forward + backward if program == "train" else forward
@@ -130,11 +112,9 @@ def find(
     if not axes:
       continue
     counts: collections.Counter[tuple[str, str, str]] = collections.Counter()
-    for dtype, numbers in instruction.results:
-      phase, layer = _attribute(
-        instruction, numbers, axes, by_size, parameter_sizes
-      )
-      counts[phase, layer, dtype] += numbers
+    for dtype, count in instruction.results:
+      place = _attribute(instruction, count, axes, by_size, parameter_sizes)
+      counts[*place, dtype] += count
     for (phase, layer, dtype), numbers in counts.items():
       what = program, phase, layer, instruction.op, axes, dtype
       found.append(Collective(*what, numbers, numbers * _bits(dtype) // 8))

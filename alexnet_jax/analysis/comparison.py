@@ -26,7 +26,6 @@ def sizes(config: Any) -> dict[str, float]:
     name, shape = layer["name"], layer["output_shape"]
     neurons[name] = (1 if name == "fc8" else net.towers) * math.prod(shape)
     kernels[name] = net.towers * shape[-1]
-  margin = config.image_size - net.crop_size
   return {
     "size.parameters": counts["totals"]["parameters"],
     "size.neurons": sum(neurons.values()) - neurons["input"],
@@ -38,7 +37,7 @@ def sizes(config: Any) -> dict[str, float]:
     "size.lrn_beta": net.lrn_beta,
     "size.pool_stride": net.pool_stride,
     "size.pool_size": net.pool_size,
-    "size.crops": (margin + 1) ** 2 * 2,
+    "size.crops": (config.image_size - net.crop_size + 1) ** 2 * 2,
     "size.lighting": config.augmentation.lighting,
     "size.dropout_rate": net.dropout_rate,
     "size.batch_size": config.batch_size,
@@ -79,10 +78,9 @@ def table(ours: Mapping[str, Ours]) -> list[dict[str, Any]]:
     ours: our numbers by key of the claim.
 
   Returns:
-    One dict per claim: its fields without `net`, `logged` as one string of six
-    digits or None; `logged_as` (the two numbers of a difference), `ours` and
-    `difference` (numbers, or "not run") and `source`. Our errors are
-    fractions; differences are in percentage points.
+    One dict per claim: its fields without `net`, `logged` as six digits or
+    None; `logged_as` (of a difference, both numbers), `source`, `ours` (errors
+    as fractions) and `difference` (in points); "not run" for a missing number.
   """
   rows = []
   for claim in claims.CLAIMS:

@@ -71,17 +71,11 @@ def colour_scores(all_kernels: np.ndarray) -> np.ndarray:
 
 
 class Specialisation(NamedTuple):
-  """Whether the colours are in one tower, as section 6.1 reports.
+  """Whether the colours are in one tower, as section 6.1 reports."""
 
-  Attributes:
-    means: the mean colour score of each tower.
-    tower: the index of the more coloured tower.
-    p_value: how often two random halves of the same kernels differ as much.
-  """
-
-  means: tuple[float, ...]
-  tower: int
-  p_value: float
+  means: tuple[float, ...]  # the mean colour score of each tower
+  tower: int  # the index of the more coloured one
+  p_value: float  # how often random halves of the same kernels differ as much
 
   @property
   def significant(self) -> bool:
@@ -90,7 +84,7 @@ class Specialisation(NamedTuple):
 
 
 def specialisation(scores: np.ndarray) -> Specialisation:
-  """Compares the towers' colour scores f64[2,n] by 9,999 permutations."""
+  """A permutation test (9,999) of the towers' colour scores f64[2,n]."""
   means = scores.mean(axis=1)
   copies = np.tile(scores.ravel(), (9999, 1))
   permuted = np.random.default_rng(0).permuted(copies, axis=1)
@@ -165,33 +159,19 @@ def most_probable(
 
 
 class Figure4(NamedTuple):
-  """Predictions for N images, and the training images nearest to them.
+  """Predictions for N images, and the training images nearest to them."""
 
-  Attributes:
-    images: thumbnails uint8[N,96,96,3].
-    labels: true labels i64[N].
-    log_probabilities: f32[N,classes].
-    features: the last hidden layer, f32[N,4096].
-    neighbours: indices i64[N,6] of training images, the nearest first.
-    distances: Euclidean distances to them, f64[N,6].
-    neighbour_images: their thumbnails uint8[N,6,96,96,3].
-    neighbour_labels: i64[N,6].
-    class_counts: i64[classes], the searched training images of each class.
-    class_names: of all classes.
-    split: the name of the split that the N images are from.
-  """
-
-  images: np.ndarray
-  labels: np.ndarray
-  log_probabilities: np.ndarray
-  features: np.ndarray
-  neighbours: np.ndarray
-  distances: np.ndarray
-  neighbour_images: np.ndarray
-  neighbour_labels: np.ndarray
-  class_counts: np.ndarray
-  class_names: Sequence[str]
-  split: str
+  images: np.ndarray  # thumbnails uint8[N,96,96,3]
+  labels: np.ndarray  # true labels i64[N]
+  log_probabilities: np.ndarray  # f32[N,classes]
+  features: np.ndarray  # the last hidden layer, f32[N,4096]
+  neighbours: np.ndarray  # i64[N,6], indices of training images, nearest first
+  distances: np.ndarray  # Euclidean distances to them, f64[N,6]
+  neighbour_images: np.ndarray  # their thumbnails uint8[N,6,96,96,3]
+  neighbour_labels: np.ndarray  # i64[N,6]
+  class_counts: np.ndarray  # i64[classes], searched training images by class
+  class_names: Sequence[str]  # of all classes
+  split: str  # the name of the split that the N images are from
 
 
 def compute_figure4(
@@ -208,7 +188,6 @@ def compute_figure4(
   Args:
     net: on `mesh`.
     config: of the run.
-    mesh: the devices.
     count: N.
     search: number of training images to search; 0: all.
     data_dir: directory of the dataset; "": the configuration's.
@@ -242,7 +221,7 @@ def compute_figure4(
 
   neighbours, distances = nearest(features, training_features())
   near, near_labels = _images(train, neighbours.ravel(), size)
-  thumbnails = _thumbnails(near)
+  thumbnails, side = _thumbnails(near), (THUMBNAIL, THUMBNAIL)
   return Figure4(
     images=_thumbnails(images),
     labels=labels,
@@ -250,9 +229,7 @@ def compute_figure4(
     features=features,
     neighbours=neighbours,
     distances=distances,
-    neighbour_images=thumbnails.reshape(
-      *neighbours.shape, *thumbnails.shape[1:]
-    ),
+    neighbour_images=thumbnails.reshape(*neighbours.shape, *side, 3),
     neighbour_labels=near_labels.reshape(neighbours.shape),
     class_counts=class_counts,
     class_names=train.class_names,
@@ -275,10 +252,8 @@ def _images(
 
 def _thumbnails(images: np.ndarray) -> np.ndarray:
   """uint8[N,S,S,3] -> uint8[N,96,96,3]."""
-  size = (THUMBNAIL, THUMBNAIL)
-  return np.stack(
-    [cv2.resize(x, size, interpolation=cv2.INTER_AREA) for x in images]
-  )
+  size, area = (THUMBNAIL, THUMBNAIL), cv2.INTER_AREA
+  return np.stack([cv2.resize(x, size, interpolation=area) for x in images])
 
 
 def place(images: np.ndarray, mesh: Mesh) -> jax.Array:

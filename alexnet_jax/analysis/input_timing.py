@@ -25,11 +25,9 @@ def benchmark_input(
   """Times the stages of the input pipeline, each alone and all together.
 
   Args:
-    source: the images; the first `num_images` are used in each round.
+    source: each stage reads its first `num_images` images in each round.
     batch_size: B.
     size: side S of the rescaled images.
-    num_images: images of a round, for each stage.
-    rounds: number of rounds.
 
   Returns:
     The rows "read" (from the files, in random order), "decode_all_cores" (the
@@ -75,12 +73,12 @@ def benchmark_input(
     "transfer": lambda: timing.seconds_of(transfer),
     "pipeline_to_device": lambda: timing.time_stream(stream_to_device(), steps),
   }
-  turns = [[stage() for stage in stages.values()] for _ in range(rounds)]
+  seconds = [[stage() for stage in stages.values()] for _ in range(rounds)]
   # One thread transfers, however many cores there are.
   cores = dict.fromkeys(stages, num_cores()) | {"transfer": 1}
   return [
-    timing.row(name, np.array(seconds) / steps, batch_size, cores=cores[name])
-    for name, seconds in zip(stages, zip(*turns, strict=True), strict=True)
+    timing.row(name, times / steps, batch_size, cores[name])
+    for name, times in zip(stages, np.array(seconds).T, strict=True)
   ]
 
 

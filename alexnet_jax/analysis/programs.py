@@ -27,29 +27,17 @@ PROGRAMS = ("train", "evaluate")
 
 @dataclasses.dataclass(frozen=True)
 class Audit:
-  """The audited programs of one recipe on one mesh.
+  """The audited programs of one recipe on one mesh."""
 
-  Attributes:
-    mesh: number of devices along each axis.
-    platform: "cpu", "gpu" or "tpu".
-    batch_size: global.
-    collectives: of all programs.
-    declared: the declared exchanges by program.
-    findings: differences between programs and declaration, one sentence each.
-    memory: bytes of the training step on one device, by use.
-    flops, bytes_accessed: of the training step on one device, as the compiler
-      counts them; 0 where it does not.
-  """
-
-  mesh: dict[str, int]
-  platform: str
-  batch_size: int
-  collectives: list[Collective]
-  declared: dict[str, list[DeclaredExchange]]
-  findings: list[str]
-  memory: dict[str, int]
-  flops: float
-  bytes_accessed: float
+  mesh: dict[str, int]  # number of devices along each axis
+  platform: str  # "cpu", "gpu" or "tpu"
+  batch_size: int  # global
+  collectives: list[Collective]  # of all programs
+  declared: dict[str, list[DeclaredExchange]]  # by program
+  findings: list[str]  # differences between programs and declaration
+  memory: dict[str, int]  # bytes of the training step on one device, by use
+  flops: float  # of the training step on one device, or 0 if not counted
+  bytes_accessed: float  # likewise
 
 
 def audit(
@@ -80,9 +68,8 @@ def audit(
   parameter_sizes = _parameter_sizes(state.net)
   all_found, declared, findings = [], {}, []
   for name in programs:
-    declared[name] = expected = collectives.declared_exchanges(
-      network, mesh, batch_size, name
-    )
+    expected = collectives.declared_exchanges(network, mesh, batch_size, name)
+    declared[name] = expected
     text = compiled[name].as_text()
     found = collectives.find(text, name, mesh, expected, parameter_sizes)
     all_found += found
@@ -218,7 +205,6 @@ def make_mesh(
   Args:
     sizes: the configuration's devices along "data" and "model"; 0: fit.
     flag: the value of --mesh, such as "data:1,model:2"; "" changes nothing.
-    towers: of the network.
     topology: a TPU slice to compile for; "": the devices of this machine.
 
   Raises:

@@ -85,17 +85,11 @@ def summary(runs: Sequence[Run]) -> Html:
     minutes = last["seconds"] / 60 if last else None
     speeds = [line["images_per_second"] for line in run.split("train")]
     speed = statistics.median(filter(None, speeds)) if any(speeds) else None
-    rows.append(
-      (
-        run.workdir,
-        run.config["dataset"],
-        _format(last.get("epoch"), ".4g"),
-        _format(validation.get("top1_error"), ".2%"),
-        _format(validation.get("top5_error"), ".2%"),
-        _format(minutes, ".1f"),
-        _format(speed, ",.0f"),
-      )
-    )
+    errors = (validation.get(f"top{k}_error") for k in (1, 5))
+    values = (last.get("epoch"), *errors, minutes, speed)
+    formats = (".4g", ".2%", ".2%", ".1f", ",.0f")
+    cells = map(_format, values, formats)
+    rows.append((run.workdir, run.config["dataset"], *cells))
   headings = ("run", "dataset", "epochs", "validation top-1 error (one view)")
   headings += ("top-5 error", "minutes", "median images/s")
   return page.table(headings, rows)
@@ -188,19 +182,19 @@ def figure3(run: Run) -> Html:
     raise UserError("There is no checkpoint of a network with RGB input.")
   kernels = figures.kernels(run.net)
   scores = figures.colour_scores(kernels)
-  note = _note(
+  note = (
     "Kernels of conv1, each stretched to its own range. The colour score is the"
     " share of a kernel's energy that red, green and blue do not have in"
     " common: grey 0, random weights 0.667."
   )
-  parts = [note]
+  parts = [_note(note)]
   for index, tower in enumerate(kernels):
     text = f"Tower {index}: mean colour score {scores[index].mean():.3f}"
     picture = page.picture(figures.kernel_grid(tower), f"kernels of {index}")
     parts += [element("p", text), picture]
   if len(kernels) == 2:
-    text = specialisation_text(figures.specialisation(scores))
-    parts.append(element("p", text))
+    found = figures.specialisation(scores)
+    parts.append(element("p", specialisation_text(found)))
   return page.join(parts)
 
 
@@ -283,9 +277,10 @@ def exchanges(run: Run) -> Html:
   what = Recipe.from_config(run.config)
   result = programs.audit(what, run.mesh)
   layers = ", ".join(what.network.exchanges) or "no layer"
-  verdict = "; ".join(result.findings) or (
+  as_declared = (
     f"As declared: the towers exchange at {layers} and nowhere else."
   )
+  verdict = "; ".join(result.findings) or as_declared
   where = sharding.describe_mesh(run.mesh)
   note = f"Compiled on this machine: {where}, batch size {what.batch_size}."
   parts = [element("p", verdict), _note(note)]
@@ -301,9 +296,7 @@ def exchanges(run: Run) -> Html:
 def exchange_figure(result: Audit, network: Network) -> Html:
   """The towers and the bytes that they exchange in one training step.
 
-  Args:
-    result: the audit of a mesh with several devices along "model".
-    network: the audited network.
+  The mesh of `result` has several devices along "model".
   """
   sizes: collections.Counter[tuple[str, str]] = collections.Counter()
   for item in result.collectives:
@@ -331,9 +324,8 @@ def differences(runs: Sequence[Run]) -> Html:
   flat = [dict(configs.flatten(run.config)) for run in runs]
   rows = []
   for key in dict.fromkeys([*paper, *sorted(set().union(*flat))]):
-    expected, *values = (
-      json.dumps(config.get(key, "absent")) for config in (paper, *flat)
-    )
+    found = (config.get(key, "absent") for config in (paper, *flat))
+    expected, *values = map(json.dumps, found)
     if any(value != expected for value in values):
       rows.append((key, expected, *values))
   headings = ("key", PAPER, *(run.workdir for run in runs))

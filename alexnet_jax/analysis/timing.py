@@ -48,26 +48,18 @@ def training_flops(network: Network) -> int:
 
 
 class StepSummary(NamedTuple):
-  """What a benchmark of the training step found, beside its rows.
+  """What a benchmark of the training step found, beside its rows."""
 
-  Attributes:
-    batch_size: global.
-    share_of_peak: FLOP/s of "train" and "inference" over the matrix product's.
-    share_of_roofline: the time that the yardsticks need for the step's FLOPs or
-      for its bytes, whichever is longer, over the measured time.
-    bytes_accessed: by the training step on one device, as the compiler counts.
-    memory_bytes: of the step on one device: "arguments" and "temporaries".
-    training_flops_per_image: as `training_flops`.
-    seconds_to_first_step: initialisation, compilation and step; no imports.
-  """
-
-  batch_size: int
+  batch_size: int  # global
+  # FLOP/s of "train" and "inference" over those of the matrix product.
   share_of_peak: dict[str, float]
+  # The time that the yardsticks need for the step's FLOPs or for its bytes,
+  # whichever is longer, over the measured time.
   share_of_roofline: float
-  bytes_accessed: float
-  memory_bytes: dict[str, int]
-  training_flops_per_image: int
-  seconds_to_first_step: float
+  bytes_accessed: float  # on one device, as the compiler counts
+  memory_bytes: dict[str, int]  # on one device: "arguments" and "temporaries"
+  training_flops_per_image: int  # as `training_flops`
+  seconds_to_first_step: float  # initialisation, compilation and one step
 
 
 def benchmark_step(
@@ -76,8 +68,6 @@ def benchmark_step(
   """Times the training step and inference on one batch that is on the devices.
 
   Args:
-    recipe: what to train.
-    mesh: the devices.
     rounds: timed rounds, after one that warms up.
     matrix: side of the yardstick's matrices.
 
@@ -91,9 +81,9 @@ def benchmark_step(
   train, inference, compiled = make_programs(recipe, mesh)
   train()
   seconds_to_first_step = time.perf_counter() - start
+  product, copy = _matmul(yardsticks, matrix), _copy(yardsticks)
   timed = {"train": train, "inference": inference}
-  timed["matmul_peak"] = _matmul(yardsticks, matrix)
-  timed["memory_copy"] = _copy(yardsticks)
+  timed |= {"matmul_peak": product, "memory_copy": copy}
   seconds = alternate(timed, rounds)
   flops = {
     "train": batch_size * training_flops(network),
@@ -149,19 +139,12 @@ def make_programs(
 
 
 class EndToEndSummary(NamedTuple):
-  """What a benchmark of training from files found, beside its rows.
+  """What a benchmark of training from files found, beside its rows."""
 
-  Attributes:
-    batch_size: global.
-    share_of_step: images/s end to end over images/s of the step alone.
-    waited: fraction of the time that the step waited for images.
-    limited_by: "input" or "step", whichever is slower by itself.
-  """
-
-  batch_size: int
-  share_of_step: float
-  waited: float
-  limited_by: str
+  batch_size: int  # global
+  share_of_step: float  # images/s end to end over images/s of the step alone
+  waited: float  # fraction of the time that the step waited for images
+  limited_by: str  # "input" or "step", whichever is slower by itself
 
 
 def benchmark_end_to_end(
@@ -175,8 +158,6 @@ def benchmark_end_to_end(
   """Times training from files, the step alone and the input alone.
 
   Args:
-    recipe: what to train.
-    mesh: the devices.
     batches: starts the input: an endless iterator of batches on the devices.
     steps: number of steps in a round.
     rounds: timed rounds, after one that warms up.
@@ -241,13 +222,10 @@ def alternate(
   functions: dict[str, Callable[[], Any]], rounds: int
 ) -> dict[str, np.ndarray]:
   """Seconds of each function in each round, after a round that warms up."""
-  seconds = {name: [] for name in functions}
-  for round_ in range(rounds + 1):
-    for name, function in functions.items():
-      elapsed = seconds_of(function)
-      if round_:
-        seconds[name].append(elapsed)
-  return {name: np.array(times) for name, times in seconds.items()}
+  work = functions.values()
+  turns = range(rounds + 1)
+  seconds = [[seconds_of(function) for function in work] for _ in turns]
+  return dict(zip(functions, np.array(seconds[1:]).T, strict=True))
 
 
 def row(
@@ -304,9 +282,8 @@ def _matmul(mesh: Mesh, side: int) -> Callable[[], Any]:
 
 def _copy(mesh: Mesh) -> Callable[[], Any]:
   """Reads COPIED bytes on each device and writes as many, all at once."""
-  spec = P(mesh.axis_names)
   zeros = np.zeros((mesh.size, COPIED // 4), np.float32)
-  array = sharding.place(zeros, spec, mesh)
+  array = sharding.place(zeros, P(mesh.axis_names), mesh)
   return lambda: jax.block_until_ready(jnp.negative(array))
 
 

@@ -43,19 +43,12 @@ STYLE = """
 
 
 class Exchange(NamedTuple):
-  """What passes between towers at one layer, in one direction of the step.
+  """What passes between towers at one layer, in one direction of the step."""
 
-  Attributes:
-    layer: of the network; any other text gets a column behind the last layer.
-    phase: "forward" or "backward".
-    bytes: of the result on one device.
-    declared: whether the configuration asks for it; drawn in red if not.
-  """
-
-  layer: str
-  phase: str
-  bytes: int
-  declared: bool = True
+  layer: str  # any text that is not a layer gets a column behind the last one
+  phase: str  # "forward" or "backward"
+  bytes: int  # of the result on one device
+  declared: bool = True  # by the configuration; drawn in red if not
 
 
 def draw(network: Network, exchanges: Iterable[Exchange]) -> Html:
@@ -76,18 +69,16 @@ def draw(network: Network, exchanges: Iterable[Exchange]) -> Html:
     x = LABELS + COLUMN * column + COLUMN // 2
     if column:
       parts += _lines(x, network.towers, here)
-    parts += [
-      _box(x, _row(tower), layer, size) for tower in range(network.towers)
-    ]
+    rows = map(_row, range(network.towers))
+    parts += [_box(x, y, layer, size) for y in rows]
     parts += _bars(x, ROW * network.towers, here, most, scale)
   parts += _labels(network.towers, unit if exchanges else "")
-  size = {"width": LABELS + COLUMN * len(sizes)}
-  size["height"] = ROW * network.towers + (BAR + 44 if exchanges else 0)
-  size["viewBox"] = f"0 0 {size['width']} {size['height']}"
-  space = "http://www.w3.org/2000/svg"
+  width = LABELS + COLUMN * len(sizes)
+  height = ROW * network.towers + (BAR + 44 if exchanges else 0)
   return element(
-    "svg", *parts, xmlns=space, role="img", class_="towers", **size
-  )
+    "svg", *parts, xmlns="http://www.w3.org/2000/svg", class_="towers",
+    viewBox=f"0 0 {width} {height}", width=width, height=height, role="img",
+  )  # fmt: skip
 
 
 def _row(tower: int) -> int:
