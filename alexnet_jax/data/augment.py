@@ -35,11 +35,9 @@ class Augmentation:
   shared_by: int = 1
 
   def check(self, batch_size: int, image_size: int, crop_size: int) -> None:
-    """Checks the values for `batch_size` images per device and step.
+    """Raises UserError if the values contradict each other or the arguments.
 
-    Raises:
-      UserError: they are not consistent with each other or with the sides of
-        the stored image and of the network's input.
+    `batch_size` counts the images per device and step.
     """
     if crop_size > image_size:
       raise UserError(

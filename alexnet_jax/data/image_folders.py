@@ -16,18 +16,12 @@ Classes = dict[str, list[str]]  # the paths of the images of each class
 
 
 def open_folders(place: str, options: Options) -> Originals:
-  """Opens the folder `place`; the layout is described above.
-
-  Raises:
-    UserError: the folder has no classes, a split has classes that training
-      lacks, or there is no validation split and no share of `options.holdout`.
-  """
+  """Opens the folder; holds `options.holdout` out if validation is missing."""
   directory = pathlib.Path(place)
   left_out: list[str] = []
-  images = {
-    split: _find_images(folder, left_out)
-    for split, folder in _find_splits(directory).items()
-  }
+  images = {}
+  for split, folder in _find_splits(directory).items():
+    images[split] = _find_images(folder, left_out)
   class_names = sorted(images["train"])
   if not class_names:
     raise UserError(
@@ -71,11 +65,8 @@ def _find_splits(directory: pathlib.Path) -> dict[str, pathlib.Path]:
 
 
 def _subfolders(directory: pathlib.Path) -> list[pathlib.Path]:
-  return sorted(
-    entry
-    for entry in directory.iterdir()
-    if entry.is_dir() and not entry.name.startswith(".")
-  )
+  folders = (entry for entry in directory.iterdir() if entry.is_dir())
+  return sorted(f for f in folders if not f.name.startswith("."))
 
 
 def _find_images(directory: pathlib.Path, left_out: list[str]) -> Classes:

@@ -14,31 +14,28 @@ from collections.abc import Iterator
 import tensorflow_datasets as tfds
 
 from alexnet_jax.data.originals import ByteRanges, Options, Originals
+from alexnet_jax.data.sources import IMAGENET_FILES
 from alexnet_jax.runtime.command import UserError
 
 # Name, first byte and number of bytes of a file in a tar.
-Member = tuple[str, int, int]
+Members = Iterator[tuple[str, int, int]]
+# The same of images, after their WordNet ids.
+Images = Iterator[tuple[str, str, int, int]]
 
 
 def open_tars(place: str, options: Options) -> Originals:
-  """Opens the tars in the folder `place`: train, validation, for 2010 test.
-
-  Raises:
-    UserError: a tar or the labels are missing, or a tar is damaged.
-  """
+  """Opens the tars in the folder `place`: train, validation, for 2010 test."""
   del options
   directory = pathlib.Path(place)
   year, tars = _find_tars(directory)
   left_out: list[str] = []
-  images = {}  # (WordNet id, *Member) of each image
+  images = {}
   for split, path in tars.items():
     if split == "train":
-      found = _training_images(path, left_out)
+      images[split] = list(_training_images(path, left_out))
     else:
       wnids = _read_labels(directory, year, split)
-      found = _numbered_images(path, wnids, left_out)
-    images[split] = list(found)
-  for split, path in tars.items():
+      images[split] = list(_numbered_images(path, wnids, left_out))
     if not images[split]:
       raise UserError(
         f"{path} has no images in the layout of image-net.org"
@@ -70,29 +67,22 @@ def _find_tars(directory: pathlib.Path) -> tuple[str, dict[str, pathlib.Path]]:
     for path in sorted(directory.glob(f"ILSVRC{year}_im*_{word}.tar"))[:1]
   }
   years = [year for year, word in found if word == "train"]
-  if len(years) != 1:
+  if len(years) != 1 or (years[0], "val") not in found:
+    names = ", ".join(path.name for path in found.values())
     raise UserError(
-      f"{directory} has {' and '.join(years) or 'no'} training tars, but one"
-      " is needed: ILSVRC2012_img_train.tar or ILSVRC2010_images_train.tar."
-      " Register at image-net.org and download it with its ..._val.tar."
+      f"{directory} has {names or 'no tars'}, but the files of one year are"
+      f" needed: {' or '.join(IMAGENET_FILES.values())}. Register at"
+      " image-net.org and download them."
     )
   (year,) = years
-  train = found[year, "train"]
-  if (year, "val") not in found:
-    raise UserError(
-      f"{directory} has {train.name} but no"
-      f" {train.name.replace('train', 'val')}. Download it from image-net.org."
-    )
-  tars = {"train": train, "validation": found[year, "val"]}
+  tars = {"train": found[year, "train"], "validation": found[year, "val"]}
   # The test labels of 2012 are not public.
   if year == "2010" and (year, "test") in found:
     tars["test"] = found[year, "test"]
   return year, tars
 
 
-def _training_images(
-  path: pathlib.Path, left_out: list[str]
-) -> Iterator[tuple[str, str, int, int]]:
+def _training_images(path: pathlib.Path, left_out: list[str]) -> Images:
   for name, offset, size in _members(path, left_out):
     if name.endswith(".tar"):
       wnid = pathlib.PurePosixPath(name).stem
@@ -104,7 +94,7 @@ def _training_images(
 
 def _numbered_images(
   path: pathlib.Path, wnids: list[str], left_out: list[str]
-) -> Iterator[tuple[str, str, int, int]]:
+) -> Images:
   for member in _members(path, left_out):
     name = member[0]
     number = re.search(r"_(\d+)\.jpe?g$", name, re.IGNORECASE)
@@ -116,7 +106,7 @@ def _numbered_images(
 
 def _members(
   path: pathlib.Path, left_out: list[str], start: int = 0, size: int = -1
-) -> Iterator[Member]:
+) -> Members:
   """Yields the files in a tar, or in the tar at `start` within a tar."""
   end = path.stat().st_size if size < 0 else start + size
   with open(path, "rb") as file:

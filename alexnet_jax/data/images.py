@@ -58,9 +58,7 @@ def decode_into(out: np.ndarray, encoded: bytes) -> None:
   """Decodes and rescales an image into `out`, a contiguous uint8[S,S,3].
 
   An image of that size is decoded in place, which saves a tenth of the time.
-
-  Raises:
-    UndecodableImage: as `decode`; the content of `out` is then undefined.
+  If it raises UndecodableImage, the content of `out` is undefined.
   """
   if _direct_size(encoded) == out.shape[:2]:
     with contextlib.suppress(ValueError):
@@ -160,10 +158,8 @@ def warp(image: np.ndarray, size: int = 256) -> np.ndarray:
   return _resize(image, (size, size), reduce=max(image.shape[:2]) > size)
 
 
-def _resize(
-  image: np.ndarray, sides: tuple[int, int], reduce: bool
-) -> np.ndarray:
-  """Interpolates as cuda-convnet2's make-data; `sides` are width, height."""
+def _resize(image: np.ndarray, sides, reduce: bool) -> np.ndarray:
+  """Interpolates to (width, height) `sides` as cuda-convnet2's make-data."""
   interpolation = cv2.INTER_AREA if reduce else cv2.INTER_CUBIC
   return cv2.resize(image, sides, interpolation=interpolation)
 

@@ -27,7 +27,6 @@ Verdict = tuple[str, str]  # "ok", "note" or "FAIL", and an explanation
 THROUGHPUT_SECONDS = 4.0  # duration of the measurement
 MAX_HASH_DISTANCE = 3  # bits of 64 in which similar images may differ
 
-
 # What is recorded of each image of a split.
 FACTS = np.dtype(
   [
@@ -43,21 +42,15 @@ FACTS = np.dtype(
 
 
 class Scan:
-  """What is found in the images of a split, rescaled to side `size`.
-
-  Attributes:
-    facts: FACTS[N] of the images.
-    damaged: names of the images that cannot be decoded, with reasons.
-    decoder_errors: f64[3], sums over a sample of images: their number, and the
-      mean absolute differences to Pillow's pixels as RGB and as BGR.
-    sums: of the rescaled pixels.
-  """
+  """What is found in the images of a split, rescaled to side `size`."""
 
   def __init__(self, source: Source, size: int):
     self.source, self.size = source, size
     self.facts = np.zeros(len(source), FACTS)
     self.facts["label"] = -1
-    self.damaged: list[str] = []
+    self.damaged: list[str] = []  # names of undecodable images, with reasons
+    # Sums over a sample of images: their number, and the mean absolute
+    # differences to Pillow's pixels as RGB and as BGR.
     self.decoder_errors = np.zeros(3)
     self.sums = PixelSums(size)
 
@@ -70,18 +63,16 @@ def inspect(data_dir: str, name: str, need: float) -> int:
   """Prints the checks of a dataset; returns the exit status, 1 for a failure.
 
   Args:
-    data_dir: the folder that holds datasets.
     name: of the dataset; "" for every dataset that `prepare` made.
     need: images/s that training needs; 0 if unknown.
 
   Raises:
     UserError: there is no dataset.
   """
+  found = pathlib.Path(data_dir).glob("*/*/manifest.json")
+  folders = sorted(str(path.parent) for path in found)
   if name:
     folders = [sources.find_dataset(name, data_dir)]
-  else:
-    found = pathlib.Path(data_dir).glob("*/*/manifest.json")
-    folders = sorted(str(path.parent) for path in found)
   if not folders:
     raise UserError(
       f"{data_dir} has no prepared dataset: looked for"
@@ -89,8 +80,7 @@ def inspect(data_dir: str, name: str, need: float) -> int:
       " other tfds dataset with --name."
     )
   # A list: every dataset is checked, even after a failure.
-  passed = [_inspect_dataset(folder, need) for folder in folders]
-  return int(not all(passed))
+  return int(not all([_inspect_dataset(folder, need) for folder in folders]))
 
 
 def _inspect_dataset(folder: str, need: float) -> bool:
@@ -271,11 +261,9 @@ def _find_similar(one: np.ndarray, other: np.ndarray) -> list[tuple[int, int]]:
   hashes share such a part.
   """
   pairs = set()
+  all_parts = [np.ascontiguousarray(h).view(np.uint16) for h in (one, other)]
   for part in range(4):
-    here, there = (
-      np.ascontiguousarray(hashes).view(np.uint16)[part::4]
-      for hashes in (one, other)
-    )
+    here, there = (parts[part::4] for parts in all_parts)
     order = np.argsort(here)
     low, high = (
       np.searchsorted(here[order], there, side) for side in ("left", "right")
@@ -318,8 +306,7 @@ def _check_statistics(found: Scan, folder: str) -> Verdict:
     return "note", "not stored beside the dataset: training computes them first"
   if not found.sums.num_images:
     return "FAIL", "no image can be decoded to check them"
-  fingerprint = found.source.fingerprint
-  stored = Statistics.load(str(path), fingerprint, found.size)
+  stored = Statistics.load(str(path), found.source.fingerprint, found.size)
   if stored is None:
     return "FAIL", f"{path} is damaged, or belongs to another dataset"
   computed = found.sums.statistics()

@@ -1,9 +1,10 @@
 """Originals: the images to prepare, as a layout finds them.
 
 A layout is a module with a function that opens a place (a folder, a name) as
-`Originals`; `preparing.LAYOUTS` lists them. Nothing is unpacked: every image is
-read from where it is stored, so a name in an archive is never used as a path,
-and links are not followed.
+`Originals`, or raises UserError if data are missing, damaged or unsuitable;
+`preparing.LAYOUTS` lists them. Nothing is unpacked: every image is read from
+where it is stored, so a name in an archive is never used as a path, and links
+are not followed.
 """
 
 import dataclasses
@@ -20,14 +21,9 @@ from alexnet_jax.data.sources import Source
 class ByteRanges:
   """Images that are byte ranges of files; read as a `Source`, thread-safe.
 
-  The fingerprint is a digest of which images there are, without reading them.
-
-  Args:
-    paths: the file of each image.
-    labels: of the images.
-    names: of the images, for messages and for the prepared dataset.
-    offsets: of the first byte of each image in its file.
-    sizes: number of bytes of each image; -1 for up to the end of the file.
+  Each image has a path, a label, a name for messages and for the prepared
+  dataset, and the offset and size of its bytes; size -1 is up to the end of the
+  file. The fingerprint is a digest of these, without reading the images.
   """
 
   def __init__(
@@ -70,24 +66,18 @@ Split = Source | ByteRanges
 
 @dataclasses.dataclass
 class Originals:
-  """The images of a dataset before it is prepared.
-
-  Attributes:
-    name: of the dataset.
-    splits: by name; "train" is one of them.
-    class_names: in the order of the labels.
-    files: size in bytes of each source file that holds many images, by name.
-    left_out: files that are not images, with the reason. The manifest stores
-      these texts and a repeated command compares them, so do not reword them.
-    upright: whether to turn images as their EXIF orientation says. A camera's
-      own files need it; for ImageNet every published pipeline ignores it.
-  """
+  """The images of a dataset before it is prepared."""
 
   name: str
-  splits: dict[str, Split]
-  class_names: Sequence[str]
+  splits: dict[str, Split]  # one of them is "train"
+  class_names: Sequence[str]  # in the order of the labels
+  # Size in bytes of each source file that holds many images, by name.
   files: dict[str, int] = dataclasses.field(default_factory=dict)
+  # Files that are not images, with the reason. The manifest stores these texts
+  # and a repeated command compares them, so do not reword them.
   left_out: Sequence[str] = ()
+  # Whether to turn images as their EXIF orientation says. A camera's own files
+  # need it; for ImageNet every published pipeline ignores it.
   upright: bool = False
 
 

@@ -6,9 +6,9 @@ enough.
 
 import collections
 import concurrent.futures
+import itertools
 import os
 import sys
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
@@ -22,9 +22,7 @@ Result = TypeVar("Result")
 CHUNK = 16  # consecutive images per task, so that a disk seeks once for them
 AHEAD = 64  # finished tasks that may wait for the consumer
 
-# Priority of decoding threads on Linux; the training step has 0, and lower
-# numbers run first.
-NICENESS = 10
+NICENESS = 10  # of decoding threads on Linux; the training step has 0
 
 
 def num_cores() -> int:
@@ -49,15 +47,9 @@ def map_images(
 ) -> Iterator[Result]:
   """Yields `function(task)` for each task, in order, computed on all cores.
 
-  A progress bar on standard error counts images. At most AHEAD results wait
-  for the consumer, so memory does not grow with the number of tasks.
-
-  Args:
-    function: thread-safe.
-    tasks: e.g. `chunks` of the indices of a dataset.
-    title: of the progress bar.
-    size: number of images in a task.
-    num_done: images finished earlier, which the bar shows as done.
+  A progress bar on standard error counts images: `size(task)` for each task,
+  and `num_done` that were finished earlier. At most AHEAD results wait for the
+  consumer, so memory does not grow with the number of tasks.
   """
   console = rich.console.Console(stderr=True)
   progress = rich.progress.Progress(
@@ -74,20 +66,17 @@ def map_images(
   waiting = collections.deque()
   with progress, concurrent.futures.ThreadPoolExecutor(num_cores()) as pool:
     bar = progress.add_task(title, total=total, completed=num_done)
-
-    def finish_oldest() -> Result:
-      task, future = waiting.popleft()
-      result = future.result()
-      progress.advance(bar, size(task))
-      return result
-
+    remaining = iter(tasks)
     try:
-      for task in tasks:
-        waiting.append((task, pool.submit(function, task)))
-        if len(waiting) > AHEAD:
-          yield finish_oldest()
-      while waiting:
-        yield finish_oldest()
+      while True:
+        for task in itertools.islice(remaining, AHEAD + 1 - len(waiting)):
+          waiting.append((task, pool.submit(function, task)))
+        if not waiting:
+          return
+        task, future = waiting.popleft()
+        result = future.result()
+        progress.advance(bar, size(task))
+        yield result
     finally:  # after an error, what has not begun need not be done
       pool.shutdown(cancel_futures=True)
 
@@ -104,7 +93,6 @@ def lower_thread_priority() -> None:
 
   A step waits for the slowest of its threads; batches are decoded ahead.
   """
-  if sys.platform == "linux":
-    thread = threading.get_native_id()
-    niceness = max(NICENESS, os.getpriority(os.PRIO_PROCESS, thread))
-    os.setpriority(os.PRIO_PROCESS, thread, niceness)
+  if sys.platform == "linux":  # where 0 is the calling thread
+    niceness = max(NICENESS, os.getpriority(os.PRIO_PROCESS, 0))
+    os.setpriority(os.PRIO_PROCESS, 0, niceness)

@@ -110,11 +110,11 @@ def draw(split: str, index: int, num_classes: int) -> tuple[np.ndarray, int]:
   *shapes, cool_above, hue, scale = class_properties(label)
 
   height, width = random.integers(*SIDES, 2)
-  down, across = np.meshgrid(
-    np.linspace(-1, 1, height, dtype=np.float32) * height / min(height, width),
-    np.linspace(-1, 1, width, dtype=np.float32) * width / min(height, width),
-    indexing="ij",
+  axes = (
+    np.linspace(-1, 1, side, dtype=np.float32) * side / min(height, width)
+    for side in (height, width)
   )
+  down, across = np.meshgrid(*axes, indexing="ij")
   tilt = random.uniform(-0.2, 0.2)  # radians
   cos, sin = np.float32(np.cos(tilt)), np.float32(np.sin(tilt))
   down, across = down * cos + across * sin, across * cos - down * sin
@@ -185,10 +185,8 @@ def full_name(name: str) -> str:
 def generate(name: str, data_dir: str) -> None:
   """Generates `patterns/N` in `data_dir` unless it exists.
 
-  Atomic: if several processes generate it at once, one result is kept.
-
-  Raises:
-    UserError: N is not a valid number of classes.
+  If several processes generate it at once, one result is kept. Raises UserError
+  if N is not a valid number of classes.
   """
   base = name.partition(":")[0]
   config = base.partition("/")[2]

@@ -23,7 +23,8 @@ from alexnet_jax.data.sources import Source, permutation
 from alexnet_jax.runtime.command import UserError
 
 Batch = dict[str, np.ndarray]
-Failures = dict[int, UndecodableImage]  # by the index of the example
+# A batch, and why examples (by index) could not be decoded.
+Loaded = tuple[Batch, dict[int, UndecodableImage]]
 
 
 def train_batches(
@@ -35,22 +36,17 @@ def train_batches(
   size: int,
   max_undecodable: int = 0,
   left_out: set[int] | None = None,
-  num_threads: int = 0,
   process_index: int = 0,
   process_count: int = 1,
 ) -> Iterator[Batch]:
   """Yields the batches of all steps from `start_step` on, without end.
 
   Args:
-    source: the training images.
     batch_size: global, over all processes.
-    seed: of the permutations.
-    start_step: step of the first batch.
     size: side S of the rescaled images.
     max_undecodable: how many images may be left out of training.
     left_out: indices of the images left out before the run was resumed; new
       ones are added to it.
-    num_threads: decoding threads; 0 for one per core.
     process_index: which contiguous part of each batch this process loads.
     process_count: number of processes that share a batch.
 
@@ -70,14 +66,14 @@ def train_batches(
   order = functools.lru_cache(2)(lambda epoch: permutation(n, seed, epoch))
   load = _Loader(source, batch_size, size, process_index, process_count)
 
-  def load_batch(step: int) -> tuple[Batch, Failures]:
+  def load_batch(step: int) -> Loaded:
     epochs, ranks = np.divmod(step * batch_size + load.places, n)
     indices = [order(int(e))[r] for e, r in zip(epochs, ranks, strict=True)]
     return load(np.array(indices), epochs)
 
   batches = grain.MapDataset.range(start_step, sys.maxsize).map(load_batch)
   left_out = set() if left_out is None else left_out
-  return _load_ahead(source, batches, num_threads, max_undecodable, left_out)
+  return _load_ahead(source, batches, max_undecodable, left_out)
 
 
 def evaluation_batches(
@@ -86,25 +82,18 @@ def evaluation_batches(
   batch_size: int,
   size: int,
   max_undecodable: int = 0,
-  num_threads: int = 0,
   process_index: int = 0,
   process_count: int = 1,
 ) -> Iterator[Batch]:
-  """Yields every example exactly once, in order; arguments as for training.
+  """Yields every example exactly once, in order, like `train_batches`.
 
-  The last batch is padded with copies of example 0 with weight 0, so every
-  batch has the same shape and every process yields the same number of batches.
-
-  Yields:
-    as `train_batches`; epoch is 0.
-
-  Raises:
-    UserError: more than `max_undecodable` images cannot be decoded, or the
-      batch size is not divisible by process_count.
+  The epoch is 0. The last batch is padded with copies of example 0 with weight
+  0, so every batch has the same shape and every process yields the same number
+  of batches. Arguments and errors are those of `train_batches`.
   """
   load = _Loader(source, batch_size, size, process_index, process_count)
 
-  def load_batch(step: int) -> tuple[Batch, Failures]:
+  def load_batch(step: int) -> Loaded:
     indices = step * batch_size + load.places
     real = indices < len(source)
     batch, failures = load(np.where(real, indices, 0), np.zeros_like(indices))
@@ -113,7 +102,7 @@ def evaluation_batches(
 
   steps = -(-len(source) // batch_size)
   batches = grain.MapDataset.range(steps).map(load_batch)
-  return _load_ahead(source, batches, num_threads, max_undecodable, set())
+  return _load_ahead(source, batches, max_undecodable, set())
 
 
 def to_device(
@@ -124,33 +113,24 @@ def to_device(
   Pixels are transferred as bytes; the training step converts them to floats.
   With several processes, `batches` are the parts of this process.
   """
-
-  def place(array: np.ndarray) -> jax.Array:
-    return jax.make_array_from_process_local_data(sharding, array)
-
+  put = functools.partial(jax.make_array_from_process_local_data, sharding)
   ahead = collections.deque()
   for batch in batches:
     if jax.process_count() == 1:
       ahead.append(jax.device_put(batch, sharding))
     else:
-      ahead.append({key: place(array) for key, array in batch.items()})
+      ahead.append(jax.tree.map(put, batch))
     if len(ahead) > 2:
       yield ahead.popleft()
   yield from ahead
 
 
 def _load_ahead(
-  source: Source,
-  batches: grain.MapDataset,
-  num_threads: int,
-  max_undecodable: int,
-  left_out: set[int],
+  source: Source, batches: grain.MapDataset, limit: int, left_out: set[int]
 ) -> Iterator[Batch]:
-  threads = num_threads or parallel.num_cores()
+  cores = parallel.num_cores()
   # One batch in progress per thread, and two that are ready.
-  options = grain.ReadOptions(
-    num_threads=threads, prefetch_buffer_size=threads + 2
-  )
+  options = grain.ReadOptions(num_threads=cores, prefetch_buffer_size=cores + 2)
   # Failures are counted here, where batches are in order, so that a run stops
   # at the same step every time, however far ahead each thread is.
   for batch, failures in batches.to_iter_dataset(options):
@@ -158,11 +138,11 @@ def _load_ahead(
       left_out.add(index)
       name, count = source.example_name(index), len(left_out)
       message = f"{name} cannot be decoded: {failures[index]}"
-      if count > max_undecodable:
+      if count > limit:
         raise UserError(
           f"{message}. {count} image{'s' * (count > 1)} cannot be decoded so"
-          f" far, and max_undecodable allows {max_undecodable}: raise it to"
-          " leave such images out, or prepare the dataset again (python -m"
+          f" far, and max_undecodable allows {limit}: raise it to leave such"
+          " images out, or prepare the dataset again (python -m"
           " alexnet_jax.prepare skips and counts them)."
         )
       logging.error("%s; the image is left out.", message)
@@ -186,9 +166,7 @@ class _Loader:
     self._source = source
     self._memory = BatchMemory((share, size, size, 3))
 
-  def __call__(
-    self, indices: np.ndarray, epochs: np.ndarray
-  ) -> tuple[Batch, Failures]:
+  def __call__(self, indices: np.ndarray, epochs: np.ndarray) -> Loaded:
     parallel.lower_thread_priority()
     count = len(indices)
     batch = {

@@ -32,24 +32,14 @@ class Statistics(NamedTuple):
   num_images: int
 
   def save(self, path: str, fingerprint: str, **more: np.ndarray) -> None:
-    """Writes the statistics of a source as .npz, atomically.
-
-    Further arrays are stored as well, for readers other than `load`.
-
-    Raises:
-      OSError: the file cannot be written.
-    """
+    """Writes the statistics and further arrays as .npz, or raises OSError."""
     content = io.BytesIO()
     np.savez(content, fingerprint=fingerprint, **self._asdict(), **more)
     files.write_atomic(path, content.getvalue())
 
   @classmethod
   def load(cls, path: str, fingerprint: str, size: int) -> "Statistics | None":
-    """Reads the statistics of a source at side `size`.
-
-    Returns None if the file is missing, damaged, or describes another source
-    or size.
-    """
+    """Reads statistics; None if missing, damaged, or of other images."""
     try:
       # np.load does not close a file that it opened itself if it is damaged.
       with open(path, "rb") as file, np.load(file) as stored:
@@ -112,10 +102,7 @@ def load_or_compute(source: Source, size: int) -> Statistics:
   They are read from the `statistics.npz` that `prepare` wrote beside the
   dataset, else from the user's cache directory, else computed from the images
   as training decodes and rescales them. Images that cannot be decoded are
-  named on standard error and left out.
-
-  Raises:
-    UserError: no image of the source can be decoded.
+  named on standard error and left out. Raises UserError if none is left.
   """
   digest = hashlib.sha256(source.fingerprint.encode()).hexdigest()[:12]
   name = f"statistics-{digest}-{size}.npz"

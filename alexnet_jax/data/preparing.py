@@ -32,7 +32,7 @@ from alexnet_jax.data import (
 from alexnet_jax.data.images import UndecodableImage
 from alexnet_jax.data.originals import Options, Originals, Split
 from alexnet_jax.data.pixel_statistics import PixelSums
-from alexnet_jax.data.shards import Encoding, Facts, Shard
+from alexnet_jax.data.shards import Encoding, Shard
 from alexnet_jax.runtime import files
 from alexnet_jax.runtime.command import UserError
 
@@ -53,13 +53,12 @@ LIBRARIES = ("numpy", "opencv-python-headless", "simplejpeg", "pillow")
 def open_originals(source: str, options: Options | None = None) -> Originals:
   """Opens a source such as "folder:DIR"; LAYOUTS lists them.
 
-  Raises:
-    UserError: the source is unknown, missing, incomplete or damaged.
+  Raises UserError if the source is unknown, missing, incomplete or damaged.
   """
   layout, _, place = source.partition(":")
   place = os.path.expanduser(place)
   for form, open_layout in LAYOUTS.items():
-    if form.partition(":")[0] == layout and place:
+    if form.startswith(f"{layout}:") and place:
       if form.endswith(":DIR") and not os.path.isdir(place):
         raise UserError(f"The source folder {place} does not exist.")
       return open_layout(place, options or Options())
@@ -80,10 +79,8 @@ def prepare(
   A preparation that was killed continues where it stopped.
 
   Args:
-    originals: the images.
     data_dir: the folder that holds datasets.
     name: of the dataset: a-z, 0-9 and _.
-    encoding: how to store each image.
     limit: number of images of each class and split; 0 for all.
     shard_size: largest number of images in a file.
 
@@ -105,7 +102,8 @@ def prepare(
         f"The {split} split of {originals.name} has no images. Add some, or"
         " remove the split."
       )
-  plan = _plan(originals, chosen, encoding, limit, shard_size)
+  options = encoding._asdict() | {"limit": limit, "shard_size": shard_size}
+  plan = _plan(originals, chosen, options)
   target = pathlib.Path(data_dir, name, VERSION)
   if target.exists():
     manifest = read_manifest(str(target))
@@ -119,12 +117,12 @@ def prepare(
     return str(target)
   unfinished = pathlib.Path(data_dir, f".{name}.incomplete")
   with files.WorkdirLock(str(unfinished), "--data_dir"):
-    _begin(unfinished, plan)
     parts = {
       split: _deal(unfinished, name, split, indices, shard_size)
       for split, indices in chosen.items()
     }
     try:
+      _begin(unfinished, plan)
       all_parts = list(itertools.chain(*parts.values()))
       shards.write_shards(all_parts, originals, encoding)
       _write_metadata(unfinished / "data", name, originals, parts, plan)
@@ -133,20 +131,16 @@ def prepare(
     except (OSError, RuntimeError) as error:  # array_record raises the latter
       free = shutil.disk_usage(data_dir).free
       raise UserError(
-        f"Writing into {unfinished} failed: {error} ({free / 2**30:.1f} GiB"
-        " free). Finished files are kept: free some space, or choose another"
-        " --data_dir, and run the same command again."
+        f"{unfinished} cannot be written: {error} ({free / 2**30:.1f} GiB"
+        " free). Finished files are kept: free some space, make the folder"
+        " writable or choose another --data_dir, and run the command again."
       ) from error
   shutil.rmtree(unfinished, ignore_errors=True)
   return str(target)
 
 
 def read_manifest(folder: str) -> dict[str, Any] | None:
-  """The manifest of a prepared dataset; None if it has none.
-
-  Raises:
-    UserError: the manifest is not valid JSON.
-  """
+  """The manifest of a dataset, None if it has none; UserError if damaged."""
   path = pathlib.Path(folder, "manifest.json")
   if not path.is_file():
     return None
@@ -195,11 +189,7 @@ def _deal(
 
 
 def _plan(
-  originals: Originals,
-  chosen: dict[str, np.ndarray],
-  encoding: Encoding,
-  limit: int,
-  shard_size: int,
+  originals: Originals, chosen: dict[str, np.ndarray], options: dict[str, Any]
 ) -> dict[str, Any]:
   """Everything that determines the result; stored in the manifest."""
   splits = originals.splits.items()
@@ -211,9 +201,7 @@ def _plan(
     "num_classes": len(originals.class_names),
     "left_out": originals.left_out,
     "upright": originals.upright,
-    **encoding._asdict(),
-    "limit": limit,
-    "shard_size": shard_size,
+    **options,
     "versions": {
       "python": platform.python_version(),
       **{name: importlib.metadata.version(name) for name in LIBRARIES},
@@ -224,17 +212,11 @@ def _plan(
 def _begin(folder: pathlib.Path, plan: dict[str, Any]) -> None:
   """Creates the folder of a preparation, or checks that of an earlier one."""
   stored = folder / "plan.json"
-  try:
-    if stored.exists():
-      _check_same(json.loads(stored.read_text()), plan, folder, "was begun")
-    for part in ("data", "facts"):
-      (folder / part).mkdir(exist_ok=True)
-    files.write_atomic(stored, json.dumps(plan))
-  except OSError as error:
-    raise UserError(
-      f"{folder} cannot be written ({error.strerror}). Make it writable, or"
-      " choose another --data_dir."
-    ) from error
+  if stored.exists():
+    _check_same(json.loads(stored.read_text()), plan, folder, "was begun")
+  for part in ("data", "facts"):
+    (folder / part).mkdir(exist_ok=True)
+  files.write_atomic(stored, json.dumps(plan))
 
 
 def _check_same(
@@ -262,11 +244,10 @@ def _write_metadata(
   plan: dict[str, Any],
 ) -> None:
   """Makes a tfds dataset of the finished shards in `folder`."""
-  summaries, infos = {}, []
+  entries, infos = {}, []
   for split, split_shards in parts.items():
     facts = [shard.facts() for shard in split_shards]
-    summary = _summarize(split, facts, originals.class_names)
-    summaries[split] = summary
+    entries[split] = _summarize(split, facts, originals.class_names)
     template = tfds.core.ShardedFileTemplate(
       data_dir=folder,
       dataset_name=name,
@@ -276,8 +257,8 @@ def _write_metadata(
     infos.append(
       tfds.core.SplitInfo(
         name=split,
-        shard_lengths=[len(shard.labels) for shard in facts],
-        num_bytes=summary["num_bytes"],
+        shard_lengths=[len(labels) for _, labels, _, _ in facts],
+        num_bytes=entries[split]["num_bytes"],
         filename_template=template,
       )
     )
@@ -306,28 +287,29 @@ def _write_metadata(
     covariance=sums.covariance(),
     num_pixels=sums.num_images * size * size,
   )
-  manifest = {"plan": plan, "splits": summaries}
+  manifest = {"plan": plan, "splits": entries}
   (folder / "manifest.json").write_text(json.dumps(manifest, indent=1))
 
 
 def _summarize(
-  split: str, facts: list[Facts], class_names: Sequence[str]
+  split: str, facts: list[tuple], class_names: Sequence[str]
 ) -> dict[str, Any]:
   """The manifest's entry for a split."""
-  labels = np.concatenate([shard.labels for shard in facts])
-  skipped = sorted(pair for shard in facts for pair in shard.skipped)
+  num_bytes, labels, skipped, digests = zip(*facts, strict=True)
+  labels = np.concatenate(labels)
+  skipped = sorted(itertools.chain(*skipped))
   if not len(labels):
     name, reason = skipped[0]
     raise UserError(
       f"No image of the {split} split can be decoded, for example {name}"
       f" ({reason})."
     )
-  digests = "".join(shard.digest for shard in facts)
+  digest = hashlib.sha256("".join(digests).encode()).hexdigest()
   counts = np.bincount(labels, minlength=len(class_names)).tolist()
   return {
     "num_examples": len(labels),
-    "num_bytes": sum(shard.num_bytes for shard in facts),
-    "source_sha256": hashlib.sha256(digests.encode()).hexdigest(),
+    "num_bytes": sum(num_bytes),
+    "source_sha256": digest,
     "skipped": [{"name": name, "reason": reason} for name, reason in skipped],
     "classes": dict(zip(class_names, counts, strict=True)),
   }

@@ -36,22 +36,14 @@ class Encoding(NamedTuple):
 
 
 class Converted:
-  """Some images of one split, ready to write.
-
-  Attributes:
-    records: serialised tf.train.Example of each image.
-    labels: of the images.
-    sums: over the pixels as a reader of the records decodes them.
-    skipped: (name, reason) of each image that cannot be decoded.
-    digest: of the original bytes, skipped or not, in their order.
-  """
+  """Some images of one split, ready to write."""
 
   def __init__(self, size: int):
-    self.records: list[bytes] = []
+    self.records: list[bytes] = []  # serialised tf.train.Example of each image
     self.labels: list[int] = []
-    self.sums = PixelSums(size)
-    self.skipped: list[tuple[str, str]] = []
-    self.digest = b""
+    self.sums = PixelSums(size)  # of the pixels that readers of records decode
+    self.skipped: list[tuple[str, str]] = []  # (name, reason) if undecodable
+    self.digest = b""  # of the original bytes, skipped or not, in their order
 
   def add(self, other: "Converted") -> None:
     self.records += other.records
@@ -59,15 +51,6 @@ class Converted:
     self.sums.merge(other.sums)
     self.skipped += other.skipped
     self.digest = hashlib.sha256(self.digest + other.digest).digest()
-
-
-class Facts(NamedTuple):
-  """What is stored about a finished shard, apart from its pixel sums."""
-
-  num_bytes: int  # of the records
-  labels: np.ndarray  # i32[N], one per record
-  skipped: list[tuple[str, str]]  # (name, reason) of undecodable images
-  digest: str  # hexadecimal, of the original bytes
 
 
 @dataclasses.dataclass(eq=False)
@@ -113,15 +96,16 @@ class Shard:
       )
     os.replace(path, self.path)
 
-  def facts(self) -> Facts:
-    with np.load(self._facts_path, allow_pickle=False) as stored:
+  def facts(self) -> tuple[int, np.ndarray, list[tuple[str, str]], str]:
+    """Bytes and labels of the records, (name, reason) of skipped, digest."""
+    with np.load(self._facts_path) as stored:
       num_bytes, digest = int(stored["num_bytes"]), str(stored["digest"])
       skipped = json.loads(str(stored["skipped"]))
-      return Facts(num_bytes, stored["labels"], skipped, digest)
+      return num_bytes, stored["labels"], skipped, digest
 
   def pixel_sums(self) -> PixelSums:
     """The pixel sums of a finished shard: megabytes, so read when needed."""
-    with np.load(self._facts_path, allow_pickle=False) as stored:
+    with np.load(self._facts_path) as stored:
       sums = PixelSums(len(stored["total"]))
       sums.num_images = int(stored["count"])
       sums.total[:] = stored["total"]
@@ -162,11 +146,7 @@ def write_shards(
 def convert(
   originals: Originals, split: str, indices: list[int], encoding: Encoding
 ) -> Converted:
-  """Decodes, rescales and encodes the images `indices` of a split.
-
-  Raises:
-    UserError: an original cannot be read.
-  """
+  """Rescales and encodes images of a split; UserError if one is unreadable."""
   rescale = {"crop": images.rescale, "warp": images.warp}[encoding.rescale]
   result = Converted(encoding.size)
   digest = hashlib.sha256()

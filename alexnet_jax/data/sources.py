@@ -38,21 +38,15 @@ class Source:
   """A split: `source[i]` is (encoded image, label), thread-safe.
 
   Reading raises UndecodableImage where the dataset's file is damaged.
-
-  Attributes:
-    records: (encoded image, label) of each example.
-    class_names: in the order of the labels.
-    fingerprint: dataset name, version, split, count and a digest of the
-      metadata; different sources have different fingerprints.
-    name: for messages, e.g. "cifar10/3.0.2 train".
-    directory: of the whole tfds dataset, or "" for part of a split.
   """
 
   records: Sequence[tuple[bytes, int]]
-  class_names: Sequence[str]
+  class_names: Sequence[str]  # in the order of the labels
+  # Name, version, split, count and a digest of the metadata of the dataset;
+  # different sources have different fingerprints.
   fingerprint: str
-  name: str
-  directory: str = ""
+  name: str  # for messages, e.g. "cifar10/3.0.2 train"
+  directory: str = ""  # of the whole tfds dataset; "" for part of a split
 
   @property
   def num_classes(self) -> int:
@@ -153,12 +147,10 @@ def open_directory(directory: str, split: str) -> Source:
     paths = [part.filename for part in info.splits[split].file_instructions]
     records = builder.as_data_source(split, deserialize_method=raw)
   except (ValueError, KeyError, AssertionError) as error:
-    splits = ", ".join(
-      f"{key} ({value.num_examples:,})" for key, value in info.splits.items()
-    )
+    splits = [f"{s.name} ({s.num_examples:,})" for s in info.splits.values()]
     raise UserError(
       f"Dataset {name} in {directory} has no split {split!r}. Its splits are"
-      f" {splits}; choose one, or a slice such as train[:90%]."
+      f" {', '.join(splits)}; choose one, or a slice such as train[:90%]."
     ) from error
   missing = [path for path in paths if not os.path.isfile(path)]
   if missing:
@@ -182,10 +174,8 @@ def open_directory(directory: str, split: str) -> Source:
 def hold_out(source: Source, count: int, seed: int) -> tuple[Source, Source]:
   """Splits a source at random into (the rest, `count` held-out examples).
 
-  The same count and seed hold out the same examples in every process.
-
-  Raises:
-    UserError: no example is left to train on.
+  The same count and seed hold out the same examples in every process. Raises
+  UserError if no example is left to train on.
   """
   if not 0 <= count < len(source):
     raise UserError(
@@ -220,8 +210,7 @@ def permutation(count: int, *seed: int) -> np.ndarray:
 def find_dataset(name: str, data_dir: str) -> str:
   """The folder of a dataset's newest version, or of the version in its name.
 
-  Raises:
-    UserError: the dataset is missing; the message shows how to prepare it.
+  If the dataset is missing, the UserError shows how to prepare it.
   """
   path, _, version = name.partition(":")
   folder = base_directory(data_dir) / path
@@ -251,14 +240,13 @@ def _how_to_prepare(name: str, data_dir: str) -> str:
       " folder DIR, then run: python -m alexnet_jax.prepare --source=tars:DIR"
       f" {target} --name={name}"
     )
-  name_flag, then = f" --name={name}", ""
-  if not re.fullmatch("[a-z][a-z0-9_]*", name):
-    name_flag, then = "", f" Its name is then {prepared_name(original)}."
+  prepared = name if name.isidentifier() else prepared_name(original)
   return (
-    "To prepare it, run: python -m alexnet_jax.prepare"
-    f" --source=tfds:{original} {target}{name_flag} (add --source_dir=DIR if"
-    " the original is in another folder), or use --source=folder:DIR for your"
-    f" own images in DIR/train/CLASS/ and DIR/validation/CLASS/.{then}"
+    f"To prepare it as {prepared}, run: python -m alexnet_jax.prepare"
+    f" --source=tfds:{original} {target} --name={prepared} (add"
+    " --source_dir=DIR if the original is in another folder), or use"
+    " --source=folder:DIR for your own images in DIR/train/CLASS/ and"
+    " DIR/validation/CLASS/."
   )
 
 
@@ -286,12 +274,9 @@ def _is_own(directory: str) -> bool:
 def read_features(
   info: tfds.core.DatasetInfo,
 ) -> tuple[tuple[str, str], tuple[str, ...]]:
-  """The keys of the image and the label, and the class names of a dataset.
+  """The keys of image and label, and the class names (else their numbers).
 
-  Label numbers are the names of classes without names.
-
-  Raises:
-    UserError: the dataset is not an image classification dataset.
+  Raises UserError if it is not an image classification dataset.
   """
   keys = info.supervised_keys or ("image", "label")
   kinds = (tfds.features.Image, tfds.features.ClassLabel)

@@ -16,12 +16,7 @@ from alexnet_jax.runtime.command import UserError
 
 
 def open_tfds(name: str, options: Options) -> Originals:
-  """Opens every split of the tfds dataset `name` in `options.source_dir`.
-
-  Raises:
-    UserError: the dataset is missing, damaged, in another format, or not an
-      image classification dataset.
-  """
+  """Opens every split of the tfds dataset `name` in `options.source_dir`."""
   try:
     directory = sources.find_dataset(name, options.source_dir)
   except UserError as error:

@@ -125,8 +125,7 @@ def test_the_prepared_name_of_a_configuration_is_shown(tmp_path):
     sources.open_split("imagenette/320px-v2", "train", str(tmp_path))
   text = str(caught.value)
   assert "--source=tfds:imagenette/320px-v2 " in text
-  assert "--name" not in text
-  assert "name is then imagenette_320px_v2_256" in text
+  assert "--name=imagenette_320px_v2_256 " in text
 
 
 @pytest.mark.parametrize("name", ["imagenet2012", "imagenet2012_256"])
