@@ -205,7 +205,9 @@ def make_job(config: ConfigDict) -> Job:
   """
   recipe = Recipe.from_config(config.to_dict())
   network, schedule = recipe.network, config.schedule
-  mesh = sharding.make_mesh(**config.mesh, towers=network.towers)
+  mesh = sharding.make_mesh(
+    config.mesh.data, config.mesh.model, towers=network.towers
+  )
   sharding.check_batch_size(config.batch_size, mesh)
   configs.check_overrides(unused_keys(config))
   images = config.batch_size // mesh.shape[sharding.DATA]  # of each device
