@@ -74,7 +74,7 @@ def record(
 
 @functools.cache
 def git_commit() -> str:
-  """This checkout's commit, "+changes" if files differ; "" without git."""
+  """The commit, with "+changes" if tracked files differ; "" without git."""
   try:
     commit = _git("rev-parse", "HEAD")
     changes = _git("status", "--porcelain", "--untracked-files=no")

@@ -45,7 +45,8 @@ class Watch:
       stall_minutes: minutes without progress after which the stacks of all
         threads are printed, repeatedly; 0: never.
       any_process: a collective call that returns whether its argument is true
-        in any process, so that all stop at the same batch; None: only one.
+        in any process, so that all stop at the same batch; None if there is
+        only one.
     """
     self._stall_seconds = 60 * stall_minutes or float("inf")
     self._any_process = any_process

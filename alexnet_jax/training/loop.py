@@ -308,10 +308,9 @@ class TrainingLoop:
 
   def _diagnostic_batch(self) -> step.Batch:
     """The first training images, the same through the whole run."""
+    size = diagnostics.num_images(self._job.mesh)
     batches = pipeline.evaluation_batches(
-      self._job.train,
-      batch_size=diagnostics.num_images(self._job.mesh),
-      **self._batch_options,
+      self._job.train, batch_size=size, **self._batch_options
     )
     (batch,) = self._on_devices(itertools.islice(batches, 1))
     return batch

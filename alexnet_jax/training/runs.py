@@ -195,7 +195,7 @@ def open_split(
 
   Args:
     config: of the run.
-    split: "train", "validation" or "test" of its configuration.
+    split: "train", "validation" or "test", as the configuration names them.
     data_dir: where the dataset is now; "": where it was in training.
 
   Raises:
@@ -223,7 +223,6 @@ def example_batches(
   Args:
     config: of a run; its batch size is rounded up to a multiple of the devices
       along "data".
-    source: the examples.
     mesh: the mesh that the batches will be placed on.
     title: shown beside the bar.
     num_examples: the batches end with the one that holds this many; 0: all.
