@@ -38,13 +38,13 @@ _SUBSAMPLING = flags.DEFINE_enum(
 )
 _SIZE = flags.DEFINE_integer("size", 256, "side of the images", 8, 4096)
 _RESCALE = flags.DEFINE_enum(
-  "rescale", "crop", ["crop", "warp"], "the centre (paper), or squeeze it all"
+  "rescale", "crop", ["crop", "warp"], "keep the centre (paper), or warp it all"
 )
 _HOLDOUT = flags.DEFINE_float(
   "holdout", 0.0, "share of each class for a missing validation split (folder)"
 )
 _SHARD_SIZE = flags.DEFINE_integer(
-  "shard_size", 2048, "images per file; a killed run repeats at most one", 1
+  "shard_size", 2048, "images per file; a kill repeats at most one file", 1
 )
 _CHECK = flags.DEFINE_bool("check", False, "check prepared datasets instead")
 _NEED = flags.DEFINE_float("need", 0, "--check: images/s that training needs")

@@ -131,9 +131,9 @@ def prepare(
     except (OSError, RuntimeError) as error:  # array_record raises the latter
       free = shutil.disk_usage(data_dir).free
       raise UserError(
-        f"{unfinished} cannot be written: {error} ({free / 2**30:.1f} GiB"
-        " free). Finished files are kept: free some space, make the folder"
-        " writable or choose another --data_dir, and run the command again."
+        f"Writing into {unfinished} failed: {error} ({free / 2**30:.1f} GiB"
+        " free). Finished files are kept: free some space, make it writable or"
+        " choose another --data_dir, and run the same command again."
       ) from error
   shutil.rmtree(unfinished, ignore_errors=True)
   return str(target)
