@@ -67,10 +67,9 @@ def main() -> None:
   if flag.beside:
     other = layer_counts(_network(configs.load(flag.beside)))
     print_table(other, flag.beside)
-    parameters, macs = (
-      counts["totals"][key] / other["totals"][key]
-      for key in ("parameters", "macs")
-    )
+    ours, theirs = counts["totals"], other["totals"]
+    parameters = ours["parameters"] / theirs["parameters"]
+    macs = ours["macs"] / theirs["macs"]
     print(
       f"{configs.path()} has {parameters:,.4g} times the parameters and"
       f" {macs:,.4g} times the multiply-adds of {flag.beside}"

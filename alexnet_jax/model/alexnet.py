@@ -23,16 +23,10 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
-from alexnet_jax.model import kernels, layers
+from alexnet_jax.model import kernels, layers, sharding
 from alexnet_jax.model.network import LAYERS, Network
 from alexnet_jax.model.shapes import shapes
-from alexnet_jax.model.sharding import (
-  MODEL,
-  REPLICATED,
-  TOWERS,
-  exchange,
-  exchange_sum,
-)
+from alexnet_jax.model.sharding import exchange, exchange_sum
 
 
 class Tower(nnx.Module):
@@ -46,12 +40,12 @@ class Tower(nnx.Module):
 
   def __init__(self, network: Network, key: jax.Array):
     """Draws the initial weights from `key`, key<fry>[]."""
-    keys = jax.random.split(key, len(LAYERS))
-    for shape in shapes(network):
-      layer_key = keys[LAYERS.index(shape.name)]
-      layer = layers.make_layer(shape.inputs, shape.layer, network, layer_key)
-      setattr(self, shape.name, layer)
     self.network = network
+    keys = jax.random.split(key, len(LAYERS))
+    for name, layer, inputs, _, _ in shapes(network):
+      layer_key = keys[LAYERS.index(name)]
+      module = layers.make_layer(inputs, layer, network, layer_key)
+      setattr(self, name, module)
 
   def __call__(
     self, name: str, x: jax.Array, keys: jax.Array | None
@@ -61,8 +55,7 @@ class Tower(nnx.Module):
     Args:
       name: of the layer, such as "conv1".
       x: f32[B,H,W,C] or f32[B,units], what the layer reads.
-      keys: key<fry>[B], this tower's randomness in training; None in
-        evaluation.
+      keys: key<fry>[B], this tower's randomness; None in evaluation.
 
     Returns:
       f32[B,H',W',features], or f32[B,features] if it is fully connected.
@@ -104,9 +97,12 @@ def param_specs(net: AlexNet) -> AlexNet:
 
   Also for other trees of the same structure, such as the optimiser's velocity.
   """
-  return jax.tree.map_with_path(
-    lambda path, _: REPLICATED if path[0].name == "fc8_bias" else TOWERS, net
-  )
+
+  def spec(path, _):
+    is_bias = path[0].name == "fc8_bias"
+    return sharding.REPLICATED if is_bias else sharding.TOWERS
+
+  return jax.tree.map_with_path(spec, net)
 
 
 def forward(
@@ -121,8 +117,7 @@ def forward(
   Args:
     net: this device's towers.
     images: f32[B,224,224,3], centred.
-    keys: key<fry>[B], each example's randomness (dropout) in training; None in
-      evaluation.
+    keys: key<fry>[B], each example's randomness; None in evaluation.
 
   Returns:
     f32[B,num_classes], the same on all devices of the "model" axis.
@@ -138,12 +133,11 @@ def activations(
 ) -> dict[str, list[jax.Array]]:
   """What each layer of this device's towers hands on; arguments as `forward`.
 
-  Under `jax.jit`, activations that the caller does not use cost nothing.
-
   Returns:
     By layer, a list with the output of each tower of this device, f32[B,...]
     (or `compute_dtype`), after ReLU, normalisation, pooling and dropout. The
-    output of fc8 is the tower's own class scores, always f32.
+    output of fc8 is the tower's own class scores, always f32. Under `jax.jit`,
+    those that the caller does not use cost nothing.
   """
   network = net.towers.network
   towers = split_towers(net.towers)
@@ -183,7 +177,7 @@ def split_towers(stacked: Tower) -> list[Tower]:
 
 def split_keys(keys: jax.Array | None, count: int) -> list[jax.Array | None]:
   """Each example's key, made different for each of this device's towers."""
-  first = lax.axis_index(MODEL) * count
+  first = lax.axis_index(sharding.MODEL) * count
   return [fold_in(keys, first + i) for i in range(count)]
 
 

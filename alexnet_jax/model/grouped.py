@@ -13,9 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from alexnet_jax.model import network as networks
 from alexnet_jax.model.alexnet import AlexNet, abstract_net
-from alexnet_jax.model.network import Network
+from alexnet_jax.model.network import LAYERS, Network
 from alexnet_jax.model.shapes import shapes
 from alexnet_jax.runtime.command import UserError
 
@@ -33,10 +32,10 @@ def to_grouped(net: AlexNet, network: Network, channels: str = "rgb") -> Arrays:
   Returns:
     `conv1.weight`, `conv1.bias`, ..., `fc8.bias`, f32. Weights of convolutions
     have the shape [towers*F,C,K,K], of fully connected layers
-    [towers*F,inputs], of fc8 [num_classes,towers*inputs]; everything else has
-    one value per output: biases and, of batch normalisation,
-    `conv1.batch_norm.scale`, `.offset`, `.mean` and `.variance` (in PyTorch
-    weight, bias, running_mean and running_var).
+    [towers*F,inputs], of fc8 [num_classes,towers*inputs]. All else has one
+    value per output: biases and batch normalisation's `conv1.batch_norm.scale`,
+    `.offset`, `.mean` and `.variance` (PyTorch: weight, bias, running_mean,
+    running_var).
 
   Raises:
     UserError: the network has local layers.
@@ -48,9 +47,9 @@ def to_grouped(net: AlexNet, network: Network, channels: str = "rgb") -> Arrays:
     value = np.asarray(leaf)  # [towers,...] except fc8's bias
     if kind == "weight":
       value = _to_weight(value, layer, inputs[layer])
-    arrays[f"{layer}.{kind}"] = np.ascontiguousarray(
-      value if kind == "weight" else value.reshape(-1)
-    )
+    else:
+      value = value.reshape(-1)
+    arrays[f"{layer}.{kind}"] = np.ascontiguousarray(value)
   return _reorder_channels(arrays, channels)
 
 
@@ -62,8 +61,7 @@ def from_grouped(
   Raises:
     UserError: names every array that is missing, unknown or misshapen.
   """
-  inputs = _inputs(network)
-  abstract = abstract_net(network)
+  inputs, abstract = _inputs(network), abstract_net(network)
   _check(arrays, abstract, network)
   arrays = _reorder_channels(arrays, channels)
 
@@ -113,29 +111,24 @@ def _to_kernel(weight, layer, maps, shape):
 
 def _inputs(network: Network) -> dict[str, tuple[int, int, int]]:
   """Each layer's input as (height, width, maps); units count as 1 x 1 maps."""
-  result = {}
-  x = (network.crop_size, network.crop_size, network.channels)
-  for name, layer, _, _, outputs in shapes(network):
+  result, height, width = {}, 1, 1
+  for name, layer, inputs, _, outputs in shapes(network):
     if layer.local:
       raise UserError(
         f"{name} is a local layer; PyTorch and Caffe have no layout for it, so"
         " the weights of this network cannot be exported or imported."
       )
-    if name in network.exchanges and name != "fc8":
-      x = (*x[:-1], x[-1] * network.towers)
-    result[name] = x if len(x) == 3 else (1, 1, *x)
-    x = outputs
+    result[name] = (height, width, inputs[-1] // (height * width))
+    height, width = outputs[:2] if len(outputs) == 3 else (1, 1)
   return result
 
 
 def _reorder_channels(arrays: Mapping[str, Any], channels: str) -> Arrays:
   """`arrays` with the first layer's input channels reversed for "bgr"."""
-  arrays = dict(arrays)
-  if channels == "bgr":
-    layer = next(n for n in networks.LAYERS if f"{n}.weight" in arrays)
-    weight = arrays[f"{layer}.weight"]
-    arrays[f"{layer}.weight"] = np.ascontiguousarray(weight[:, ::-1])
-  return arrays
+  if channels != "bgr":
+    return dict(arrays)
+  first = next(f"{n}.weight" for n in LAYERS if f"{n}.weight" in arrays)
+  return {**arrays, first: np.ascontiguousarray(arrays[first][:, ::-1])}
 
 
 def _check(arrays, abstract: AlexNet, network: Network) -> None:
@@ -146,11 +139,9 @@ def _check(arrays, abstract: AlexNet, network: Network) -> None:
     if name not in expected:
       problems.append(f"{name} is unknown")
       continue
-    shape = expected[name].shape
-    if array.shape != shape:
-      problems.append(
-        f"{name} has shape {list(array.shape)}, expected {list(shape)}"
-      )
+    shape, wanted = list(array.shape), list(expected[name].shape)
+    if shape != wanted:
+      problems.append(f"{name} has shape {shape}, expected {wanted}")
     if array.dtype != np.float32:
       problems.append(f"{name} has type {array.dtype}, expected float32")
   if problems:

@@ -25,7 +25,6 @@ _FEW_CHANNELS = 16
 def convolve(
   x: jax.Array,
   kernel: jax.Array,
-  *,
   stride: int = 1,
   padding: tuple[int, int] = (0, 0),
   groups: int = 1,
@@ -131,21 +130,18 @@ def _strided_kernel_gradient(x, g, kernel_shape, stride, before):
   becomes 3 x 3 x 48).
   """
   size, _, channels, features = kernel_shape
-  kernel_blocks = -(-size // stride)
-  for axis in (1, 2):
-    length = stride * (g.shape[axis] + kernel_blocks - 1)
-    x = _window(x, axis, -before, length)
-  batch, height, width, _ = x.shape
-  x = x.reshape(
-    batch, height // stride, stride, width // stride, stride, channels
-  ).transpose(0, 1, 3, 2, 4, 5)
-  x = x.reshape(*x.shape[:3], stride * stride * channels)
-  gradient = _kernel_gradient(x, g, size=kernel_blocks, before=0)
-  gradient = gradient.reshape(
-    kernel_blocks, kernel_blocks, stride, stride, channels, features
-  ).transpose(0, 2, 1, 3, 4, 5)
-  whole = stride * kernel_blocks
-  return gradient.reshape(whole, whole, channels, features)[:size, :size]
+  count = -(-size // stride)  # blocks of the kernel along an axis
+  height, width = [length + count - 1 for length in g.shape[1:3]]  # of x
+  x = _window(x, 1, -before, stride * height)
+  x = _window(x, 2, -before, stride * width)
+  x = x.reshape(-1, height, stride, width, stride, channels)
+  x = x.transpose(0, 1, 3, 2, 4, 5)
+  x = x.reshape(-1, height, width, stride**2 * channels)
+  gradient = _kernel_gradient(x, g, size=count, before=0)
+  gradient = gradient.reshape(count, count, stride, stride, channels, features)
+  gradient = gradient.transpose(0, 2, 1, 3, 4, 5)
+  whole = (stride * count, stride * count, channels, features)
+  return gradient.reshape(whole)[:size, :size]
 
 
 def _kernel_gradient(x, g, *, size, before):
@@ -172,8 +168,9 @@ def _kernel_gradient(x, g, *, size, before):
   return product.transpose(2, 0, 1, 3)
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3, 4))
 def local_response_norm(
-  x: jax.Array, *, k: float, n: int, alpha: float, beta: float
+  x: jax.Array, k: float, n: int, alpha: float, beta: float
 ) -> jax.Array:
   """`layers.local_response_norm`; its backward pass keeps x and nothing else.
 
@@ -183,29 +180,24 @@ def local_response_norm(
 
   where the second sum is over the maps that have this one as a neighbour.
   """
-  return _local_response_norm(x, k, n, alpha, beta)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3, 4))
-def _local_response_norm(x, k, n, alpha, beta):
   a = at_least_float32(x)
-  y = a * _power(k + alpha * _neighbours(a * a, n // 2, n), beta)
-  return y.astype(x.dtype)
+  s = k + alpha * sum_neighbours(a * a, n, before=n // 2)
+  return (a * _power(s, beta)).astype(x.dtype)
 
 
 def _norm_forward(x, k, n, alpha, beta):
-  return _local_response_norm(x, k, n, alpha, beta), x
+  return local_response_norm(x, k, n, alpha, beta), x
 
 
 def _norm_backward(k, n, alpha, beta, x, g):
   a = at_least_float32(x)
-  s = k + alpha * _neighbours(a * a, n // 2, n)
+  s = k + alpha * sum_neighbours(a * a, n, before=n // 2)
   scaled = at_least_float32(g) * _power(s, beta)
-  others = _neighbours(scaled * a / s, n - 1 - n // 2, n)
+  others = sum_neighbours(scaled * a / s, n, before=n - 1 - n // 2)
   return ((scaled - 2 * alpha * beta * a * others).astype(x.dtype),)
 
 
-_local_response_norm.defvjp(_norm_forward, _norm_backward)
+local_response_norm.defvjp(_norm_forward, _norm_backward)
 
 
 def at_least_float32(x: jax.Array) -> jax.Array:
@@ -213,16 +205,19 @@ def at_least_float32(x: jax.Array) -> jax.Array:
   return x if jnp.finfo(x.dtype).bits >= 32 else x.astype(jnp.float32)
 
 
-def _neighbours(x, before, n):
-  """For each map, the sum over n maps; the first is `before` maps earlier."""
-  return lax.reduce_window(
-    x,
-    np.zeros((), x.dtype),
-    lax.add,
-    window_dimensions=(1, 1, 1, n),
-    window_strides=(1, 1, 1, 1),
-    padding=((0, 0), (0, 0), (0, 0), (before, n - 1 - before)),
-  )
+def sum_neighbours(
+  x: jax.Array, n: int, before: int, axes: tuple[int, ...] = (3,)
+) -> jax.Array:
+  """For each unit the sum over n along `axes`, from `before` units earlier on.
+
+  f32[B,H,W,C] -> the same. Beyond the ends of an axis there are zeros.
+  """
+  window = tuple(n if i in axes else 1 for i in range(4))
+  padding = [
+    (before, n - 1 - before) if i in axes else (0, 0) for i in range(4)
+  ]
+  zero = np.zeros((), x.dtype)
+  return lax.reduce_window(x, zero, lax.add, window, (1, 1, 1, 1), padding)
 
 
 def _power(s, beta):
@@ -233,9 +228,7 @@ def _power(s, beta):
   return s**-beta
 
 
-def max_pool(
-  x: jax.Array, *, size: int, stride: int, overhang: bool
-) -> jax.Array:
+def max_pool(x: jax.Array, size: int, stride: int, overhang: bool) -> jax.Array:
   """`layers.max_pool`; for its backward pass it keeps one byte per window.
 
   The byte says which unit of the window is the largest. If several are, the

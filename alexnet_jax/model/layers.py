@@ -31,13 +31,6 @@ class Conv(nnx.Module):
   """
 
   def __init__(self, inputs: tuple[int, ...], layer: Layer, key: jax.Array):
-    """Draws the initial weights.
-
-    Args:
-      inputs: (height, width, in_features).
-      layer: the sizes and the initial values.
-      key: key<fry>[], for the weights.
-    """
     in_features = inputs[-1] // layer.groups
     shape = (layer.size, layer.size, in_features, layer.features)
     self.kernel = nnx.Param(layer.std * normal(key, shape))
@@ -46,12 +39,9 @@ class Conv(nnx.Module):
 
   def __call__(self, x: jax.Array) -> jax.Array:
     """f32[B,H,W,in_features] -> f32[B,H',W',features]."""
+    stride, padding = self.layer.stride, self.layer.padding
     y = kernels.convolve(
-      x,
-      self.kernel[...],
-      stride=self.layer.stride,
-      padding=self.layer.padding,
-      groups=self.layer.groups,
+      x, self.kernel[...], stride, padding, self.layer.groups
     )
     return kernels.add_bias(y, self.bias[...].reshape(1, 1, 1, -1))
 
@@ -59,8 +49,7 @@ class Conv(nnx.Module):
 class LocalConv(nnx.Module):
   """Like `Conv`, but every position has kernels and biases of its own.
 
-  `local` of cuda-convnet, which trained the "four-layer" networks of section
-  3.3 with it.
+  `local` of cuda-convnet, in the "four-layer" networks of section 3.3.
 
   Attributes:
     kernel: f32[H',W',size,size,in_features,features], normal.
@@ -68,13 +57,12 @@ class LocalConv(nnx.Module):
   """
 
   def __init__(self, inputs: tuple[int, ...], layer: Layer, key: jax.Array):
-    """Draws the initial weights; arguments as `Conv`."""
     height, width = [
       (length + sum(layer.padding) - layer.size) // layer.stride + 1
       for length in inputs[:2]
     ]
-    shape = (layer.size, layer.size, inputs[-1], layer.features)
-    shape = (height, width, *shape)
+    window = (layer.size, layer.size, inputs[-1])
+    shape = (height, width, *window, layer.features)
     self.kernel = nnx.Param(layer.std * normal(key, shape))
     bias = jnp.full((height, width, layer.features), layer.bias, jnp.float32)
     self.bias = nnx.Param(bias)
@@ -83,22 +71,14 @@ class LocalConv(nnx.Module):
   def __call__(self, x: jax.Array) -> jax.Array:
     """f32[B,H,W,in_features] -> f32[B,H',W',features]."""
     height, width = self.bias.shape[:2]
-    size, stride, padding = (
-      self.layer.size,
-      self.layer.stride,
-      self.layer.padding,
-    )
+    stride, padding = self.layer.stride, self.layer.padding
     x = jnp.pad(x, ((0, 0), padding, padding, (0, 0)))
     y = self.bias[...][jnp.newaxis]
     kernel = kernels.cast_like(x, self.kernel[...])
-    for i in range(size):
-      for j in range(size):
-        rows = slice(i, i + stride * (height - 1) + 1, stride)
-        columns = slice(j, j + stride * (width - 1) + 1, stride)
-        product = jnp.einsum(
-          "bhwc,hwcf->bhwf", x[:, rows, columns], kernel[:, :, i, j]
-        )
-        y = y + kernels.at_least_float32(product)
+    for i, j in np.ndindex(self.layer.size, self.layer.size):
+      units = x[:, i::stride, j::stride][:, :height, :width]
+      product = jnp.einsum("bhwc,hwcf->bhwf", units, kernel[:, :, i, j])
+      y = y + kernels.at_least_float32(product)
     return y.astype(x.dtype)
 
 
@@ -111,7 +91,6 @@ class Linear(nnx.Module):
   """
 
   def __init__(self, inputs: tuple[int, ...], layer: Layer, key: jax.Array):
-    """Draws the initial weights; `inputs` is (in_features,), see `Conv`."""
     shape = (*inputs, layer.features)
     self.kernel = nnx.Param(layer.std * normal(key, shape))
     if layer.bias is not None:
@@ -131,10 +110,9 @@ class BatchNorm(nnx.Module):
     y = scale * (x - mean) / sqrt(variance + epsilon) + offset
 
   Mean and variance belong to one map (over images, rows and columns) or one
-  unit (over images). In training they are those of the whole batch, whichever
-  devices it is on; in evaluation they are running averages. The variance is
-  the biased one in both. Placeholders for images that could not be decoded
-  count as images.
+  unit (over images): in training those of the whole batch, on all devices; in
+  evaluation running averages. The variance is the biased one in both.
+  Placeholders for images that could not be decoded count as images.
 
   Attributes:
     scale, offset: f32[features], parameters; initially 1 and 0.
@@ -152,27 +130,22 @@ class BatchNorm(nnx.Module):
   def __call__(self, x: jax.Array, training: bool) -> jax.Array:
     """f32[B,...,features] -> the same; in training it updates the averages."""
     a = kernels.at_least_float32(x)
+    axes = tuple(range(x.ndim - 1))
+    row = (*[1] * len(axes), -1)  # the shape in which a vector meets x
     if training:
       # Over "data" only: no tower needs to know another tower's statistics.
-      axes = tuple(range(x.ndim - 1))
       mean = lax.pmean(a.mean(axes), DATA)
-      centred = a - self._like(a, mean)
+      centred = a - mean.reshape(row)
       variance = lax.pmean(jnp.square(centred).mean(axes), DATA)
-      self._update(self.mean, mean)
-      self._update(self.variance, variance)
+      for average, value in ((self.mean, mean), (self.variance, variance)):
+        new = (1 - self.momentum) * lax.stop_gradient(value)
+        average[...] = self.momentum * average[...] + new
     else:
-      centred = a - self._like(a, self.mean[...])
+      centred = a - self.mean[...].reshape(row)
       variance = self.variance[...]
     factor = self.scale[...] * lax.rsqrt(variance + self.epsilon)
-    y = centred * self._like(a, factor) + self._like(a, self.offset[...])
+    y = centred * factor.reshape(row) + self.offset[...].reshape(row)
     return y.astype(x.dtype)
-
-  def _like(self, x, vector):
-    return vector.reshape(*[1] * (x.ndim - 1), -1)
-
-  def _update(self, average, value):
-    kept = self.momentum * average[...]
-    average[...] = kept + (1 - self.momentum) * lax.stop_gradient(value)
 
 
 # The steps that have parameters or running averages: a class each, made from
@@ -184,16 +157,13 @@ STEP_MODULES = {"batch_norm": BatchNorm}
 def make_layer(
   inputs: tuple[int, ...], layer: Layer, network: Network, key: jax.Array
 ) -> Conv | LocalConv | Linear:
-  """A layer with initial weights, and the modules of the steps that follow it.
+  """A layer with initial weights; steps with parameters are its attributes.
 
   Args:
     inputs: (height, width, in_features), or (in_features,) of a `Linear`.
     layer: the sizes and the initial values.
-    network: the constants of the steps.
-    key: key<fry>[], for the weights.
-
-  Returns:
-    The layer; a step with parameters is its attribute, such as `batch_norm`.
+    network: the constants of the steps, such as `batch_norm_epsilon`.
+    key: key<fry>[], from which the weights are drawn.
   """
   kind = LocalConv if layer.local else Conv if layer.size else Linear
   module = kind(inputs, layer, key)
@@ -216,7 +186,7 @@ def apply_step(
   Args:
     step: such as "relu".
     x: f32[B,H,W,C] or f32[B,units], of one tower.
-    layer: the layer that the step follows, with the step's parameters.
+    layer: the layer before it, with the parameters of the step, if any.
     network: the constants of the step.
     keys: key<fry>[B], for dropout; None in evaluation.
   """
@@ -229,92 +199,53 @@ def apply_step(
       return jax.nn.sigmoid(x)
     case "lrn":
       return kernels.local_response_norm(
-        x,
-        k=network.lrn_k,
-        n=network.lrn_n,
-        alpha=network.lrn_alpha,
-        beta=network.lrn_beta,
+        x, network.lrn_k, network.lrn_n, network.lrn_alpha, network.lrn_beta
       )
     case "within_map_norm":
       return within_map_norm(
         x,
-        k=network.within_map_k,
-        n=network.within_map_n,
-        alpha=network.within_map_alpha,
-        beta=network.within_map_beta,
+        network.within_map_k,
+        network.within_map_n,
+        network.within_map_alpha,
+        network.within_map_beta,
       )
     case "pool" | "avg_pool":
       pool = kernels.max_pool if step == "pool" else avg_pool
-      return pool(
-        x,
-        size=network.pool_size,
-        stride=network.pool_stride,
-        overhang=network.pool_overhang,
-      )
+      size, stride = network.pool_size, network.pool_stride
+      return pool(x, size, stride, network.pool_overhang)
     case "dropout":
-      return dropout(
-        x, keys, rate=network.dropout_rate, inverted=network.dropout_inverted
-      )
+      return dropout(x, keys, network.dropout_rate, network.dropout_inverted)
   return getattr(layer, step)(x, training=keys is not None)
 
 
 def local_response_norm(
-  x: jax.Array, *, k: float, n: int, alpha: float, beta: float
+  x: jax.Array, k: float, n: int, alpha: float, beta: float
 ) -> jax.Array:
   """Section 3.3: divides each map by the activity of its n neighbours.
 
     b = a / (k + alpha * sum_j a_j^2)^beta
 
   where j runs over the n maps centred on a's own, as far as they exist. The sum
-  is not divided by n.
-
-  Args:
-    x: f32[B,H,W,C], the maps of one tower.
-
-  Returns:
-    f32[B,H,W,C].
+  is not divided by n. f32[B,H,W,C], the maps of one tower -> the same.
   """
-  squares = lax.reduce_window(
-    x * x,
-    np.zeros((), x.dtype),
-    lax.add,
-    window_dimensions=(1, 1, 1, n),
-    window_strides=(1, 1, 1, 1),
-    padding=((0, 0), (0, 0), (0, 0), (n // 2, n - 1 - n // 2)),
-  )
+  squares = kernels.sum_neighbours(x * x, n, before=n // 2)
   return x * (k + alpha * squares) ** -beta
 
 
 def within_map_norm(
-  x: jax.Array, *, k: float, n: int, alpha: float, beta: float
+  x: jax.Array, k: float, n: int, alpha: float, beta: float
 ) -> jax.Array:
   """Like `local_response_norm`, but over n x n positions of the same map.
 
   Not in the paper; `rnorm` of the 2012 source, whose alpha is the configured
   scale divided by n^2. Positions outside the map count as 0.
-
-  Args:
-    x: f32[B,H,W,C].
-
-  Returns:
-    f32[B,H,W,C].
   """
-  around = (n // 2, n - 1 - n // 2)
   a = kernels.at_least_float32(x)
-  squares = lax.reduce_window(
-    a * a,
-    np.zeros((), a.dtype),
-    lax.add,
-    window_dimensions=(1, n, n, 1),
-    window_strides=(1, 1, 1, 1),
-    padding=((0, 0), around, around, (0, 0)),
-  )
+  squares = kernels.sum_neighbours(a * a, n, before=n // 2, axes=(1, 2))
   return (a * (k + alpha * squares) ** -beta).astype(x.dtype)
 
 
-def max_pool(
-  x: jax.Array, *, size: int, stride: int, overhang: bool
-) -> jax.Array:
+def max_pool(x: jax.Array, size: int, stride: int, overhang: bool) -> jax.Array:
   """Section 3.4: overlapping max-pooling, f32[B,H,W,C] -> f32[B,H',W',C].
 
   With `overhang` the last window may extend beyond the edge, as in the 2012
@@ -324,9 +255,7 @@ def max_pool(
   return _pool(x, -np.inf, lax.max, size, stride, overhang)
 
 
-def avg_pool(
-  x: jax.Array, *, size: int, stride: int, overhang: bool
-) -> jax.Array:
+def avg_pool(x: jax.Array, size: int, stride: int, overhang: bool) -> jax.Array:
   """The mean of each window's positions inside the map; see `max_pool`."""
   sums = _pool(x, 0, lax.add, size, stride, overhang)
   positions = np.ones((1, *x.shape[1:3], 1), x.dtype)
@@ -334,39 +263,28 @@ def avg_pool(
 
 
 def _pool(x, empty, reduce, size, stride, overhang):
-  after = [
-    -(length - size) % stride if overhang else 0 for length in x.shape[1:3]
-  ]
-  return lax.reduce_window(
-    x,
-    np.array(empty, x.dtype),
-    reduce,
-    window_dimensions=(1, size, size, 1),
-    window_strides=(1, stride, stride, 1),
-    padding=((0, 0), (0, after[0]), (0, after[1]), (0, 0)),
-  )
+  rest = [(0, -(length - size) % stride) for length in x.shape[1:3]]
+  padding = ((0, 0), *rest, (0, 0)) if overhang else "VALID"
+  window, strides = (1, size, size, 1), (1, stride, stride, 1)
+  empty = np.array(empty, x.dtype)
+  return lax.reduce_window(x, empty, reduce, window, strides, padding)
 
 
 def dropout(
-  x: jax.Array, keys: jax.Array | None, *, rate: float, inverted: bool
+  x: jax.Array, keys: jax.Array | None, rate: float, inverted: bool
 ) -> jax.Array:
   """Section 4.2: sets units to 0 in training, scales all down in evaluation.
 
   Args:
-    x: f32[B,...].
+    x: f32[B,...], the shape of the result too.
     keys: key<fry>[B], one per example; None in evaluation.
     rate: the share of units that are set to 0.
     inverted: scale up in training instead, and leave evaluation alone.
-
-  Returns:
-    f32[B,...].
   """
   if inverted:
     x = x / (1 - rate)
   if keys is None:
     return x * (1 - rate)
   kept = np.float32(1 - rate)  # the same draws in float64
-  keep = jax.vmap(lambda key: jax.random.bernoulli(key, kept, x.shape[1:]))(
-    keys
-  )
-  return jnp.where(keep, x, jnp.zeros((), x.dtype))
+  draw = jax.vmap(lambda key: jax.random.bernoulli(key, kept, x.shape[1:]))
+  return jnp.where(draw(keys), x, jnp.zeros((), x.dtype))

@@ -10,17 +10,8 @@ from typing import Any
 
 from alexnet_jax.runtime.command import UserError
 
-LAYERS = (
-  "conv1",
-  "conv2",
-  "conv3",
-  "conv4",
-  "conv5",
-  "conv6",
-  "fc6",
-  "fc7",
-  "fc8",
-)
+CONVOLUTIONS = ("conv1", "conv2", "conv3", "conv4", "conv5", "conv6")
+LAYERS = (*CONVOLUTIONS, "fc6", "fc7", "fc8")
 # The layers before which towers can exchange activations (fc8: after which
 # their class scores are summed).
 EXCHANGES = ("conv3", "conv4", "conv6", "fc6", "fc7", "fc8")
@@ -52,12 +43,10 @@ class Layer:
     features: kernels or units of one tower.
     size, stride, padding, groups: of the convolution; padding is (before,
       after), the same for rows and columns.
-    local: whether every position has kernels of its own (the CIFAR-10 networks
-      of cuda-convnet).
+    local: whether every position has kernels of its own (cuda-convnet).
     std: standard deviation of the initial weights (section 5).
     bias: initial bias (section 5); None: the layer has no bias.
-    then: the steps that follow the layer, in this order: words of STEPS and
-      MAP_STEPS.
+    then: the steps that follow the layer, in order, of STEPS and MAP_STEPS.
   """
 
   features: int
@@ -152,7 +141,7 @@ class Network:
 
   @property
   def fc8(self) -> Layer:
-    """The class scores, computed from a tower's own units (section 3.5).
+    """The class scores (section 3.5).
 
     Each tower scores every class from its own units, and the scores of the
     towers are summed. The bias is added once and belongs to no tower.
@@ -169,32 +158,25 @@ def to_dict(network: Network) -> dict[str, Any]:
   values = dataclasses.asdict(network)
   del values["num_classes"]
   no_layer = dataclasses.asdict(Layer(features=0))
-  return {
-    name: no_layer if value is None else value for name, value in values.items()
-  }
+  return {k: no_layer if v is None else v for k, v in values.items()}
 
 
 def from_dict(values: Mapping[str, Any], num_classes: int) -> Network:
-  """The network of a configuration's `network` group.
+  """The network of a configuration's `network` group, also of config.json's.
 
-  Args:
-    values: the group as a dict, or as config.json has it. A layer without
-      features is no layer.
-    num_classes: of the dataset.
+  A layer without features is no layer.
 
   Raises:
-    UserError: unknown key, or a layer is followed by an unknown step.
+    UserError: an unknown key.
   """
   _check_keys("network", values, Network)
   fields: dict[str, Any] = {"num_classes": num_classes}
   for name, value in values.items():
     if isinstance(value, Mapping):
       _check_keys(f"network.{name}", value, Layer)
-      layer = Layer(**{key: _tuple(item) for key, item in value.items()})
-      _check_steps(name, layer)
-      fields[name] = layer if layer.features else None
-    else:
-      fields[name] = _tuple(value)
+      value = {key: _tuple(item) for key, item in value.items()}
+      value = Layer(**value) if value["features"] else None
+    fields[name] = _tuple(value)
   return Network(**fields)
 
 
@@ -207,18 +189,15 @@ def unused_keys(network: Network) -> dict[str, str]:
   reasons = {}
   layers = {name: getattr(network, name) for name in LAYERS}
   steps = {step for layer in layers.values() if layer for step in layer.then}
-  for field in dataclasses.fields(Network):
-    for prefix, users in STEPS_OF_CONSTANTS.items():
-      if field.name.startswith(prefix) and not steps & set(users):
-        names = " or ".join(map(repr, users))
-        reasons[field.name] = f"no layer is followed by {names}"
+  for prefix, users in STEPS_OF_CONSTANTS.items():
+    if not steps & set(users):
+      reason = f"no layer is followed by {' or '.join(map(repr, users))}"
+      reasons |= {k: reason for k in vars(network) if k.startswith(prefix)}
   if not network.exchanges:
     reasons["exchange_dtype"] = "network.exchanges is empty"
-  for name, layer in layers.items():
-    if layer is None:
-      for field in dataclasses.fields(Layer):
-        if field.name != "features":
-          reasons[f"{name}.{field.name}"] = f"network.{name}.features is 0"
+  for name in (name for name, layer in layers.items() if layer is None):
+    for key in vars(Layer(features=0)).keys() - {"features"}:
+      reasons[f"{name}.{key}"] = f"network.{name}.features is 0"
   return {f"network.{key}": reason for key, reason in reasons.items()}
 
 
@@ -233,12 +212,3 @@ def _check_keys(group: str, values: Mapping[str, Any], kind: type) -> None:
       f"unknown key {group}.{unknown[0]}; the class {kind.__name__} in"
       " alexnet_jax/model/network.py lists the valid keys."
     )
-
-
-def _check_steps(name: str, layer: Layer) -> None:
-  for step in layer.then if layer.features else ():
-    if step not in STEPS + MAP_STEPS:
-      raise UserError(
-        f"network.{name}.then contains the unknown step {step!r}; valid steps"
-        f" are {', '.join(STEPS + MAP_STEPS)}."
-      )

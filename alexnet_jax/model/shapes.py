@@ -4,16 +4,8 @@ import dataclasses
 import math
 from typing import Any, NamedTuple
 
-from alexnet_jax.model.network import (
-  COMPUTE_DTYPES,
-  EXCHANGE_DTYPES,
-  EXCHANGES,
-  LAYERS,
-  MAP_STEPS,
-  STEP_PARAMETERS,
-  Layer,
-  Network,
-)
+from alexnet_jax.model import network as networks
+from alexnet_jax.model.network import LAYERS, Layer, Network
 from alexnet_jax.runtime.command import UserError
 
 
@@ -21,7 +13,7 @@ class Shape(NamedTuple):
   """The sizes of one layer of one tower.
 
   Attributes:
-    name: of the layer, one of LAYERS.
+    name: one of LAYERS.
     layer: with its features multiplied by the network's width.
     inputs: (height, width, maps) of what a convolution reads, else (units,).
     convolved: of the layer's output, before pooling.
@@ -53,7 +45,8 @@ def shapes(network: Network) -> list[Shape]:
       layer = dataclasses.replace(layer, features=features)
       if name in network.exchanges:
         x = (*x[:-1], x[-1] * network.towers)
-    _check_layer(name, layer, x)
+    if problem := _problem(layer, x):
+      raise UserError(f"network.{name} is not a valid layer: {problem}.")
     shape = _shape(name, layer, x, network)
     if min(*shape.convolved, *shape.outputs) < 1:
       raise UserError(
@@ -92,17 +85,14 @@ def layer_counts(network: Network) -> dict[str, Any]:
   """Parameters, multiply-adds and bytes, computed from the sizes alone.
 
   Returns:
-    `layers`, a list of dicts, and `totals`, their sums, a dict of the last four
-    keys:
-      name: of the layer.
+    `layers`, a list of dicts, and `totals`, their sums over the last four keys:
+      name, towers: the layer, and the number of towers; all are counted.
       output_shape: of one tower, before pooling.
-      towers: the number of towers; the counts below are for all of them.
       exchange: whether the layer reads the activations of all towers.
       parameters: of the layer and of the steps that follow it.
       macs: multiply-adds of the forward pass of one image.
       parameter_bytes: of the parameters in float32.
-      activation_bytes: of the outputs for one image, before pooling, in
-        float32.
+      activation_bytes: of one image's outputs before pooling, in float32.
 
   Raises:
     UserError: as `shapes`.
@@ -118,16 +108,12 @@ _FLOAT32_BYTES = 4
 
 def _count(shape: Shape, network: Network) -> dict[str, Any]:
   name, layer, inputs, convolved, _ = shape
-  inputs_per_output = (
-    layer.size**2 * inputs[-1] // layer.groups if layer.size else inputs[-1]
-  )
-  positions = math.prod(convolved[:-1])
-  kernels = layer.features * (positions if layer.local else 1)
-  has_bias = layer.bias is not None
-  parameters = network.towers * kernels * (inputs_per_output + has_bias)
+  inputs_per_output = (layer.size or 1) ** 2 * inputs[-1] // layer.groups
+  kernels = math.prod(convolved) if layer.local else layer.features
+  parameters = kernels * (inputs_per_output + (layer.bias is not None))
   for step in layer.then:
-    per_feature = STEP_PARAMETERS.get(step, 0)
-    parameters += network.towers * layer.features * per_feature
+    parameters += layer.features * networks.STEP_PARAMETERS.get(step, 0)
+  parameters *= network.towers
   if name == "fc8":
     parameters += network.num_classes  # one bias for all towers
   outputs = network.towers * math.prod(convolved)
@@ -145,37 +131,26 @@ def _count(shape: Shape, network: Network) -> dict[str, Any]:
 
 def _check_values(network: Network) -> None:
   """Raises UserError if a value makes no sense, whatever the layers are."""
-  one_or_more = ("towers", "lrn_n", "within_map_n", "pool_size", "pool_stride")
-  rules = {
-    **{key: ("at least 1", lambda value: value >= 1) for key in one_or_more},
-    "width": ("greater than 0", lambda value: value > 0),
-    "channels": ("3 (RGB) or 1 (grey)", lambda value: value in (1, 3)),
-    "dropout_rate": ("at least 0 and below 1", lambda value: 0 <= value < 1),
-    "batch_norm_momentum": (
-      "at least 0 and below 1",
-      lambda value: 0 <= value < 1,
-    ),
-    "batch_norm_epsilon": ("greater than 0", lambda value: value > 0),
-    "exchange_dtype": (
-      f"one of {', '.join(EXCHANGE_DTYPES)}",
-      lambda value: value in EXCHANGE_DTYPES,
-    ),
-    "compute_dtype": (
-      f"one of {', '.join(COMPUTE_DTYPES)}",
-      lambda value: value in COMPUTE_DTYPES,
-    ),
-  }
-  for key, (rule, holds) in rules.items():
-    value = getattr(network, key)
-    if not holds(value):
+  counts = ("towers", "lrn_n", "within_map_n", "pool_size", "pool_stride")
+  momentum, rate = network.batch_norm_momentum, network.dropout_rate
+  rules = [
+    *((key, getattr(network, key) >= 1, "at least 1") for key in counts),
+    ("width", network.width > 0, "greater than 0"),
+    ("channels", network.channels in (1, 3), "3 (RGB) or 1 (grey)"),
+    ("dropout_rate", 0 <= rate < 1, "at least 0 and below 1"),
+    ("batch_norm_momentum", 0 <= momentum < 1, "at least 0 and below 1"),
+    ("batch_norm_epsilon", network.batch_norm_epsilon > 0, "greater than 0"),
+  ]
+  for key, dtypes in (
+    ("exchange_dtype", networks.EXCHANGE_DTYPES),
+    ("compute_dtype", networks.COMPUTE_DTYPES),
+  ):
+    valid = getattr(network, key) in dtypes
+    rules.append((key, valid, f"one of {', '.join(dtypes)}"))
+  for key, valid, rule in rules:
+    if not valid:
+      value = getattr(network, key)
       raise UserError(f"network.{key} must be {rule} (got {value!r}).")
-
-
-def _check_layer(name: str, layer: Layer, x: tuple[int, ...]) -> None:
-  """Raises UserError unless `layer` can read activations of size `x`."""
-  problem = _problem(layer, x)
-  if problem:
-    raise UserError(f"network.{name} is not a valid layer: {problem}.")
 
 
 def _problem(layer: Layer, x: tuple[int, ...]) -> str:
@@ -187,11 +162,18 @@ def _problem(layer: Layer, x: tuple[int, ...]) -> str:
     isinstance(p, int) and p >= 0 for p in layer.padding
   ):
     return f"padding must be two integers from 0 up (got {layer.padding})"
-  for step in STEP_PARAMETERS:
-    if layer.then.count(step) > 1:
+  steps = networks.STEPS + networks.MAP_STEPS
+  for step in layer.then:
+    if step not in steps:
+      return f"unknown step {step!r} in then; valid are {', '.join(steps)}"
+    if step in networks.STEP_PARAMETERS and layer.then.count(step) > 1:
       return f"{step!r} can follow it once only (got then={layer.then})"
+    if step in networks.MAP_STEPS and not layer.size:
+      return f"the step {step!r} needs maps, so a convolution (size > 0)"
   if not layer.size:
-    return _linear_problem(layer)
+    if (layer.stride, layer.padding, layer.groups) != (1, (0, 0), 1):
+      return "stride, padding and groups need a convolution (size > 0)"
+    return "local needs a convolution (size > 0)" if layer.local else ""
   if len(x) < 3:
     return "a convolution cannot follow a fully connected layer"
   if layer.local and layer.groups > 1:
@@ -204,24 +186,13 @@ def _problem(layer: Layer, x: tuple[int, ...]) -> str:
   return ""
 
 
-def _linear_problem(layer: Layer) -> str:
-  for step in layer.then:
-    if step in MAP_STEPS:
-      return f"the step {step!r} needs maps, so a convolution (size > 0)"
-  if (layer.stride, layer.padding, layer.groups) != (1, (0, 0), 1):
-    return "stride, padding and groups need a convolution (size > 0)"
-  if layer.local:
-    return "local needs a convolution (size > 0)"
-  return ""
-
-
 def _check_exchanges(network: Network, present: list[str]) -> None:
   if network.towers == 1 and network.exchanges:
     raise UserError(
       "a single tower cannot exchange activations; set network.exchanges=()"
       f" (got {network.exchanges})."
     )
-  possible = [name for name in EXCHANGES if name in present]
+  possible = [name for name in networks.EXCHANGES if name in present]
   for name in network.exchanges:
     if name not in possible:
       raise UserError(

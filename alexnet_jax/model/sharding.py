@@ -22,7 +22,7 @@ Devices communicate only where the code says so, by a collective that names a
 mesh axis. Between towers there are two: `exchange` and `exchange_sum`.
 """
 
-import math
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -59,18 +59,11 @@ def on_each_device(
   Args:
     function: takes and returns the parts of one device.
     mesh: the devices.
-    in_specs, out_specs: one `PartitionSpec` for each argument and result, or a
-      tree of them.
-
-  Returns:
-    The same function of whole arrays.
+    in_specs, out_specs: a `PartitionSpec`, or a tree of them, for each argument
+      and result of the returned function, which are whole arrays.
   """
   return jax.shard_map(
-    function,
-    mesh=mesh,
-    in_specs=in_specs,
-    out_specs=out_specs,
-    check_vma=True,
+    function, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=True
   )
 
 
@@ -81,7 +74,7 @@ def place(tree: Any, specs: Any, mesh: Mesh) -> Any:
   )
 
 
-def exchange(parts: Sequence[jax.Array], dtype: str = "float32") -> jax.Array:
+def exchange(parts: list[jax.Array], dtype: str = "float32") -> jax.Array:
   """Gives every tower the maps of all towers, side by side.
 
   In the backward pass each tower gets the sum of the gradients that all towers
@@ -89,8 +82,8 @@ def exchange(parts: Sequence[jax.Array], dtype: str = "float32") -> jax.Array:
 
   Args:
     parts: the maps of this device's towers, each f32[B,...,C].
-    dtype: the dtype in which the maps, and later their gradients, are sent;
-      "float32" sends them in the dtype that they have.
+    dtype: in which the maps, and later their gradients, are sent; "float32"
+      sends them as they are.
 
   Returns:
     f32[B,...,towers*C], the same on every device of the "model" axis.
@@ -103,9 +96,7 @@ def exchange(parts: Sequence[jax.Array], dtype: str = "float32") -> jax.Array:
   return maps.astype(local.dtype)
 
 
-def exchange_sum(
-  parts: Sequence[jax.Array], dtype: str = "float32"
-) -> jax.Array:
+def exchange_sum(parts: list[jax.Array], dtype: str = "float32") -> jax.Array:
   """The sum over all towers; arguments as `exchange`.
 
   The backward pass sends nothing: the gradient of the sum is the gradient of
@@ -151,10 +142,10 @@ def make_mesh(
   Raises:
     UserError: `model` does not divide `towers`, or there are too few devices.
   """
-  if data < 0 or model < 0:
+  if min(data, model) < 0:
     raise UserError(
-      "mesh.data and mesh.model must be at least 0 (got"
-      f" {data} and {model}); 0 chooses the size."
+      f"mesh.data and mesh.model must be at least 0 (got {data} and {model});"
+      " 0 chooses the size."
     )
   if model and towers % model:
     raise UserError(
@@ -176,19 +167,15 @@ def make_mesh(
       " size, and with mesh.model=1 one device holds all towers. A CPU can be"
       f" divided into up to {MAX_CPU_DEVICES} devices."
     )
-  return jax.make_mesh(
-    (data, model), (DATA, MODEL), devices=devices[: data * model]
-  )
+  devices = devices[: data * model]
+  return jax.make_mesh((data, model), (DATA, MODEL), devices=devices)
 
 
 def _make_cpu_devices(data: int, model: int) -> None:
   """Divides the CPU into devices for the mesh; no effect on other platforms."""
-  wanted = max(data, 1) * max(model, 1) if data and model else 0
-  wanted = min(wanted or max(2, data, model), MAX_CPU_DEVICES)
-  try:
-    jax.config.update("jax_num_cpu_devices", wanted)
-  except RuntimeError:
-    return  # the backend runs already
+  wanted = data * model or max(2, data, model)
+  with contextlib.suppress(RuntimeError):  # the backend runs already
+    jax.config.update("jax_num_cpu_devices", min(wanted, MAX_CPU_DEVICES))
 
 
 def check_batch_size(batch_size: int, mesh: Mesh) -> None:
@@ -216,24 +203,21 @@ def process_share(mesh: Mesh) -> tuple[int, int]:
   Raises:
     UserError: the devices of this process are not one part along "data".
   """
-  rows = sorted(
-    row
-    for row, devices in enumerate(mesh.devices)
-    if any(d.process_index == jax.process_index() for d in devices)
-  )
+  process = jax.process_index()
+  owners = [[d.process_index for d in row] for row in mesh.devices]
+  rows = [i for i, row in enumerate(owners) if process in row]
   first, count = rows[0], len(rows)
   if rows != list(range(first, first + count)) or first % count:
     raise UserError(
-      f"process {jax.process_index()} has the rows {rows} of the mesh, which do"
-      " not divide a batch into equal parts. Set mesh.data to a multiple of the"
-      " number of processes, or mesh.model so that processes share each row."
+      f"process {process} has the rows {rows} of the mesh, which do not divide"
+      " a batch into equal parts. Set mesh.data to a multiple of the number of"
+      " processes, or mesh.model so that processes share each row."
     )
   return first // count, mesh.shape[DATA] // count
 
 
 def fetch(tree: Any) -> Any:
   """Copies arrays to the host; of one divided over processes, our part."""
-
   for x in jax.tree.leaves(tree):
     x.copy_to_host_async()  # start all copies before waiting for the first
 
@@ -247,7 +231,6 @@ def fetch(tree: Any) -> Any:
 
 def describe_mesh(mesh: Mesh) -> str:
   """Such as "data:1 x model:2 on 2 cpu devices"."""
-  device = np.ravel(mesh.devices)[0]
+  platform = mesh.devices[0, 0].platform
   axes = " x ".join(f"{name}:{size}" for name, size in mesh.shape.items())
-  count = math.prod(mesh.shape.values())
-  return f"{axes} on {count} {device.platform} device{'s'[: count != 1]}"
+  return f"{axes} on {mesh.size} {platform} device{'s'[: mesh.size != 1]}"

@@ -34,10 +34,10 @@ def momentum_sgd(
     w <- w + v
 
   optax.sgd multiplies by the rate after the velocity, which is another rule
-  when the rate changes. Only kernels are decayed, as in `weights.cu` of the
-  2012 source. Parameters with a rate of 0 are frozen, as there: they keep their
-  value whatever their velocity was. (optax's own parts would need a mask for
-  each rate and each layer's decay, and have none that freezes.)
+  when the rate changes. As in `weights.cu` of the 2012 source, only kernels are
+  decayed, and parameters with a rate of 0 keep their value whatever their
+  velocity was. (optax's own parts would need a mask for each rate and each
+  layer's decay, and have none that freezes.)
 
   The state is the velocity, a tree like the parameters. `update` takes
   `learning_rate` at each call, f32[] or `Rates`, and returns the new velocity
@@ -63,8 +63,7 @@ def momentum_sgd(
 
   def init(params):
     leaves = jax.tree.leaves_with_path(params)
-    unknown = decay_of.keys() - {_layer(path) for path, _ in leaves}
-    if unknown:
+    if unknown := decay_of.keys() - {_layer(path) for path, _ in leaves}:
       raise UserError(
         f"optimizer.layer_weight_decay names {', '.join(sorted(unknown))},"
         " which this network does not have."
@@ -79,9 +78,8 @@ def momentum_sgd(
       step = g + decay * w if decayed else g
       return jnp.where(rate == 0, 0.0, momentum * v - rate * step)
 
-    velocity = jax.tree.map_with_path(
-      next_velocity, velocity, gradients, params
-    )
+    trees = (velocity, gradients, params)
+    velocity = jax.tree.map_with_path(next_velocity, *trees)
     return velocity, velocity
 
   return optax.GradientTransformationExtraArgs(init, update)
@@ -92,12 +90,7 @@ make_optimizer = momentum_sgd
 
 
 def rate_of(rates: Any, path: tuple[Any, ...]) -> Any:
-  """The learning rate of one parameter.
-
-  Args:
-    rates: `Rates`, or one rate for all.
-    path: of the parameter, as `jax.tree.map_with_path` gives it.
-  """
+  """Of `Rates`, or of one rate for all, the rate of the parameter at `path`."""
   if not isinstance(rates, Rates):
     return rates
   if _layer(path) == "conv1":

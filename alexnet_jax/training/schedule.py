@@ -1,11 +1,11 @@
 """Learning rate schedules: how the rates of an update change over a run.
 
-To add one, write a subclass of `Schedule` that defines `scaled` and add its
-name to `SCHEDULES`. `Schedule.rates` applies it to biases and to conv1, in the
-same way for every schedule.
+To add one, write a subclass of `Schedule` that defines `scaled`, and add its
+name to `SCHEDULES`.
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -20,9 +20,10 @@ from alexnet_jax.training.optimizer import Rates
 class Schedule:
   """Learning rates as a function of the epoch; a subclass defines `scaled`.
 
+  Biases and conv1 are treated in the same way by every schedule.
+
   Attributes:
-    learning_rate: initial rate of the weights.
-    bias_learning_rate: initial rate of the biases.
+    learning_rate, bias_learning_rate: initial rates of weights and of biases.
     bias_drops: "all": biases follow every change of the weights' rate; "once":
       their rate is divided by 10 at the first drop (dexp: at half time);
       "never": it is constant.
@@ -33,8 +34,8 @@ class Schedule:
   """
 
   STATE: ClassVar[tuple[str, ...]] = ()  # attributes that change in training
-  # Of schedules that drop in steps: whether biases that drop once have dropped
-  # after a number of epochs.
+  # Whether biases that drop once have done so after a number of epochs; a
+  # method of the schedules that drop in steps.
   has_dropped: ClassVar[Callable[[Any, float], bool] | None] = None
 
   learning_rate: float = 1e-2
@@ -55,11 +56,9 @@ class Schedule:
       )
 
   def scaled(self, initial: float, epoch: float) -> float:
-    """The learning rate after `epoch` epochs if it begins with `initial`.
-
-    (Not a factor: 0.01 / 10 and 0.01 * 0.1 may round differently, and a run
-    that is resumed continues bit for bit.)
-    """
+    """The learning rate after `epoch` epochs if it begins with `initial`."""
+    # Not a factor: 0.01 / 10 and 0.01 * 0.1 may round differently, and a run
+    # that is resumed continues bit for bit.
     raise NotImplementedError
 
   def conv1_scaled(self, initial: float, epoch: float) -> float:
@@ -86,26 +85,16 @@ class Schedule:
     """Receives the validation error (a fraction) after each evaluation."""
 
   def resumed(self, saved: dict[str, Any]) -> "Schedule":
-    """This schedule in the state of a saved one.
-
-    Args:
-      saved: `dataclasses.asdict` of the saved schedule. Only the attributes in
-        STATE are taken; the others come from the present configuration.
-    """
+    """This schedule with the STATE of `saved`, its `asdict` at that time."""
     return dataclasses.replace(self, **{k: saved[k] for k in self.STATE})
 
   def jump(self, saved: dict[str, Any], epoch: float) -> str:
-    """One sentence if the rate jumps on resuming, else "".
+    """One sentence if the rate jumps on resuming after `epoch` epochs, else "".
 
-    It does where the rate depends on the length of the run ("cosine", "dexp")
-    and the run is resumed with another length.
-
-    Args:
-      saved: `dataclasses.asdict` of the schedule as it was.
-      epoch: epochs done.
+    It does when the length of the run has changed since `saved` (`asdict` of
+    this schedule) and the rate depends on it ("cosine", "dexp").
     """
-    fields = {field.name for field in dataclasses.fields(self)}
-    known = {key: value for key, value in saved.items() if key in fields}
+    known = {key: saved[key] for key in saved if hasattr(self, key)}
     before = dataclasses.replace(self, **known).rate(epoch)
     after = self.rate(epoch)
     if before == after:
@@ -124,8 +113,7 @@ class Piecewise(Schedule):
     boundaries: epochs at which the rate is divided by `factor`.
     factor: 10 in the paper and in all schedules here except dexp.
     conv1_boundaries: the same for the weights of conv1; None: `boundaries`.
-    bias_boundary: epoch at which biases that drop once do; None: the first of
-      `boundaries`.
+    bias_boundary: when biases that drop once do; None: at the first boundary.
   """
 
   boundaries: tuple[float, ...] = (25.0, 51.0, 79.0)
@@ -143,21 +131,19 @@ class Piecewise(Schedule):
     return initial / self.factor**drops
 
   def has_dropped(self, epoch):
-    if self.bias_boundary is None:
-      return any(epoch >= b for b in self.boundaries)
-    return epoch >= self.bias_boundary
+    if self.bias_boundary is not None:
+      return epoch >= self.bias_boundary
+    return any(epoch >= b for b in self.boundaries)
 
 
 @dataclasses.dataclass(kw_only=True)
 class Plateau(Schedule):
   """The paper's rule: divide by 10 when the validation error stops improving.
 
-  The paper does not define "stops improving"; here it means no new best error
-  in `patience` evaluations. After `drops` divisions the rate stays constant.
-
   Attributes:
-    patience: evaluations without a new best error before a division.
-    drops: maximum number of divisions; three in the paper.
+    patience: evaluations without a new best error before a division. (The paper
+      does not define "stops improving".)
+    drops: number of divisions, after which the rate is constant; 3 in the paper.
     best_error: lowest validation error so far.
     waited: evaluations since then, or since the last division.
     dropped: divisions so far.
@@ -192,18 +178,14 @@ class Plateau(Schedule):
 class Cosine(Schedule):
   """A linear warm-up from 0, then half a cosine down to 0 at the end.
 
-  (Loshchilov and Hutter, SGDR, 2017, without restarts; warm-up as Goyal et al.,
-  Accurate, Large Minibatch SGD, 2017. Not in the paper.)
-
-  The rate is a function of the epoch and of the length of the run. A run that
-  is resumed with another `total_epochs` or `total_steps` takes the rates of a
-  run of the new length from there on, so the rate of a finished run that is
-  extended jumps up from 0; `jump` says so.
+  Not in the paper. Loshchilov and Hutter, SGDR, 2017, without restarts; warm-up
+  as Goyal et al., Accurate, Large Minibatch SGD, 2017. A run that is resumed
+  with another length takes the rates of a run of that length from there on.
 
   Attributes:
-    warmup_epochs: length of the warm-up; 0: none. In a run that ends within
-      it, the rate only rises.
-    end_epoch: epochs of the whole run.
+    warmup_epochs: length of the warm-up; 0: none.
+    end_epoch: epochs of the whole run. If it ends within the warm-up, the rate
+      only rises.
   """
 
   warmup_epochs: float = 0.0
@@ -228,8 +210,8 @@ class Cosine(Schedule):
 def dexp(*, total_epochs: float, **common: Any) -> Piecewise:
   """Net #170's schedule ("dexp" in the 2012 source).
 
-  Four equal quarters of `total_epochs` with a factor of 250 between the rates
-  of the first and the last; biases that drop once do so at half time.
+  Four equal quarters with a factor of 250 between the rates of the first and
+  the last; biases that drop once do so at half time.
   """
   return Piecewise(
     boundaries=tuple(total_epochs * quarter / 4 for quarter in (1, 2, 3)),
@@ -239,23 +221,14 @@ def dexp(*, total_epochs: float, **common: Any) -> Piecewise:
   )
 
 
-def log145_2012(**common: Any) -> Piecewise:
-  """The drops that the authors made by hand in net #145's ILSVRC-2012 run."""
-  return Piecewise(
-    boundaries=(25.0, 51.0, 79.0),
-    conv1_boundaries=(25.0, 51.0, 67.0),
-    **common,
-  )
-
-
-def log145_2010(**common: Any) -> Piecewise:
-  """The same of its ILSVRC-2010 run (Table 1 of the paper)."""
-  return Piecewise(
-    boundaries=(23.0, 51.0, 78.0),
-    conv1_boundaries=(23.0, 51.0, 68.0),
-    **common,
-  )
-
+# The drops that the authors made by hand in net #145's ILSVRC-2012 run, and in
+# its ILSVRC-2010 run (Table 1 of the paper).
+log145_2012 = functools.partial(
+  Piecewise, boundaries=(25.0, 51.0, 79.0), conv1_boundaries=(25.0, 51.0, 67.0)
+)
+log145_2010 = functools.partial(
+  Piecewise, boundaries=(23.0, 51.0, 78.0), conv1_boundaries=(23.0, 51.0, 68.0)
+)
 
 # For each `schedule.name`: what makes it, and which keys it reads beside the
 # attributes of `Schedule`.
@@ -274,9 +247,8 @@ def make_schedule(*, name: str, **values: Any) -> Schedule:
 
   Args:
     name: one of `SCHEDULES`.
-    **values: the group's other keys; `total_epochs`; and `end_epoch`, at which
-      the run ends, `total_epochs` by default (`total_steps` may set another
-      end). Keys that only other schedules read are ignored.
+    **values: the group's other keys (those of other schedules are ignored);
+      `total_epochs`; and `end_epoch`, at which the run ends, by default there.
 
   Raises:
     UserError: an unknown name or key, or an invalid value.
@@ -300,18 +272,11 @@ def make_schedule(*, name: str, **values: Any) -> Schedule:
 
 
 def unused_keys(name: str) -> dict[str, str]:
-  """Keys of the `schedule` group that the schedule `name` does not use.
-
-  Returns:
-    Dotted keys, such as "schedule.patience", each with the reason.
-  """
-  users: dict[str, list[str]] = {}
-  for other, (_, keys) in SCHEDULES.items():
-    for key in keys:
-      users.setdefault(key, []).append(other)
-  return {
-    f"schedule.{key}": f"only schedule.name={' or '.join(map(repr, names))}"
-    " uses it"
-    for key, names in users.items()
-    if name not in names
-  }
+  """Keys such as "schedule.patience" that `name` does not use, with reasons."""
+  reasons = {}
+  for key in {key for _, keys in SCHEDULES.values() for key in keys}:
+    users = [other for other, (_, keys) in SCHEDULES.items() if key in keys]
+    if name not in users:
+      names = " or ".join(map(repr, users))
+      reasons[f"schedule.{key}"] = f"only schedule.name={names} uses it"
+  return reasons

@@ -18,15 +18,10 @@ from alexnet_jax.training.step import TrainState, to_dict
 
 
 def export_weights(workdir: str, output: str, channels: str = "rgb") -> int:
-  """Writes the weights of a run's newest checkpoint to a file.
+  """Writes the weights of a run's newest checkpoint to the file `output`.
 
-  Args:
-    workdir: directory of the run.
-    output: the file to write.
-    channels: order in which conv1 reads the colours, "rgb" or "bgr".
-
-  Returns:
-    The number of steps after which the weights are.
+  `channels` is the order in which conv1 reads the colours, "rgb" or "bgr".
+  Returns the number of steps after which the weights are.
 
   Raises:
     UserError: there is no checkpoint, or the network has no such layout.
@@ -38,18 +33,10 @@ def export_weights(workdir: str, output: str, channels: str = "rgb") -> int:
 
 
 def import_weights(workdir: str, source: str, channels: str = "rgb") -> int:
-  """Saves the weights in a file as the newest checkpoint of a run.
+  """Saves the weights in the file `source` as the newest checkpoint of a run.
 
   The checkpoint is one step after the present one and has a new optimiser
-  state (a velocity of zero).
-
-  Args:
-    workdir: directory of the run.
-    source: the file to read.
-    channels: order in which conv1 reads the colours, "rgb" or "bgr".
-
-  Returns:
-    The step of the new checkpoint.
+  state (a velocity of zero). Returns its step. `channels` as `export_weights`.
 
   Raises:
     UserError: there is no run or checkpoint in `workdir`, or the arrays in
@@ -63,9 +50,8 @@ def import_weights(workdir: str, source: str, channels: str = "rgb") -> int:
   except SafetensorError as error:
     raise UserError(f"{source} is not a safetensors file: {error}.") from None
   with WorkdirLock(workdir):
-    checkpoints = Checkpoints(
-      f"{workdir}/checkpoints", config["checkpoints_to_keep"]
-    )
+    keep = config["checkpoints_to_keep"]
+    checkpoints = Checkpoints(f"{workdir}/checkpoints", keep)
     old, metadata = runs.load_state(workdir, _mesh(workdir), checkpoints)
     net = from_grouped(arrays, old.net.towers.network, channels)
     optimizer = Recipe.from_config(config).optimizer

@@ -44,11 +44,20 @@ def assert_same(ours, reference, *arguments, **tolerance):
         np.testing.assert_allclose(got, want, **bounds)
 
 
+def make_layer(inputs, layer):
+  return layers.make_layer(inputs, layer, Network(), jax.random.key(0))
+
+
+def apply_step(step, x):
+  """A step without parameters, with the paper's constants, in evaluation."""
+  return layers.apply_step(step, x, layer=None, network=Network(), keys=None)
+
+
 def layer_function(inputs, layer):
   """A layer as a function of (x, kernel, bias)."""
 
   def run(x, kernel, bias):
-    module = layers.make_layer(inputs, layer, Network(), jax.random.key(0))
+    module = make_layer(inputs, layer)
     module.kernel, module.bias = nnx.Param(kernel), nnx.Param(bias)
     return module(x)
 
@@ -75,7 +84,7 @@ def test_convolution(size, stride, padding, groups):
 def test_the_first_convolution_pads_below_and_to_the_right_only():
   # Section 3.5 with 224 pixels: position 55 begins at pixel 216, ends at 227.
   conv1 = Layer(1, size=11, stride=4, padding=(0, 3))
-  module = layers.make_layer((224, 224, 1), conv1, jax.random.key(0))
+  module = make_layer((224, 224, 1), conv1)
   module.kernel[...] = jnp.ones((11, 11, 1, 1))
   counts = module(jnp.ones((1, 224, 224, 1)))[0, :, :, 0]
   expected = np.minimum(11, 224 - 4 * np.arange(55))
@@ -113,9 +122,7 @@ def test_local_response_norm_has_the_papers_constants():
   expected = np.full(48, 100 / 7**0.75)
   expected[[0, -1]] = 100 / 5**0.75
   expected[[1, -2]] = 100 / 6**0.75
-  got = layers.apply_step("lrn", x, layer=None, network=Network(), keys=None)[
-    0, 0, 0
-  ]
+  got = apply_step("lrn", x)[0, 0, 0]
   np.testing.assert_allclose(got, expected, rtol=1e-6)
 
 
@@ -213,7 +220,7 @@ def test_pooling_of_whole_windows_only(pool):
 @pytest.mark.parametrize("step", ["relu", "tanh", "sigmoid"])
 def test_nonlinearities(step):
   def ours(x):
-    return layers.apply_step(step, x, layer=None, network=Network(), keys=None)
+    return apply_step(step, x)
 
   assert_same(ours, getattr(formulas, step), np.array([[-2.0, 0.0, 0.5, 3.0]]))
 

@@ -115,10 +115,9 @@ def test_an_invalid_value_is_rejected(key, bad, good):
 
 def test_an_unknown_step_is_named():
   values = {"conv1": {"features": 8, "size": 3, "then": ["relu", "norm"]}}
-  with pytest.raises(
-    UserError, match=r"network\.conv1\.then.*unknown step 'norm'"
-  ):
-    from_dict(values, num_classes=10)
+  network = from_dict(values, num_classes=10)
+  with pytest.raises(UserError, match=r"network\.conv1.*unknown step 'norm'"):
+    shapes(network)
 
 
 def test_an_unknown_key_is_named():
