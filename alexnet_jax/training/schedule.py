@@ -143,7 +143,7 @@ class Plateau(Schedule):
   Attributes:
     patience: evaluations without a new best error before a division. (The paper
       does not define "stops improving".)
-    drops: number of divisions, after which the rate is constant; 3 in the paper.
+    drops: number of divisions; 3 in the paper. Then the rate is constant.
     best_error: lowest validation error so far.
     waited: evaluations since then, or since the last division.
     dropped: divisions so far.
