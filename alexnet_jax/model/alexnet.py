@@ -141,7 +141,9 @@ def activations(
   """
   network = net.towers.network
   towers = split_towers(net.towers)
-  tower_keys = split_keys(keys, len(towers))
+  # Each example's key is made different for each tower.
+  first = lax.axis_index(sharding.MODEL) * len(towers)
+  tower_keys = [fold_in(keys, first + i) for i in range(len(towers))]
   if network.compute_dtype != "float32":
     images = images.astype(network.compute_dtype)  # all layers follow
   outputs = {}
@@ -173,12 +175,6 @@ def split_towers(stacked: Tower) -> list[Tower]:
   """The towers of this device, from arrays with a leading tower axis."""
   count = jax.tree.leaves(stacked)[0].shape[0]
   return [jax.tree.map(operator.itemgetter(i), stacked) for i in range(count)]
-
-
-def split_keys(keys: jax.Array | None, count: int) -> list[jax.Array | None]:
-  """Each example's key, made different for each of this device's towers."""
-  first = lax.axis_index(sharding.MODEL) * count
-  return [fold_in(keys, first + i) for i in range(count)]
 
 
 def fold_in(keys: jax.Array | None, number: jax.Array | int):

@@ -67,18 +67,12 @@ def _shape(
     units = (layer.features,)
     return Shape(name, layer, (math.prod(x),), units, units)
   side = (x[0] + sum(layer.padding) - layer.size) // layer.stride + 1
-  pooled = side
+  pooled, rounded = side, math.ceil if network.pool_overhang else math.floor
   for step in layer.then:
-    if step in ("pool", "avg_pool"):
-      pooled = _pooled(pooled, network)
+    if step in ("pool", "avg_pool"):  # below 1 if no window fits
+      pooled = 1 + rounded((pooled - network.pool_size) / network.pool_stride)
   convolved, outputs = [(n, n, layer.features) for n in (side, pooled)]
   return Shape(name, layer, x, convolved, outputs)
-
-
-def _pooled(side: int, network: Network) -> int:
-  """The number of pooling windows along a side; below 1 if none fits."""
-  windows = (side - network.pool_size) / network.pool_stride + 1
-  return math.ceil(windows) if network.pool_overhang else math.floor(windows)
 
 
 def layer_counts(network: Network) -> dict[str, Any]:
@@ -103,9 +97,6 @@ def layer_counts(network: Network) -> dict[str, Any]:
   return {"layers": layers, "totals": totals}
 
 
-_FLOAT32_BYTES = 4
-
-
 def _count(shape: Shape, network: Network) -> dict[str, Any]:
   name, layer, inputs, convolved, _ = shape
   inputs_per_output = (layer.size or 1) ** 2 * inputs[-1] // layer.groups
@@ -124,8 +115,8 @@ def _count(shape: Shape, network: Network) -> dict[str, Any]:
     "exchange": name in network.exchanges,
     "parameters": parameters,
     "macs": outputs * inputs_per_output,
-    "parameter_bytes": _FLOAT32_BYTES * parameters,
-    "activation_bytes": _FLOAT32_BYTES * outputs,
+    "parameter_bytes": 4 * parameters,  # of float32
+    "activation_bytes": 4 * outputs,
   }
 
 

@@ -23,6 +23,7 @@ from alexnet_jax.data.sources import Source
 from alexnet_jax.model import network as networks
 from alexnet_jax.model import sharding
 from alexnet_jax.model.network import Network
+from alexnet_jax.model.shapes import shapes
 from alexnet_jax.model.sharding import BATCH, REPLICATED
 from alexnet_jax.runtime import config as configs
 from alexnet_jax.runtime import provenance
@@ -57,8 +58,10 @@ class Recipe(NamedTuple):
     Raises:
       UserError: the network cannot be built, or a group has a wrong key.
     """
+    network = networks.from_dict(config["network"], config["num_classes"])
+    shapes(network)  # checks it, before a mesh is made for its towers
     return cls(
-      networks.from_dict(config["network"], config["num_classes"]),
+      network,
       batch_size or config["batch_size"],
       config["image_size"],
       configs.call(Augmentation, config, "augmentation"),

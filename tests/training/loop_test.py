@@ -145,6 +145,7 @@ def test_a_finished_run_prints_its_table_and_writes_nothing(
     ({"schedule.name": "linear"}, "plateau"),
     ({"network.conv1.then": ("gelu",)}, "relu"),
     ({"network.crop_size": 30}, "too small"),
+    ({"network.towers": 0}, "network.towers must be at least 1 (got 0)"),
     ({"network.exchanges": ("conv5", "fc8")}, "'conv5'"),
   ],
 )
