@@ -42,7 +42,10 @@ class Statistics(NamedTuple):
     """Reads statistics; None if missing, damaged, or of other images."""
     try:
       # np.load does not close a file that it opened itself if it is damaged.
-      with open(path, "rb") as file, np.load(file) as stored:
+      with (
+        open(path, "rb") as file,
+        np.load(file, allow_pickle=False) as stored,
+      ):
         matches = str(stored["fingerprint"]) == fingerprint
         if not matches or stored["mean_image"].shape != (size, size, 3):
           return None

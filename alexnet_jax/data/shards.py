@@ -98,14 +98,14 @@ class Shard:
 
   def facts(self) -> tuple[int, np.ndarray, list[tuple[str, str]], str]:
     """Bytes and labels of the records, (name, reason) of skipped, digest."""
-    with np.load(self._facts_path) as stored:
+    with np.load(self._facts_path, allow_pickle=False) as stored:
       num_bytes, digest = int(stored["num_bytes"]), str(stored["digest"])
       skipped = json.loads(str(stored["skipped"]))
       return num_bytes, stored["labels"], skipped, digest
 
   def pixel_sums(self) -> PixelSums:
     """The pixel sums of a finished shard: megabytes, so read when needed."""
-    with np.load(self._facts_path) as stored:
+    with np.load(self._facts_path, allow_pickle=False) as stored:
       sums = PixelSums(len(stored["total"]))
       sums.num_images = int(stored["count"])
       sums.total[:] = stored["total"]

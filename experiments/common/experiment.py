@@ -19,7 +19,7 @@ class Run(NamedTuple):
 
   Attributes:
     name: of the workdir, and of the run in figure and table.
-    config: path below configs/.
+    config: path of the file, such as configs/paper.py.
     overrides: by dotted key, as `alexnet_jax.main --config.KEY=VALUE` takes
       them. In strings, {output}, {run} and {seed} are replaced by the output
       folder, the run's name and its seed.
