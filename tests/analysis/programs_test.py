@@ -139,10 +139,10 @@ def test_a_sixth_convolution_and_fewer_exchanges_are_as_declared():
 def test_normalising_across_towers_is_found(monkeypatch):
   inside_a_tower = layers.local_response_norm
 
-  def across_towers(x, **options):
+  def across_towers(x, *constants):
     both = lax.all_gather(x, "model", axis=3, tiled=True)
     own = lax.axis_index("model") * x.shape[3]
-    normed = inside_a_tower(both, **options)
+    normed = inside_a_tower(both, *constants)
     return lax.dynamic_slice_in_dim(normed, own, x.shape[3], axis=3)
 
   monkeypatch.setattr(kernels, "local_response_norm", across_towers)
