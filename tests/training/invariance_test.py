@@ -221,7 +221,8 @@ def seen_by_the_network(data, model):
 
   def on_device(net, batch, stats, key):
     keys = augment.example_keys(key, batch["epoch"], batch["index"])
-    own, dropout = step._split(keys)
+    pairs = jax.vmap(jax.random.split)(keys)  # as the training step does
+    own, dropout = pairs[:, 0], pairs[:, 1]
     side = NETWORK.crop_size
     crops, lit = (
       augment.training_images(
