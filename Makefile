@@ -10,8 +10,9 @@ VENV = .venv
 # Processes that share the tests. One of them keeps about one and a half cores
 # busy, two of them keep two cores busy.
 JOBS ?= 2
-# A file's tests stay in one process, so that its fixtures are made once.
-PYTEST = $(VENV)/bin/python -m pytest -q -n $(JOBS) --dist loadfile
+# A file's tests stay in one process, so that its fixtures are made once. Files start
+# in their order: by default a long file with one test would start last.
+PYTEST = $(VENV)/bin/python -m pytest -q -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 quickstart: $(VENV)/installed
 	$(VENV)/bin/python -m alexnet_jax.main --config=configs/quickstart.py

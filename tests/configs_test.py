@@ -65,9 +65,8 @@ def train_one_step(values):
       sharding.REPLICATED,
       mesh,
     )
-  state, metrics = recipe.train_step(mesh)(
-    state, batch, statistics, key, schedule.rates(0)
-  )
+  rates = schedule.rates(values.schedule.warmup_epochs)  # it begins at 0
+  state, metrics = recipe.train_step(mesh)(state, batch, statistics, key, rates)
   return state, float(metrics["loss"])
 
 
