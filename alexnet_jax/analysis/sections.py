@@ -201,7 +201,7 @@ def figure3(run: Run) -> Html:
 def specialisation_text(found: Specialisation) -> str:
   """What the comparison of the towers' colour scores found."""
   means = "{:.3f} and {:.3f}".format(*found.means)
-  test = f"permutation test, p = {found.p_value:.4f}"
+  test = f"permutation test, p = {found.p_value:.4f}, threshold 0.01"
   if not found.significant:
     return f"No difference between the towers found: {means} ({test})."
   return (
