@@ -70,6 +70,9 @@ def colour_scores(all_kernels: np.ndarray) -> np.ndarray:
   return coloured / np.where(energy, energy, 1)
 
 
+SIGNIFICANCE = 0.01  # the p-value below which towers are said to differ
+
+
 class Specialisation(NamedTuple):
   """Whether the colours are in one tower, as section 6.1 reports."""
 
@@ -79,8 +82,8 @@ class Specialisation(NamedTuple):
 
   @property
   def significant(self) -> bool:
-    """Whether the towers differ, at the level 0.01."""
-    return self.p_value < 0.01
+    """Whether the towers differ, at the level SIGNIFICANCE."""
+    return self.p_value < SIGNIFICANCE
 
 
 def specialisation(scores: np.ndarray) -> Specialisation:

@@ -175,7 +175,7 @@ def figure3(run: Run) -> Html:
   """The kernels of conv1 by tower, and their colour scores.
 
   Raises:
-    UserError: there is no network, or its input has no colours.
+    UserError: the run has no checkpoint, or its images are grey.
   """
   network = run.net and run.net.towers.network
   if not network or network.channels != 3 or network.conv1 is None:
@@ -201,7 +201,8 @@ def figure3(run: Run) -> Html:
 def specialisation_text(found: Specialisation) -> str:
   """What the comparison of the towers' colour scores found."""
   means = "{:.3f} and {:.3f}".format(*found.means)
-  test = f"permutation test, p = {found.p_value:.4f}, threshold 0.01"
+  level = figures.SIGNIFICANCE
+  test = f"permutation test, p = {found.p_value:.4f}, threshold {level}"
   if not found.significant:
     return f"No difference between the towers found: {means} ({test})."
   return (
@@ -216,7 +217,7 @@ def figure4(run: Run, search: int, data_dir: str) -> Html:
   The arguments are those of `report`.
 
   Raises:
-    UserError: there is no network, or its dataset cannot be found.
+    UserError: the run has no checkpoint, or its dataset is missing.
   """
   if run.net is None:
     raise UserError("There is no checkpoint yet.")

@@ -67,7 +67,7 @@ def inspect(data_dir: str, name: str, need: float) -> int:
     need: images/s that training needs; 0 if unknown.
 
   Raises:
-    UserError: there is no dataset.
+    UserError: the dataset does not exist.
   """
   found = pathlib.Path(data_dir).glob("*/*/manifest.json")
   folders = sorted(str(path.parent) for path in found)

@@ -164,7 +164,7 @@ def to_dict(network: Network) -> dict[str, Any]:
 def from_dict(values: Mapping[str, Any], num_classes: int) -> Network:
   """The network of a configuration's `network` group, also of config.json's.
 
-  A layer without features is no layer.
+  A layer with features=0 is left out of the network.
 
   Raises:
     UserError: an unknown key.

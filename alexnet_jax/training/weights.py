@@ -24,7 +24,7 @@ def export_weights(workdir: str, output: str, channels: str = "rgb") -> int:
   Returns the number of steps after which the weights are.
 
   Raises:
-    UserError: there is no checkpoint, or the network has no such layout.
+    UserError: no checkpoint, or the layout does not fit the network.
   """
   state, _ = runs.load_state(workdir, _mesh(workdir))
   grouped = to_grouped(state.net, state.net.towers.network, channels)
