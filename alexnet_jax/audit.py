@@ -23,7 +23,7 @@ from alexnet_jax.analysis.collectives import GRADIENTS
 from alexnet_jax.analysis.programs import Audit
 from alexnet_jax.model import sharding
 from alexnet_jax.model.sharding import DATA, MODEL
-from alexnet_jax.runtime import command
+from alexnet_jax.runtime import command, paths
 from alexnet_jax.runtime import config as configs
 from alexnet_jax.training.job import make_recipe
 
@@ -124,5 +124,5 @@ if __name__ == "__main__":
   flags.DEFINE_string(
     "topology", "", "TPU slice to compile for, such as v5e:2x4"
   )
-  flags.DEFINE_string("json", None, "JSON file for the result")
+  paths.DEFINE_path("json", None, "JSON file for the result")
   command.run(main)

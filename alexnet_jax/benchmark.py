@@ -20,7 +20,7 @@ from absl import flags
 from alexnet_jax.analysis import input_timing, programs, timing
 from alexnet_jax.data import parallel, pipeline, sources
 from alexnet_jax.model import sharding
-from alexnet_jax.runtime import command, files, processes, provenance
+from alexnet_jax.runtime import command, files, paths, processes, provenance
 from alexnet_jax.runtime import config as configs
 from alexnet_jax.training.job import make_recipe
 
@@ -121,8 +121,8 @@ if __name__ == "__main__":
   flags.DEFINE_integer("batch_size", 128, "images in a batch", 1)
   flags.DEFINE_string("dataset", "patterns/10", "tfds name of the input")
   flags.DEFINE_string("split", "train", "split of the dataset")
-  flags.DEFINE_string("data_dir", "", "directory that holds the dataset")
+  paths.DEFINE_path("data_dir", "", "directory that holds the dataset")
   flags.DEFINE_integer("size", 256, "input: side of the images in pixels", 1)
   flags.DEFINE_float("need", 1000, "input: images/s that training needs", 0)
-  flags.DEFINE_string("json", "", "JSON file for the result")
+  paths.DEFINE_path("json", "", "JSON file for the result")
   command.run(main, "step", "input", "end_to_end")

@@ -18,7 +18,7 @@ from rich.table import Table
 
 from alexnet_jax.model import network as networks
 from alexnet_jax.model.shapes import layer_counts
-from alexnet_jax.runtime import command
+from alexnet_jax.runtime import command, paths
 from alexnet_jax.runtime import config as configs
 
 
@@ -80,6 +80,6 @@ def main() -> None:
 
 if __name__ == "__main__":
   configs.DEFINE_config()
-  flags.DEFINE_string("json", "", "also write the counts to this JSON file")
+  paths.DEFINE_path("json", "", "also write the counts to this JSON file")
   flags.DEFINE_string("beside", "", "configuration to compare with")
   command.run(main)

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from alexnet_jax.data.augment import VIEWS
-from alexnet_jax.runtime import command, processes
+from alexnet_jax.runtime import command, paths, processes
 from alexnet_jax.runtime.command import UserError
 from alexnet_jax.training import runs
 
@@ -43,7 +43,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-  flags.DEFINE_list(
+  paths.DEFINE_paths(
     "workdir",
     None,
     "run directory, or several separated by commas",
@@ -55,8 +55,8 @@ if __name__ == "__main__":
   flags.DEFINE_string(
     "split", "validation", "split to evaluate: train, validation or test"
   )
-  flags.DEFINE_string(
+  paths.DEFINE_path(
     "data_dir", "", "directory of the dataset, if it has moved since training"
   )
-  flags.DEFINE_string("json", "", "write the result to this file")
+  paths.DEFINE_path("json", "", "write the result to this file")
   command.run(main)

@@ -13,11 +13,11 @@ needed; elsewhere pass --coordinator, --num_processes and --process_id.
 
 from absl import flags
 
-from alexnet_jax.runtime import command, config
+from alexnet_jax.runtime import command, config, paths
 from alexnet_jax.runtime.watch import Watch, exit_now
 
 _CONFIG = config.DEFINE_config()
-_WORKDIR = flags.DEFINE_string(
+_WORKDIR = paths.DEFINE_path(
   "workdir", "", "run directory (default: runs/NAME)"
 )
 _COORDINATOR = flags.DEFINE_string(

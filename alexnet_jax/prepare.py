@@ -12,7 +12,6 @@ it to continue; the dataset gets its name only when it is complete. --check
 examines prepared datasets and prints one line per check.
 """
 
-import os
 import time
 
 from absl import flags
@@ -20,14 +19,14 @@ from absl import flags
 from alexnet_jax.data import preparing, sources
 from alexnet_jax.data.originals import Options
 from alexnet_jax.data.shards import Encoding
-from alexnet_jax.runtime import command
+from alexnet_jax.runtime import command, paths
 from alexnet_jax.runtime.command import UserError
 
 _SOURCE = flags.DEFINE_string("source", "", f"originals: {preparing.SOURCES}")
-_SOURCE_DIR = flags.DEFINE_string(
+_SOURCE_DIR = paths.DEFINE_path(
   "source_dir", "", "folder that holds tfds:NAME; default: that of tfds"
 )
-_DATA_DIR = flags.DEFINE_string("data_dir", "", "folder for the dataset")
+_DATA_DIR = paths.DEFINE_path("data_dir", "", "folder for the dataset")
 _NAME = flags.DEFINE_string("name", "", "default: the source's name + _256")
 _LIMIT = flags.DEFINE_integer(
   "limit", 0, "number of images per class and split; 0: all", 0
@@ -55,7 +54,7 @@ def main() -> int | None:
     raise UserError(
       "--data_dir is missing: add --data_dir=DIR, a folder for datasets."
     )
-  data_dir = os.path.expanduser(_DATA_DIR.value)
+  data_dir = _DATA_DIR.value
   if _CHECK.value:
     from alexnet_jax.data import inspection  # imports JAX
 

@@ -11,7 +11,7 @@ phone and from an e-mail.
 from absl import flags
 
 from alexnet_jax.analysis import sections
-from alexnet_jax.runtime import command
+from alexnet_jax.runtime import command, paths
 from alexnet_jax.runtime.command import UserError
 from alexnet_jax.runtime.files import write_atomic
 
@@ -30,13 +30,13 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-  flags.DEFINE_list(
+  paths.DEFINE_paths(
     "workdir", None, "run directory, or several separated by commas",
     required=True,
   )  # fmt: skip
-  flags.DEFINE_string("output", None, "HTML file to write", required=True)
+  paths.DEFINE_path("output", None, "HTML file to write", required=True)
   flags.DEFINE_integer(
     "search", 0, "training images to search for Figure 4; 0: all"
   )
-  flags.DEFINE_string("data_dir", "", "dataset directory, if it has moved")
+  paths.DEFINE_path("data_dir", "", "dataset directory, if it has moved")
   command.run(main)

@@ -15,7 +15,7 @@ training command then continues from there.
 
 from absl import flags
 
-from alexnet_jax.runtime import command
+from alexnet_jax.runtime import command, paths
 from alexnet_jax.runtime.command import UserError
 from alexnet_jax.training.weights import export_weights, import_weights
 
@@ -37,9 +37,9 @@ def main(subcommand: str) -> None:
 
 
 if __name__ == "__main__":
-  flags.DEFINE_string("workdir", "", "directory of the run")
-  flags.DEFINE_string("output", "", "export: the file to write")
-  flags.DEFINE_string("input", "", "import: the file to read")
+  paths.DEFINE_path("workdir", "", "directory of the run")
+  paths.DEFINE_path("output", "", "export: the file to write")
+  paths.DEFINE_path("input", "", "import: the file to read")
   flags.DEFINE_enum(
     "channels", "rgb", ["rgb", "bgr"], "order in which conv1 reads the colours"
   )

@@ -18,7 +18,7 @@ import time
 
 from absl import flags
 
-from alexnet_jax.runtime import command, files, provenance
+from alexnet_jax.runtime import command, files, paths, provenance
 from experiments.common import markdown
 
 CONTENDERS = (
@@ -352,7 +352,7 @@ def _torch_version():
 
 
 if __name__ == "__main__":
-  _OUTPUT = flags.DEFINE_string(
+  _OUTPUT = paths.DEFINE_path(
     "output", "", "JSON file for the results; the figure goes to its .png"
   )
   _WORK = flags.DEFINE_list("work", ["train", "inference"], "train, inference")

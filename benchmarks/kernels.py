@@ -22,7 +22,7 @@ from jax import lax
 from alexnet_jax.model import kernels, layers
 from alexnet_jax.model.network import Network
 from alexnet_jax.model.shapes import shapes
-from alexnet_jax.runtime import command, files, processes, provenance
+from alexnet_jax.runtime import command, files, paths, processes, provenance
 from experiments.common import markdown
 
 
@@ -227,7 +227,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-  _OUTPUT = flags.DEFINE_string("output", "", "JSON file for the results")
+  _OUTPUT = paths.DEFINE_path("output", "", "JSON file for the results")
   _BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "images per step", 1)
   _ROUNDS = flags.DEFINE_integer("rounds", 5, "number of timed rounds", 1)
   command.run(main)

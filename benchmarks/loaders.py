@@ -27,16 +27,16 @@ from PIL import Image
 
 from alexnet_jax.analysis import input_timing, timing
 from alexnet_jax.data import parallel, pipeline, sources
-from alexnet_jax.runtime import command, files, provenance
+from alexnet_jax.runtime import command, files, paths, provenance
 
 _DATASET = flags.DEFINE_string(
   "dataset", None, "a prepared dataset", required=True
 )
-_DATA_DIR = flags.DEFINE_string("data_dir", "", "folder that holds the dataset")
+_DATA_DIR = paths.DEFINE_path("data_dir", "", "folder that holds the dataset")
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 128, "images per batch", 1)
 _STEPS = flags.DEFINE_integer("steps", 24, "batches per round", 1)
 _ROUNDS = flags.DEFINE_integer("rounds", 5, "number of rounds", 1)
-_JSON = flags.DEFINE_string("json", "", "JSON file for the results")
+_JSON = paths.DEFINE_path("json", "", "JSON file for the results")
 
 
 class PillowDataset:

@@ -25,16 +25,16 @@ import time
 from absl import flags
 
 from alexnet_jax.data import parallel, sources
-from alexnet_jax.runtime import command, files, provenance
+from alexnet_jax.runtime import command, files, paths, provenance
 
-_DATA_DIR = flags.DEFINE_string(
+_DATA_DIR = paths.DEFINE_path(
   "data_dir", None, "folder of imagenet2012, or a sample", required=True
 )
 _COPIES = flags.DEFINE_integer("copies", 10, "how often each image is used", 1)
 _KILLS = flags.DEFINE_integer(
   "kills", 5, "number of kills at random moments", 0
 )
-_JSON = flags.DEFINE_string("json", "", "JSON file for the results")
+_JSON = paths.DEFINE_path("json", "", "JSON file for the results")
 
 ENCODINGS = ((95, "444"), (90, "420"), (85, "420"))
 

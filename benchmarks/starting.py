@@ -21,7 +21,7 @@ import time
 
 from absl import flags
 
-from alexnet_jax.runtime import command, files, provenance
+from alexnet_jax.runtime import command, files, paths, provenance
 from experiments.common import markdown
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -151,7 +151,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-  _OUTPUT = flags.DEFINE_string("output", "", "JSON file for the results")
+  _OUTPUT = paths.DEFINE_path("output", "", "JSON file for the results")
   _NETWORKS = flags.DEFINE_list("networks", list(NETWORKS), "what is trained")
   _ROUNDS = flags.DEFINE_integer("rounds", 3, "number of rounds", 1)
   command.run(main)

@@ -23,7 +23,7 @@ from absl import flags
 from rich.console import Console
 from rich.table import Table
 
-from alexnet_jax.runtime import command, files
+from alexnet_jax.runtime import command, files, paths
 from alexnet_jax.runtime import config as configs
 from alexnet_jax.runtime.command import UserError
 from alexnet_jax.training import metrics
@@ -265,10 +265,10 @@ if __name__ == "__main__":
   flags.DEFINE_string(
     "config", None, "configuration of all runs", required=True
   )
-  flags.DEFINE_string(
+  paths.DEFINE_path(
     "sweep", None, "JSON file with the overrides of each run", required=True
   )
-  flags.DEFINE_string(
+  paths.DEFINE_path(
     "output", "", "folder for the runs; default runs/NAME of the sweep"
   )
   flags.DEFINE_enum(

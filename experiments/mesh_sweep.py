@@ -28,7 +28,7 @@ from ml_collections import ConfigDict
 
 from alexnet_jax.analysis import chips, programs
 from alexnet_jax.model import sharding
-from alexnet_jax.runtime import command, files, processes, provenance
+from alexnet_jax.runtime import command, files, paths, processes, provenance
 from alexnet_jax.runtime import config as configs
 from alexnet_jax.runtime.command import UserError
 from alexnet_jax.training.job import Recipe, make_recipe
@@ -258,8 +258,8 @@ if __name__ == "__main__":
     "points", [], "PLACE/DATAxMODEL/BATCH,...; default: 15 points"
   )
   flags.DEFINE_integer("repeats", 5, "number of timed steps", 1)
-  flags.DEFINE_string("work", "runs/mesh_sweep", "folder for finished points")
-  flags.DEFINE_string(
+  paths.DEFINE_path("work", "runs/mesh_sweep", "folder for finished points")
+  paths.DEFINE_path(
     "output",
     "",
     "folder of the results; default experiments/results, or --work if --quick",

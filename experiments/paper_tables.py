@@ -27,7 +27,7 @@ from alexnet_jax.analysis.comparison import Ours
 from alexnet_jax.data import sources
 from alexnet_jax.model import network as networks
 from alexnet_jax.model import sharding
-from alexnet_jax.runtime import command
+from alexnet_jax.runtime import command, paths
 from alexnet_jax.runtime import config as configs
 from alexnet_jax.training import runs as stored_runs
 from alexnet_jax.training import step
@@ -269,11 +269,11 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-  flags.DEFINE_list(
+  paths.DEFINE_paths(
     "workdir", [], "run directories to evaluate, separated by commas"
   )
-  flags.DEFINE_string(
+  paths.DEFINE_path(
     "data_dir", "", "folder of the datasets, if they have moved"
   )
-  flags.DEFINE_string("json", "", "JSON file to write the tables to")
+  paths.DEFINE_path("json", "", "JSON file to write the tables to")
   command.run(main)

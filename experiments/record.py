@@ -12,7 +12,7 @@ from typing import Any
 
 from absl import flags
 
-from alexnet_jax.runtime import command, files, provenance
+from alexnet_jax.runtime import command, files, paths, provenance
 from alexnet_jax.runtime.command import UserError
 from alexnet_jax.training import metrics
 from alexnet_jax.training.checkpoint import latest_step
@@ -82,7 +82,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-  flags.DEFINE_string("workdir", None, "run directory", required=True)
+  paths.DEFINE_path("workdir", None, "run directory", required=True)
   flags.DEFINE_string("command", None, "command that trained it", required=True)
-  flags.DEFINE_string("output", None, "JSON file to write", required=True)
+  paths.DEFINE_path("output", None, "JSON file to write", required=True)
   command.run(main)

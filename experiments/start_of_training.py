@@ -30,7 +30,7 @@ from alexnet_jax.data import pipeline, sources
 from alexnet_jax.data.augment import view_images
 from alexnet_jax.model import sharding
 from alexnet_jax.model.alexnet import AlexNet, forward, param_specs
-from alexnet_jax.runtime import command, files, processes, provenance
+from alexnet_jax.runtime import command, files, paths, processes, provenance
 from alexnet_jax.runtime import config as configs
 from alexnet_jax.training import runs as stored_runs
 from alexnet_jax.training import step
@@ -193,12 +193,12 @@ def _finished(path: pathlib.Path, invocation: str) -> dict[str, Any] | None:
 
 if __name__ == "__main__":
   flags.DEFINE_string("dataset", "imagenette224", "a small set of real images")
-  flags.DEFINE_string("data_dir", "", "folder that holds the dataset")
+  paths.DEFINE_path("data_dir", "", "folder that holds the dataset")
   flags.DEFINE_list("recipes", list(RECIPES), "names of files in configs/")
   flags.DEFINE_float("width", 0.125, "of the network; 1 is the full network", 0)
   flags.DEFINE_integer("steps", 300, "largest number of steps of a run", 0)
   flags.DEFINE_integer("seeds", 3, "number of runs of each recipe", 1)
   flags.DEFINE_integer("batch_size", 64, "images per step", 1)
   flags.DEFINE_bool("quick", False, "a very narrow network for three steps")
-  flags.DEFINE_string("output", "experiments/results", "folder for the JSON")
+  paths.DEFINE_path("output", "experiments/results", "folder for the JSON")
   command.run(main)

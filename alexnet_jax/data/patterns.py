@@ -12,6 +12,7 @@ import itertools
 import os
 import pathlib
 import shutil
+import tempfile
 
 import numpy as np
 import simplejpeg
@@ -198,10 +199,11 @@ def generate(name: str, data_dir: str) -> None:
   target = pathlib.Path(data_dir, base, str(Patterns.VERSION))
   if (target / "dataset_info.json").is_file():
     return
-  unfinished = pathlib.Path(data_dir, f".patterns-{config}-{os.getpid()}")
+  os.makedirs(data_dir, exist_ok=True)
+  unfinished = tempfile.mkdtemp(prefix=f".patterns-{config}-", dir=data_dir)
   tfds.disable_progress_bar()
   try:
-    builder = Patterns(data_dir=str(unfinished), num_classes=int(config))
+    builder = Patterns(data_dir=unfinished, num_classes=int(config))
     builder.download_and_prepare()
     target.parent.mkdir(parents=True, exist_ok=True)
     try:

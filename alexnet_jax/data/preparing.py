@@ -33,7 +33,7 @@ from alexnet_jax.data.images import UndecodableImage
 from alexnet_jax.data.originals import Options, Originals, Split
 from alexnet_jax.data.pixel_statistics import PixelSums
 from alexnet_jax.data.shards import Encoding, Shard
-from alexnet_jax.runtime import files
+from alexnet_jax.runtime import files, paths
 from alexnet_jax.runtime.command import UserError
 
 VERSION = "1.0.0"
@@ -56,7 +56,8 @@ def open_originals(source: str, options: Options | None = None) -> Originals:
   Raises UserError if the source is unknown, missing, incomplete or damaged.
   """
   layout, _, place = source.partition(":")
-  place = os.path.expanduser(place)
+  if layout != "tfds":  # whose names may look like an address
+    place = paths.local_path(place, f"--source={layout}")
   for form, open_layout in LAYOUTS.items():
     if form.startswith(f"{layout}:") and place:
       if form.endswith(":DIR") and not os.path.isdir(place):

@@ -19,7 +19,7 @@ from tensorflow_datasets.proto import tf_example_pb2
 
 from alexnet_jax.data import patterns
 from alexnet_jax.data.images import UndecodableImage
-from alexnet_jax.runtime import files
+from alexnet_jax.runtime import files, paths
 from alexnet_jax.runtime.command import UserError
 
 # Procedural datasets by the first part of their name. A module here has
@@ -117,7 +117,7 @@ def open_split(name: str, split: str, data_dir: str = "") -> Source:
     UserError: the dataset or the split is missing, or its format does not
       allow random access.
   """
-  data_dir = os.path.expanduser(data_dir)
+  data_dir = paths.local_path(data_dir, "data_dir")
   if procedural := GENERATED.get(re.split("[/:]", name)[0]):
     name = procedural.full_name(name)
     if not data_dir or not os.path.isdir(os.path.join(data_dir, name)):
@@ -257,8 +257,10 @@ def prepared_name(name: str, size: int = 256) -> str:
 
 def base_directory(data_dir: str) -> pathlib.Path:
   """The folder that holds datasets; for "" the default of tfds."""
-  default = os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")
-  return pathlib.Path(data_dir or default).expanduser()
+  if not data_dir:
+    default = os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+    return pathlib.Path(paths.local_path(default, "TFDS_DATA_DIR"))
+  return pathlib.Path(paths.local_path(data_dir, "data_dir"))
 
 
 def _is_own(directory: str) -> bool:

@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import os
 import pathlib
+import secrets
 import socket
 import time
 
@@ -21,7 +22,8 @@ def write_atomic(path: str | os.PathLike, content: str | bytes) -> None:
   """
   path = pathlib.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
-  temporary = path.with_name(f"{path.name}.{os.getpid()}.new")
+  # Random: processes in two containers may have equal numbers.
+  temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.new")
   data = content.encode() if isinstance(content, str) else content
   try:
     with open(temporary, "wb") as file:
@@ -35,8 +37,8 @@ def write_atomic(path: str | os.PathLike, content: str | bytes) -> None:
 
 def cache_directory() -> str:
   """The user's folder for files that can be generated again."""
-  base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-  return os.path.join(base, "alexnet_jax")
+  base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+  return os.path.join(os.path.expanduser(base), "alexnet_jax")
 
 
 class WorkdirLock:

@@ -16,7 +16,7 @@ import matplotlib
 from absl import flags
 from matplotlib.figure import Figure
 
-from alexnet_jax.runtime import command, files, processes, provenance
+from alexnet_jax.runtime import command, files, paths, processes, provenance
 from alexnet_jax.runtime import config as configs
 from alexnet_jax.runtime.command import UserError
 from alexnet_jax.training import metrics
@@ -201,7 +201,7 @@ def main(experiment: Experiment) -> None:
   flags.DEFINE_bool(
     "quick", False, "train for a few steps on embedded images and check"
   )
-  flags.DEFINE_string(
+  paths.DEFINE_path(
     "output", "", "folder for runs and results; default runs/NAME"
   )
   flags.DEFINE_integer(
@@ -213,7 +213,7 @@ def main(experiment: Experiment) -> None:
   flags.DEFINE_list(
     "runs", [], "carry out only runs whose names begin with one of these"
   )
-  flags.DEFINE_string(
+  paths.DEFINE_path(
     "record", "", "copy the result to this .json, its figure to the .svg"
   )
   command.run(lambda: _main(experiment))

@@ -208,6 +208,26 @@ def test_the_first_of_two_processes_wins(few, tmp_path):
   assert os.listdir(tmp_path) == ["patterns"]
 
 
+def test_processes_with_equal_numbers_share_a_cache(few, tmp_path):
+  """Containers number their processes alike, and may mount one cache."""
+  real = patterns.Patterns.download_and_prepare
+
+  def while_another_begins_and_ends(self):
+    patch.setattr(patterns.Patterns, "download_and_prepare", real)
+    patterns.generate("patterns/2", str(tmp_path))
+    real(self)
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(
+      patterns.Patterns,
+      "download_and_prepare",
+      while_another_begins_and_ends,
+    )
+    patterns.generate("patterns/2", str(tmp_path))
+  assert len(sources.open_split("patterns/2", "train", str(tmp_path))) > 0
+  assert os.listdir(tmp_path) == ["patterns"]
+
+
 @pytest.mark.parametrize("name", ["patterns/x", "patterns/1", "patterns/99999"])
 def test_an_invalid_number_of_classes_is_an_error(name, tmp_path):
   with pytest.raises(UserError, match=r"name is patterns/N.*2 to 2,000"):
