@@ -14,7 +14,9 @@ import cv2
 import numpy as np
 import simplejpeg
 import tensorflow_datasets as tfds
+from array_record.python import array_record_module
 from PIL import Image
+from tensorflow_datasets.proto import tf_example_pb2
 
 from alexnet_jax.data import preparing, shards
 from alexnet_jax.data.originals import Options
@@ -91,6 +93,48 @@ def write_tiny(folder):
   builder = Tiny(data_dir=str(folder), file_format="array_record")
   builder.download_and_prepare()
   return str(folder)
+
+
+def write_dataset(data_dir, name, splits, class_names):
+  """Writes a tfds dataset; `splits` has the (image, label) pairs of each."""
+  folder = pathlib.Path(data_dir, name, "1.0.0")
+  folder.mkdir(parents=True)
+  infos = []
+  for split, pairs in splits.items():
+    path = folder / f"{name}-{split}.array_record-00000-of-00001"
+    writer = array_record_module.ArrayRecordWriter(str(path), "group_size:1")
+    for encoded, label in pairs:
+      example = tf_example_pb2.Example()
+      example.features.feature["image"].bytes_list.value.append(encoded)
+      example.features.feature["label"].int64_list.value.append(label)
+      writer.write(example.SerializeToString())
+    writer.close()
+    template = tfds.core.ShardedFileTemplate(
+      data_dir=folder,
+      dataset_name=name,
+      split=split,
+      filetype_suffix="array_record",
+    )
+    infos.append(
+      tfds.core.SplitInfo(
+        name=split,
+        shard_lengths=[len(pairs)],
+        num_bytes=1,
+        filename_template=template,
+      )
+    )
+  features = {
+    "image": tfds.features.Image(encoding_format="jpeg"),
+    "label": tfds.features.ClassLabel(names=class_names),
+  }
+  tfds.folder_dataset.write_metadata(
+    data_dir=folder,
+    features=tfds.features.FeaturesDict(features),
+    split_infos=infos,
+    check_data=False,
+    supervised_keys=("image", "label"),
+  )
+  return folder
 
 
 def add(tar, name, content):

@@ -14,7 +14,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-import tensorflow_datasets as tfds
 from PIL import Image
 
 from alexnet_jax.data import images, parallel, pipeline, preparing, sources
@@ -96,7 +95,7 @@ def _inspect_dataset(folder: str, need: float) -> bool:
   print(f"{folder}:")
   scans = {
     split: scan(sources.open_directory(folder, split), size)
-    for split in tfds.builder_from_directory(folder).info.splits
+    for split in sources.open_builder(folder).info.splits
     if re.fullmatch(r"\w+", split)
   }
   for split, found in scans.items():
@@ -123,7 +122,8 @@ def scan(source: Source, size: int) -> Scan:
     damaged, decoder_errors, sums = [], np.zeros(3), PixelSums(size)
     for index in indices.tolist():
       try:
-        encoded, found.facts["label"][index] = source[index]
+        # `source[index]` would refuse the labels that are to be listed.
+        encoded, found.facts["label"][index] = source.records[index]
         image = images.decode(encoded)
       except (ValueError, RuntimeError, IndexError) as error:
         damaged.append(f"{source.example_name(index)} ({error})")

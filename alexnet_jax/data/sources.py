@@ -5,8 +5,10 @@ random access and is read without TensorFlow. A procedural dataset is generated
 when it is first opened.
 """
 
+import contextlib
 import dataclasses
 import hashlib
+import json
 import os
 import pathlib
 import re
@@ -26,6 +28,8 @@ from alexnet_jax.runtime.command import UserError
 # `full_name(name) -> name` and `generate(full_name, data_dir)`.
 GENERATED = {"patterns": patterns}
 
+PROBED = 64  # examples whose labels are checked when a split is opened
+
 IMAGENET_FILES = {
   "imagenet2012": "ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar",
   "imagenet2010": "ILSVRC2010_images_train.tar, ILSVRC2010_images_val.tar and"
@@ -37,7 +41,8 @@ IMAGENET_FILES = {
 class Source:
   """A split: `source[i]` is (encoded image, label), thread-safe.
 
-  Reading raises UndecodableImage where the dataset's file is damaged.
+  Reading raises UndecodableImage where the dataset's file is damaged, and
+  UserError where the label is not one of 0 to num_classes - 1.
   """
 
   records: Sequence[tuple[bytes, int]]
@@ -56,7 +61,12 @@ class Source:
     return len(self.records)
 
   def __getitem__(self, index: int) -> tuple[bytes, int]:
-    return self.records[index]
+    encoded, label = self.records[index]
+    # As an index of scores, -1 would count as the last class, and num_classes
+    # would give a loss that is not a number.
+    if not 0 <= label < self.num_classes:
+      raise UserError(describe_wrong_label(self, index, label))
+    return encoded, label
 
   def label(self, index: int) -> int:
     return self[index][1]
@@ -64,6 +74,21 @@ class Source:
   def example_name(self, index: int) -> str:
     """The name of example `index` in messages."""
     return f"{self.name}[{index}]"
+
+
+def describe_wrong_label(source: Source, index: int, label: int) -> str:
+  """The error message for an example whose label is not that of a class."""
+  name = source.example_name(index)
+  if label == -1:
+    return (
+      f"{name} has no label (-1). Choose a split with labels: without them,"
+      " images can be used neither for training nor for evaluation."
+    )
+  return (
+    f"{name} has the label {label}, but the labels of {source.num_classes:,}"
+    f" classes are 0 to {source.num_classes - 1:,}. Correct the labels of the"
+    " dataset, or its number of classes."
+  )
 
 
 class Examples:
@@ -114,8 +139,8 @@ def open_split(name: str, split: str, data_dir: str = "") -> Source:
       (TFDS_DATA_DIR or ~/tensorflow_datasets).
 
   Raises:
-    UserError: the dataset or the split is missing, or its format does not
-      allow random access.
+    UserError: the dataset or the split is missing, its format does not allow
+      random access, or one of PROBED examples has no label of a class.
   """
   data_dir = paths.local_path(data_dir, "data_dir")
   if procedural := GENERATED.get(re.split("[/:]", name)[0]):
@@ -124,7 +149,7 @@ def open_split(name: str, split: str, data_dir: str = "") -> Source:
       data_dir = data_dir if _is_own(data_dir) else files.cache_directory()
       procedural.generate(name, data_dir)
   directory = find_dataset(name, data_dir)
-  info = tfds.builder_from_directory(directory).info
+  info = open_builder(directory).info
   if info.file_format != tfds.core.FileFormat.ARRAY_RECORD:
     raise UserError(
       f"Dataset {name} in {directory} is stored as {info.file_format.value},"
@@ -133,12 +158,37 @@ def open_split(name: str, split: str, data_dir: str = "") -> Source:
       f" --source_dir={base_directory(data_dir)} --data_dir=NEW, then read"
       f" {prepared_name(name)} from NEW."
     )
-  return open_directory(directory, split)
+  source = open_directory(directory, split)
+  # Found here, a split without labels does not cost an epoch of training.
+  for index in np.linspace(0, len(source) - 1, PROBED).astype(int).tolist():
+    with contextlib.suppress(UndecodableImage, IndexError):  # if it is empty
+      source[index]
+  return source
+
+
+def open_builder(directory: str) -> tfds.core.DatasetBuilder:
+  """The tfds dataset in a folder; UserError if its metadata are damaged."""
+  try:
+    return tfds.builder_from_directory(directory)
+  except Exception as error:  # tfds, protobuf and json raise their own kinds
+    reason = " ".join(str(error).split())
+    for name in ("dataset_info.json", "features.json"):
+      try:
+        json.loads(pathlib.Path(directory, name).read_bytes())
+      except OSError as missing:
+        reason = f"{name}: {missing.strerror}"
+      except ValueError as damaged:
+        reason = f"{name} is not valid JSON: {damaged}"
+    raise UserError(
+      f"The metadata of the dataset in {directory} cannot be read ({reason})."
+      " Copy dataset_info.json and features.json again from the place that the"
+      " dataset came from, or make the dataset again."
+    ) from error
 
 
 def open_directory(directory: str, split: str) -> Source:
   """Opens a split of the tfds dataset in a folder; as `open_split`."""
-  builder = tfds.builder_from_directory(directory)
+  builder = open_builder(directory)
   info = builder.info
   name = info.full_name
   keys, class_names = read_features(info)

@@ -292,3 +292,18 @@ def test_an_array_outlives_its_pool():
   array[:] = 1
   gc.collect()
   assert array.tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize("label", [-1, 5])
+def test_a_label_of_no_class_stops_training_and_evaluation(label):
+  source = source_of(12)
+  source.records[9] = source.records[9][0], label
+  options = {"batch_size": 4, "size": 8}
+  batches = pipeline.evaluation_batches(source, **options)
+  found = next(batches)["label"].tolist() + next(batches)["label"].tolist()
+  assert found == [0, 1, 2, 3, 4, 0, 1, 2]
+  with pytest.raises(UserError, match=r"levels train\[9\] has"):
+    next(batches)
+  batches = pipeline.train_batches(source, seed=0, start_step=0, **options)
+  with pytest.raises(UserError, match=r"levels train\[9\] has"):
+    list(itertools.islice(batches, 3))

@@ -6,7 +6,7 @@ import threading
 
 import numpy as np
 import pytest
-from sample_data import Tiny
+from sample_data import Tiny, jpeg, write_dataset
 
 from alexnet_jax.data import images, sources
 from alexnet_jax.runtime.command import UserError
@@ -242,3 +242,56 @@ def test_damage_in_a_file_makes_images_undecodable(tiny_dir, tmp_path):
     sources.Examples([b"\xff\xff junk"], "image", "label")[0]
   with pytest.raises(images.UndecodableImage, match="record is damaged"):
     sources.Examples([b""], "image", "label")[0]
+
+
+def labelled(labels):
+  return [(jpeg(number), label) for number, label in enumerate(labels)]
+
+
+def test_labels_outside_the_classes_are_refused_when_a_split_is_opened(
+  tmp_path,
+):
+  names = ["ash", "elm", "oak"]
+  splits = {
+    "train": labelled([1, 2, 3, 1]),  # counted from one
+    "validation": labelled([2, 0, 1]),
+    "test": labelled([-1, -1]),
+  }
+  write_dataset(tmp_path, "trees", splits, names)
+  with pytest.raises(
+    UserError, match=r"train\[2\] has the label 3, but .* 0 to 2"
+  ):
+    sources.open_split("trees", "train", str(tmp_path))
+  with pytest.raises(UserError, match=r"test\[0\] has no label \(-1\)"):
+    sources.open_split("trees", "test", str(tmp_path))
+  validation = sources.open_split("trees", "validation", str(tmp_path))
+  assert [validation[i][1] for i in range(3)] == [2, 0, 1]
+
+
+def test_a_wrong_label_that_opening_missed_is_refused_when_it_is_read():
+  records = [(b"", 0)] * 9 + [(b"", -1), (b"", 3)]
+  source = sources.Source(records, ("a", "b", "c"), "x", "trees train")
+  assert source[8] == (b"", 0)
+  for index in (9, 10):
+    with pytest.raises(UserError, match=rf"trees train\[{index}\]"):
+      source[index]
+
+
+@pytest.mark.parametrize(
+  ("name", "damage", "message"),
+  [
+    ("dataset_info.json", lambda text: text[:-40], "is not valid JSON"),
+    ("features.json", lambda text: text[:40], "is not valid JSON"),
+    ("features.json", None, "features.json: No such file"),
+    ("features.json", lambda text: "{}", "metadata"),
+  ],
+)
+def test_damaged_metadata_are_explained(tmp_path, name, damage, message):
+  folder = write_dataset(tmp_path, "trees", {"train": labelled([0])}, ["ash"])
+  if damage:
+    text = (folder / name).read_text()
+    (folder / name).write_text(damage(text))
+  else:
+    (folder / name).unlink()
+  with pytest.raises(UserError, match=message):
+    sources.open_split("trees", "train", str(tmp_path))
