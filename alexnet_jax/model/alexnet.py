@@ -21,7 +21,6 @@ import operator
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax import lax
 
 from alexnet_jax.model import kernels, layers, sharding
 from alexnet_jax.model.network import LAYERS, Network
@@ -86,6 +85,26 @@ class AlexNet(nnx.Module):
     )(jnp.arange(network.towers))
     self.fc8_bias = nnx.Param(jnp.zeros(network.num_classes))
 
+  def __call__(
+    self, images: jax.Array, keys: jax.Array | None = None
+  ) -> jax.Array:
+    """The class scores, on one device and without a mesh; see `forward`.
+
+    It can be differentiated in both modes and to any order, with `jax.grad` of
+    a function of the model too, and works under `jax.jit`, `jax.vmap` and
+    `jax.checkpoint`.
+
+    Args:
+      images: f32[B,S,S,3], RGB crops of S = `network.crop_size` pixels with
+        values from 0 to 255, from which the mean image has been subtracted.
+      keys: key<fry>[B], each example's randomness in training (dropout); None
+        in evaluation.
+
+    Returns:
+      f32[B,num_classes]; their softmax is the class probabilities.
+    """
+    return forward(self, images, keys)
+
 
 def abstract_net(network: Network) -> AlexNet:
   """The network's shapes and dtypes; no values are computed."""
@@ -111,8 +130,9 @@ def forward(
   """The class scores of this device's images.
 
   Written for one device, and run by `sharding.on_each_device` on every device
-  of a mesh. `net` then holds the towers of this device: one or both. In
-  training, running averages (of batch normalisation) are updated in `net`.
+  of a mesh. `net` then holds the towers of this device: one or both. Outside of
+  a mesh it holds all of them. In training, running averages (of batch
+  normalisation) are updated in `net`.
 
   Args:
     net: this device's towers.
@@ -142,7 +162,7 @@ def activations(
   network = net.towers.network
   towers = split_towers(net.towers)
   # Each example's key is made different for each tower.
-  first = lax.axis_index(sharding.MODEL) * len(towers)
+  first = sharding.first_tower(len(towers))
   tower_keys = [fold_in(keys, first + i) for i in range(len(towers))]
   if network.compute_dtype != "float32":
     images = images.astype(network.compute_dtype)  # all layers follow

@@ -10,7 +10,7 @@ from jax import lax
 
 from alexnet_jax.model import kernels
 from alexnet_jax.model.network import Layer, Network
-from alexnet_jax.model.sharding import DATA
+from alexnet_jax.model.sharding import batch_mean
 
 
 def normal(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
@@ -130,9 +130,9 @@ class BatchNorm(nnx.Module):
     row = (*[1] * len(axes), -1)  # the shape in which a vector meets x
     if training:
       # Over "data" only: no tower needs to know another tower's statistics.
-      mean = lax.pmean(a.mean(axes), DATA)
+      mean = batch_mean(a.mean(axes))
       centred = a - mean.reshape(row)
-      variance = lax.pmean(jnp.square(centred).mean(axes), DATA)
+      variance = batch_mean(jnp.square(centred).mean(axes))
       for average, value in ((self.mean, mean), (self.variance, variance)):
         new = (1 - self.momentum) * lax.stop_gradient(value)
         average[...] = self.momentum * average[...] + new

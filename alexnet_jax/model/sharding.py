@@ -19,7 +19,8 @@ and puts the results together. A `PartitionSpec` says how an array is divided:
   P()         the same on every device
 
 Devices communicate only where the code says so, by a collective that names a
-mesh axis. Between towers there are two: `exchange` and `exchange_sum`.
+mesh axis. Between towers there are two: `exchange` and `exchange_sum`. Without
+a mesh one device holds all towers, and both only put them together.
 """
 
 import contextlib
@@ -67,6 +68,25 @@ def on_each_device(
   )
 
 
+def on_mesh() -> bool:
+  """Whether this code is being run by `on_each_device`.
+
+  Otherwise one device holds all towers and the whole batch, so nothing crosses
+  devices.
+  """
+  return MODEL in jax.sharding.get_abstract_mesh().manual_axes
+
+
+def first_tower(count: int) -> jax.Array | int:
+  """The index of this device's first tower, if each device holds `count`."""
+  return lax.axis_index(MODEL) * count if on_mesh() else 0
+
+
+def batch_mean(x: jax.Array) -> jax.Array:
+  """The mean over the devices along "data", which hold parts of the batch."""
+  return lax.pmean(x, DATA) if on_mesh() else x
+
+
 def place(tree: Any, specs: Any, mesh: Mesh) -> Any:
   """Copies arrays to the devices of a mesh, as `specs` (a prefix of `tree`)."""
   return jax.device_put(
@@ -89,6 +109,8 @@ def exchange(parts: list[jax.Array], dtype: str = "float32") -> jax.Array:
     f32[B,...,towers*C], the same on every device of the "model" axis.
   """
   local = jnp.concatenate(parts, axis=-1)
+  if not on_mesh():
+    return local
   # Gathered along a new first axis. Gathering along the last axis would make
   # the compiler store these maps, and those before and after, channel-first.
   gathered = lax.all_gather(_as_sent(local, dtype), MODEL)
@@ -103,6 +125,8 @@ def exchange_sum(parts: list[jax.Array], dtype: str = "float32") -> jax.Array:
   each part.
   """
   local = sum(parts)
+  if not on_mesh():
+    return local
   return lax.psum(_as_sent(local, dtype), MODEL).astype(local.dtype)
 
 
