@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
   from alexnet_jax.model.alexnet import AlexNet
   from alexnet_jax.model.network import Network
-  from alexnet_jax.training.trained import load
+  from alexnet_jax.training.classifier import load
 
 __all__ = ["AlexNet", "Network", "load"]
 
 _MODULES = {
   "AlexNet": "alexnet_jax.model.alexnet",
   "Network": "alexnet_jax.model.network",
-  "load": "alexnet_jax.training.trained",
+  "load": "alexnet_jax.training.classifier",
 }
 
 

@@ -6,16 +6,15 @@ from typing import Any, NamedTuple
 
 import cv2
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jax.sharding import PartitionSpec as P
 
-from alexnet_jax.data import augment, sources
+from alexnet_jax.data import sources
 from alexnet_jax.data.images import UndecodableImage, decode, rescale
 from alexnet_jax.model import sharding
-from alexnet_jax.model.alexnet import AlexNet, activations, param_specs
-from alexnet_jax.model.sharding import BATCH, DATA, MODEL, REPLICATED
+from alexnet_jax.model.alexnet import AlexNet
+from alexnet_jax.model.shapes import shapes
+from alexnet_jax.model.sharding import DATA
 from alexnet_jax.training import runs, step
 
 PREDICTIONS = 8  # images on the left of Figure 4
@@ -98,28 +97,23 @@ def specialisation(scores: np.ndarray) -> Specialisation:
   return Specialisation(tuple(means.tolist()), int(means.argmax()), p_value)
 
 
-def make_features(net: AlexNet, mesh: Mesh) -> Callable[..., jax.Array]:
+def make_features(net: AlexNet, mesh: Mesh) -> Callable[..., np.ndarray]:
   """Compiles the last hidden layer of the centre view, in the paper fc7.
 
   Returns:
     A function of (net, images uint8[B,S,S,3], statistics) that returns
-    f32[B,4096], tower 0's units first (feature maps are flattened). Each device
-    returns the units of its own towers: the only exchanges are the network's.
+    f32[B,4096], tower 0's units first (maps are flattened).
   """
   network = net.towers.network
+  *_, last, _ = shapes(network)  # the layer before fc8
+  activations = step.make_activations(network, last.name, mesh)
 
-  def features_on_device(net, images, statistics):
-    x = augment.view_images(
-      images, statistics, 0, network.crop_size, network.channels
+  def features(net, images, statistics):
+    return np.asarray(activations(net, images, statistics)).reshape(
+      len(images), -1
     )
-    *_, towers, _ = activations(net, x).values()  # the layer before fc8
-    flat = [units.reshape(units.shape[0], -1) for units in towers]
-    return jnp.concatenate(flat, axis=-1)
 
-  inputs, outputs = (param_specs(net), BATCH, REPLICATED), P(DATA, MODEL)
-  return jax.jit(
-    sharding.on_each_device(features_on_device, mesh, inputs, outputs)
-  )
+  return features
 
 
 def nearest(
@@ -208,7 +202,7 @@ def compute_figure4(
   predict = step.make_predict(net.towers.network, 1, mesh)
   compute_features = make_features(net, mesh)
   log_probabilities = np.asarray(predict(net, on_device, statistics))[:count]
-  features = np.asarray(compute_features(net, on_device, statistics))[:count]
+  features = compute_features(net, on_device, statistics)[:count]
 
   searched = search or len(train)
   class_counts = np.zeros(train.num_classes, np.int64)
@@ -219,7 +213,7 @@ def compute_figure4(
       placed = jax.device_put(batch["image"], sharding.batch_sharding(mesh))
       real = (batch["weight"] > 0) & (batch["index"] < searched)
       np.add.at(class_counts, batch["label"][real], 1)
-      found = np.asarray(compute_features(net, placed, statistics))
+      found = compute_features(net, placed, statistics)
       yield found[real], batch["index"][real]
 
   neighbours, distances = nearest(features, training_features())

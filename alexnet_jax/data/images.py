@@ -54,6 +54,27 @@ def decode(encoded: bytes, upright: bool = False) -> np.ndarray:
   return _turn(image, encoded) if upright else image
 
 
+def to_rgb(picture: Image.Image | np.ndarray) -> np.ndarray:
+  """uint8[H,W,3] of an image of Pillow, or of an array of RGB or grey pixels.
+
+  Raises:
+    UndecodableImage: the array is neither uint8[H,W,3] nor uint8[H,W].
+  """
+  if isinstance(picture, Image.Image):
+    return np.array(_to_rgb(picture))
+  pixels = np.asarray(picture)
+  if pixels.ndim == 2:  # grey
+    pixels = np.repeat(pixels[..., np.newaxis], 3, axis=2)
+  if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
+    raise UndecodableImage(
+      "an array of pixels must be uint8[height,width,3] or uint8[height,width]"
+      f" (got {pixels.dtype}{list(pixels.shape)})"
+    )
+  if not pixels.size:
+    raise UndecodableImage(f"it has no pixels (got {list(pixels.shape)})")
+  return pixels
+
+
 def decode_into(out: np.ndarray, encoded: bytes) -> None:
   """Decodes and rescales an image into `out`, a contiguous uint8[S,S,3].
 

@@ -9,14 +9,15 @@ import numpy as np
 import optax
 from flax import nnx
 from jax import lax
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from alexnet_jax.data import augment
 from alexnet_jax.data.augment import Augmentation
 from alexnet_jax.model import alexnet, sharding
 from alexnet_jax.model.alexnet import AlexNet
 from alexnet_jax.model.network import Network
-from alexnet_jax.model.sharding import BATCH, DATA, REPLICATED, TOWERS
+from alexnet_jax.model.shapes import shapes
+from alexnet_jax.model.sharding import BATCH, DATA, MODEL, REPLICATED, TOWERS
 
 Batch = dict[str, jax.Array]
 
@@ -49,8 +50,8 @@ def abstract_state(
     specs = alexnet.param_specs(part) if is_net else REPLICATED
     return jax.tree.map(struct, part, specs)
 
-  shapes = jax.eval_shape(_init(network, optimizer), jax.random.key(0))
-  return _map_nets(on_mesh, shapes)
+  abstract = jax.eval_shape(_init(network, optimizer), jax.random.key(0))
+  return _map_nets(on_mesh, abstract)
 
 
 def init_state(
@@ -234,6 +235,39 @@ def make_predict(
   specs = alexnet.param_specs(alexnet.abstract_net(network))
   on_each_device = sharding.on_each_device(
     predict_on_device, mesh, (specs, BATCH, REPLICATED), BATCH
+  )
+  return jax.jit(on_each_device)
+
+
+def make_activations(
+  network: Network, layer: str, mesh: Mesh
+) -> Callable[..., jax.Array]:
+  """Compiles what one layer hands on for the centre view of each image.
+
+  Returns:
+    A function of (net, images uint8[B,S,S,3], statistics) that returns
+    f32[B,units] or, of a convolution, f32[B,H,W,maps], tower 0's first; for
+    "fc8" the class scores. Each device returns the units of its own towers: the
+    only exchanges are the network's.
+  """
+
+  def activations_on_device(net, images, statistics):
+    x = augment.view_images(
+      images, statistics, 0, network.crop_size, network.channels
+    )
+    if layer == "fc8":
+      return alexnet.forward(net, x)
+    towers = alexnet.activations(net, x)[layer]
+    return jnp.concatenate(towers, axis=-1).astype(jnp.float32)
+
+  rank = next(len(s.outputs) for s in shapes(network) if s.name == layer)
+  maps = PartitionSpec(DATA, *[None] * (rank - 1), MODEL)
+  specs = alexnet.param_specs(alexnet.abstract_net(network))
+  on_each_device = sharding.on_each_device(
+    activations_on_device,
+    mesh,
+    (specs, BATCH, REPLICATED),
+    BATCH if layer == "fc8" else maps,
   )
   return jax.jit(on_each_device)
 

@@ -1,0 +1,204 @@
+"""A trained network for pictures of any size: probabilities and activations."""
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from PIL import Image
+
+from alexnet_jax.data import images
+from alexnet_jax.data.augment import VIEWS, ImageStatistics
+from alexnet_jax.model import alexnet, sharding
+from alexnet_jax.model.alexnet import AlexNet
+from alexnet_jax.model.shapes import shapes
+from alexnet_jax.runtime.command import UserError
+from alexnet_jax.training import runs, step
+
+# Pictures per call of the compiled program.
+BATCH = 32
+
+# A file, an image of Pillow, or an array: RGB uint8[H,W,3] or grey uint8[H,W].
+Picture = str | os.PathLike | Image.Image | np.ndarray
+
+
+class Classifier:
+  """A trained network on one device, all of its towers included.
+
+  Attributes:
+    classes: the class names, in the order of the probabilities.
+    layers: the names of the layers, first to last, such as "conv1".
+  """
+
+  def __init__(
+    self,
+    net: AlexNet,
+    statistics: ImageStatistics,
+    *,
+    image_size: int,
+    classes: Sequence[str],
+  ):
+    """Puts the parameters on the first device of this process.
+
+    Args:
+      net: all towers.
+      statistics: the mean image is subtracted from every crop.
+      image_size: side S of the square that each picture is rescaled to.
+      classes: the class names.
+    """
+    mesh, specs = one_device(net.towers.network.towers), sharding.REPLICATED
+    self._net = sharding.place(net, alexnet.param_specs(net), mesh)
+    self._statistics = sharding.place(statistics, specs, mesh)
+    self._mesh = mesh
+    self._image_size = image_size
+    self._programs: dict[Any, Callable[..., jax.Array]] = {}
+    self.classes = tuple(classes)
+    self.layers = tuple(shape.name for shape in shapes(net.towers.network))
+
+  def predict(
+    self, pictures: Picture | Iterable[Picture], views: int = 1
+  ) -> np.ndarray:
+    """The probability of each class.
+
+    Args:
+      pictures: one picture or several, of any size: a path, a PIL image, an
+        array uint8[H,W,3] (RGB), or uint8[N,H,W,3] for N pictures.
+      views: 1 (the centre crop) or 10 (section 4.1), over which the
+        probabilities are averaged.
+
+    Returns:
+      f32[N,classes]; each row sums to 1.
+
+    Raises:
+      UserError: a picture that is none of these, or cannot be decoded.
+    """
+    if views not in VIEWS:
+      raise UserError(f"views must be 1 (centre) or 10 (got {views}).")
+    program = self._program(
+      ("predict", views),
+      lambda: step.make_predict(self._net.towers.network, views, self._mesh),
+    )
+    return np.exp(self._run(program, pictures))
+
+  def activations(
+    self, pictures: Picture | Iterable[Picture], layer: str
+  ) -> np.ndarray:
+    """What a layer hands on, for the centre crop of each picture.
+
+    Args:
+      pictures: as in `predict`.
+      layer: one of `layers`, such as "fc7".
+
+    Returns:
+      f32[N,units] of a fully connected layer, f32[N,H,W,maps] of a
+      convolution; tower 0's units or maps come first, as in exported weights.
+      They are those after ReLU, normalisation, pooling and dropout (which
+      halves them in evaluation); those of fc8 are the class scores.
+
+    Raises:
+      UserError: as `predict`, or the network has no such layer.
+    """
+    if layer not in self.layers:
+      raise UserError(
+        f"unknown layer {layer!r}; the layers of this network are"
+        f" {', '.join(self.layers)}."
+      )
+    program = self._program(
+      layer,
+      lambda: step.make_activations(
+        self._net.towers.network, layer, self._mesh
+      ),
+    )
+    return self._run(program, pictures)
+
+  def _program(self, key, make):
+    if key not in self._programs:
+      self._programs[key] = make()
+    return self._programs[key]
+
+  def _run(self, program, pictures) -> np.ndarray:
+    squares = [self._square(picture) for picture in _each(pictures)]
+    if not squares:
+      raise UserError("there are no pictures.")
+    parts = [
+      self._run_batch(program, np.stack(squares[start : start + BATCH]))
+      for start in range(0, len(squares), BATCH)
+    ]
+    return np.concatenate(parts)
+
+  def _run_batch(self, program, squares: np.ndarray) -> np.ndarray:
+    """Runs a program on uint8[N,S,S,3], padded to a power of two.
+
+    So no more programs are compiled than there are powers up to BATCH.
+    """
+    count = len(squares)
+    padding = (1 << (count - 1).bit_length()) - count
+    squares = np.concatenate([squares, np.repeat(squares[:1], padding, 0)])
+    placed = jax.device_put(squares, sharding.batch_sharding(self._mesh))
+    return np.asarray(program(self._net, placed, self._statistics))[:count]
+
+  def _square(self, picture: Picture) -> np.ndarray:
+    try:
+      return self.rescale(picture)
+    except (images.UndecodableImage, OSError) as error:
+      is_path = isinstance(picture, str | os.PathLike)
+      name = os.fspath(picture) if is_path else "a picture"
+      raise UserError(f"{name} cannot be decoded: {error}.") from None
+
+  def rescale(self, picture: Picture) -> np.ndarray:
+    """Decodes and rescales a picture as training does: uint8[S,S,3].
+
+    Raises:
+      UndecodableImage: its file is damaged or not an image, or the array is not
+        a picture.
+      OSError: its file cannot be read.
+    """
+    if isinstance(picture, str | os.PathLike):
+      with open(picture, "rb") as file:
+        pixels = images.decode(file.read())
+    else:
+      pixels = images.to_rgb(picture)
+    return images.rescale(pixels, self._image_size)
+
+
+def _each(pictures) -> Iterator[Picture]:
+  one = isinstance(pictures, str | os.PathLike | Image.Image)
+  if one or (isinstance(pictures, np.ndarray) and pictures.ndim < 4):
+    return iter([pictures])
+  return iter(pictures)
+
+
+def one_device(towers: int) -> Mesh:
+  """A mesh of this process's first device, which holds all towers.
+
+  Unlike a mesh of the CPU's parts it changes no setting of JAX.
+  """
+  devices = jax.local_devices()[:1]
+  return sharding.make_mesh(1, 1, towers=towers, devices=devices)
+
+
+def load(path: str | os.PathLike, checkpoint: str = "newest") -> Classifier:
+  """The trained network of a run, ready for pictures.
+
+  Args:
+    path: the directory of the run.
+    checkpoint: which of its checkpoints; only "newest" so far.
+
+  Raises:
+    UserError: there is no run or no checkpoint.
+  """
+  del checkpoint
+  workdir = os.fspath(path)
+  config = runs.load_config(workdir)
+  mesh = one_device(config["network"]["towers"])
+  net = runs.load_state(workdir, mesh)[0].net
+  train = runs.open_split(config, "train")
+  statistics = runs.load_statistics(config, train, mesh)
+  return Classifier(
+    net,
+    statistics,
+    image_size=config["image_size"],
+    classes=train.class_names,
+  )
