@@ -7,50 +7,57 @@ or DIR/CLASS/*, whose validation split is held out from the training images.
 import os
 import pathlib
 import re
+from collections.abc import Iterator
 
-from alexnet_jax.data.originals import ByteRanges, Options, Originals
+import numpy as np
+
+from alexnet_jax.data import parallel
+from alexnet_jax.data.byte_ranges import ByteRanges, Files, list_files
+from alexnet_jax.data.originals import Options, Originals
 from alexnet_jax.data.sources import permutation
 from alexnet_jax.runtime.command import UserError
-
-Classes = dict[str, list[str]]  # the paths of the images of each class
 
 
 def open_folders(place: str, options: Options) -> Originals:
   """Opens the folder; holds `options.holdout` out if validation is missing."""
   directory = pathlib.Path(place)
+  folders = _find_splits(directory)
+  if "validation" not in folders and not 0 < options.holdout < 1:
+    raise UserError(
+      f"{directory} has no validation images (DIR/validation/CLASS/*). Add"
+      " some, or hold out a share of each class, e.g. --holdout=0.1."
+    )
   left_out: list[str] = []
-  images = {}
-  for split, folder in _find_splits(directory).items():
-    images[split] = _find_images(folder, left_out)
-  class_names = sorted(images["train"])
-  if not class_names:
+  labels: dict[str, int] = {}  # of the classes, which are in alphabetical order
+  splits = {split: ByteRanges(place) for split in (*folders, "validation")}
+  for files in _list_classes(folders.pop("train"), "train", left_out):
+    label = labels.setdefault(os.path.basename(files.folder), len(labels))
+    if "validation" not in folders:
+      files, held_out = _hold_out(files, options.holdout, label)
+      splits["validation"].add_files(held_out, label)
+    splits["train"].add_files(files, label)
+  if not labels:
     raise UserError(
       f"{directory} has no class folders with images: looked for"
       " DIR/train/CLASS/* and DIR/CLASS/*. Put the images of each class in a"
       " folder of its name."
     )
-  for split, classes in images.items():
-    if unknown := sorted(set(classes) - set(class_names)):
+  for split, folder in folders.items():
+    unknown = []
+    for files in _list_classes(folder, split, left_out):
+      name = os.path.basename(files.folder)
+      if name in labels:
+        splits[split].add_files(files, labels[name])
+      else:
+        unknown.append(name)
+    if unknown:
       raise UserError(
         f"The {split} split of {directory} has {len(unknown)} classes without"
         f" training images, for example {unknown[0]}. Add training images, or"
         " move these classes away."
       )
-  if "validation" not in images:
-    if not 0 < options.holdout < 1:
-      raise UserError(
-        f"{directory} has no validation images (DIR/validation/CLASS/*). Add"
-        " some, or hold out a share of each class, e.g. --holdout=0.1."
-      )
-    _hold_out(images, options.holdout)
-  splits = {}
-  for split, classes in images.items():
-    paths = [path for name in class_names for path in classes.get(name, ())]
-    labels = [class_names.index(pathlib.Path(p).parent.name) for p in paths]
-    names = (os.path.relpath(path, directory) for path in paths)
-    splits[split] = ByteRanges(paths, labels, names)
   name = re.sub(r"\W", "_", directory.resolve().name.lower())
-  return Originals(name, splits, class_names, left_out=left_out, upright=True)
+  return Originals(name, splits, list(labels), left_out=left_out, upright=True)
 
 
 def _find_splits(directory: pathlib.Path) -> dict[str, pathlib.Path]:
@@ -69,24 +76,29 @@ def _subfolders(directory: pathlib.Path) -> list[pathlib.Path]:
   return sorted(f for f in folders if not f.name.startswith("."))
 
 
-def _find_images(directory: pathlib.Path, left_out: list[str]) -> Classes:
-  """The sorted paths of the files of each class folder that has any."""
-  classes = {}
-  for folder in _subfolders(directory):
-    entries = list(os.scandir(folder))
-    left_out += [f"{e.path} is no file" for e in entries if not e.is_file()]
-    if paths := sorted(entry.path for entry in entries if entry.is_file()):
-      classes[folder.name] = paths
+def _list_classes(
+  directory: pathlib.Path, split: str, left_out: list[str]
+) -> Iterator[Files]:
+  """Yields the files of each class folder that has any, in order."""
+  folders = [str(folder) for folder in _subfolders(directory)]
+  listed = parallel.map_images(
+    list_files,
+    folders,
+    f"Listing {split}",
+    size=lambda folder: 1,
+    unit="folders",
+  )
+  for files, others in listed:
+    left_out += [f"{path} is no file" for path in others]
+    if files.names:
+      yield files
     else:
-      left_out.append(f"{folder} holds no image: not a class")
-  return classes
+      left_out.append(f"{files.folder} holds no image: not a class")
 
 
-def _hold_out(images: dict[str, Classes], share: float) -> None:
-  """Moves a random share of each class from train to validation."""
-  images["validation"] = {}
-  for number, (name, paths) in enumerate(sorted(images["train"].items())):
-    order = permutation(len(paths), number).tolist()
-    count = round(len(paths) * share)
-    images["validation"][name] = [paths[i] for i in sorted(order[:count])]
-    images["train"][name] = [paths[i] for i in sorted(order[count:])]
+def _hold_out(files: Files, share: float, number: int) -> tuple[Files, Files]:
+  """Splits the files of class `number` at random into the rest and a share."""
+  order = permutation(len(files.names), number)
+  count = round(len(files.names) * share)
+  rest, held_out = np.sort(order[count:]), np.sort(order[:count])
+  return files.select(rest), files.select(held_out)

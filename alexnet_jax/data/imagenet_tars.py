@@ -13,7 +13,9 @@ from collections.abc import Iterator
 
 import tensorflow_datasets as tfds
 
-from alexnet_jax.data.originals import ByteRanges, Options, Originals
+from alexnet_jax.data import parallel
+from alexnet_jax.data.byte_ranges import ByteRanges
+from alexnet_jax.data.originals import Options, Originals
 from alexnet_jax.data.sources import IMAGENET_FILES
 from alexnet_jax.runtime.command import UserError
 
@@ -29,33 +31,49 @@ def open_tars(place: str, options: Options) -> Originals:
   directory = pathlib.Path(place)
   year, tars = _find_tars(directory)
   left_out: list[str] = []
-  images = {}
+  splits = {}
+  numbers: dict[str, int] = {}  # provisional labels of the WordNet ids
   for split, path in tars.items():
     if split == "train":
-      images[split] = list(_training_images(path, left_out))
+      images = _training_images(path, left_out)
     else:
       wnids = _read_labels(directory, year, split)
-      images[split] = list(_numbered_images(path, wnids, left_out))
-    if not images[split]:
+      images = _numbered_images(path, wnids, left_out)
+    images = _with_progress(images, f"Listing {path.name}")
+    splits[split] = ByteRanges()
+    splits[split].add_ranges(
+      str(path),
+      (
+        (
+          pathlib.PurePosixPath(name).name,
+          numbers.setdefault(wnid, len(numbers)),
+          offset,
+          size,
+        )
+        for wnid, name, offset, size in images
+      ),
+    )
+    if not len(splits[split]):
       raise UserError(
         f"{path} has no images in the layout of image-net.org"
         f" ({left_out[0] if left_out else 'it is empty'}). Download it again,"
         " or use a folder of images: --source=folder:DIR."
       )
-  wnids = {image[0] for found in images.values() for image in found}
   official = _official_list("labels.txt")
   # Part of the images still has the labels of all 1,000 classes.
-  class_names = official if wnids <= set(official) else sorted(wnids)
-  numbers = {wnid: label for label, wnid in enumerate(class_names)}
-  splits = {}
-  for split, found in images.items():
-    wnids, names, offsets, sizes = zip(*found, strict=True)
-    names = (pathlib.PurePosixPath(name).name for name in names)
-    labels = [numbers[wnid] for wnid in wnids]
-    paths = [tars[split]] * len(found)
-    splits[split] = ByteRanges(paths, labels, names, offsets, sizes)
-  files = {path.name: path.stat().st_size for path in tars.values()}
+  class_names = official if set(numbers) <= set(official) else sorted(numbers)
+  labels = {wnid: label for label, wnid in enumerate(class_names)}
+  for images in splits.values():
+    images.relabel([labels[wnid] for wnid in numbers])
+  files = tuple(tars.values())
   return Originals(f"imagenet{year}", splits, class_names, files, left_out)
+
+
+def _with_progress(images: Images, title: str) -> Images:
+  with parallel.Progress(title) as progress:
+    for image in images:
+      progress.advance()
+      yield image
 
 
 def _find_tars(directory: pathlib.Path) -> tuple[str, dict[str, pathlib.Path]]:

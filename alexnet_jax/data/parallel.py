@@ -7,9 +7,12 @@ enough.
 import collections
 import concurrent.futures
 import itertools
+import math
 import os
+import pathlib
 import sys
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 import numpy as np
@@ -24,12 +27,63 @@ AHEAD = 64  # finished tasks that may wait for the consumer
 
 NICENESS = 10  # of decoding threads on Linux; the training step has 0
 
+# Seconds after which progress is reported where no bar can be shown, and
+# seconds between two reports.
+FIRST_REPORT, NEXT_REPORT = 1.0, 30.0
+
 
 def num_cores() -> int:
-  """Cores this process may use, which may be fewer than the machine has."""
+  """Cores this process may use: of the machine, its affinity and CPU quota.
+
+  A container usually sees every core of its machine and may use the time of
+  only some of them.
+  """
   if hasattr(os, "sched_getaffinity"):
-    return len(os.sched_getaffinity(0))
-  return os.cpu_count() or 1
+    cores = len(os.sched_getaffinity(0))
+  else:
+    cores = os.cpu_count() or 1
+  return max(1, math.ceil(min(cores, _cpu_quota())))
+
+
+def _cpu_quota(root: str = "/") -> float:
+  """The CPU quota of this process's control groups, in cores (Linux).
+
+  Version 2 of control groups has `cpu.max`, version 1 `cpu.cfs_quota_us` and
+  `cpu.cfs_period_us`. The quota of a group also limits the groups below it. A
+  container often sees its own group as the highest.
+  """
+  quota = math.inf
+  proc = pathlib.Path(root, "proc/self/cgroup")
+  try:
+    lines = proc.read_text().splitlines()
+  except OSError:  # not Linux
+    return quota
+  for line in lines:
+    _, controllers, path = line.split(":", 2)
+    if controllers and "cpu" not in controllers.split(","):
+      continue
+    for mount in ("", "unified", "cpu", "cpu,cpuacct", "cpuacct,cpu"):
+      top = pathlib.Path(root, "sys/fs/cgroup", mount)
+      group = top / path.strip("/")
+      for folder in (group, *group.parents):
+        quota = min(quota, _quota_of(folder))
+        if folder == top:
+          break
+  return quota
+
+
+def _quota_of(group: pathlib.Path) -> float:
+  """The CPU quota of one control group, in cores; infinite without one."""
+  try:
+    if (group / "cpu.max").exists():
+      quota, period = (group / "cpu.max").read_text().split()
+    else:
+      quota = (group / "cpu.cfs_quota_us").read_text()
+      period = (group / "cpu.cfs_period_us").read_text()
+    cores = float(quota) / float(period)
+  except (OSError, ValueError, ZeroDivisionError):  # "max" is no number
+    return math.inf
+  return cores if cores > 0 else math.inf
 
 
 def chunks(indices: np.ndarray) -> list[np.ndarray]:
@@ -39,53 +93,119 @@ def chunks(indices: np.ndarray) -> list[np.ndarray]:
 
 def map_images(
   function: Callable[[Task], Result],
-  tasks: Sequence[Task],
+  tasks: Iterable[Task],
   title: str,
   *,
   size: Callable[[Task], int] = len,
+  total: int | None = None,
   num_done: int = 0,
+  unit: str = "images",
 ) -> Iterator[Result]:
   """Yields `function(task)` for each task, in order, computed on all cores.
 
-  A progress bar on standard error counts images: `size(task)` for each task,
-  and `num_done` that were finished earlier. At most AHEAD results wait for the
-  consumer, so memory does not grow with the number of tasks.
+  At most AHEAD results wait for the consumer, so memory does not grow with the
+  number of tasks. Progress is shown on standard error. An interrupt or an error
+  does not wait for tasks that have begun.
+
+  Args:
+    size: how many images a task has.
+    total: images of all tasks; None: computed, which needs a sequence.
+    num_done: images that were finished earlier, which no task has.
+    unit: what is counted, if it is not images.
   """
-  console = rich.console.Console(stderr=True)
-  progress = rich.progress.Progress(
-    "{task.description}",
-    rich.progress.BarColumn(bar_width=None),
-    rich.progress.MofNCompleteColumn(),
-    _RateColumn(),
-    rich.progress.TimeRemainingColumn(),
-    console=console,
-    disable=not console.is_terminal,
-    transient=True,
-  )
-  total = num_done + sum(map(size, tasks))
+  if total is None:
+    total = sum(map(size, tasks))
   waiting = collections.deque()
-  with progress, concurrent.futures.ThreadPoolExecutor(num_cores()) as pool:
-    bar = progress.add_task(title, total=total, completed=num_done)
-    remaining = iter(tasks)
-    try:
+  pool = concurrent.futures.ThreadPoolExecutor(num_cores())
+  finished = False
+  try:
+    with Progress(title, num_done + total, num_done, unit) as progress:
+      remaining = iter(tasks)
       while True:
         for task in itertools.islice(remaining, AHEAD + 1 - len(waiting)):
           waiting.append((task, pool.submit(function, task)))
         if not waiting:
+          finished = True
           return
         task, future = waiting.popleft()
         result = future.result()
-        progress.advance(bar, size(task))
+        progress.advance(size(task))
         yield result
-    finally:  # after an error, what has not begun need not be done
-      pool.shutdown(cancel_futures=True)
+        del result, future  # while waiting for the next one
+  finally:  # what has not begun need not be done
+    pool.shutdown(wait=finished, cancel_futures=True)
+
+
+class Progress:
+  """Shows progress on standard error: a bar, or lines if it is no terminal.
+
+  Use it as a context manager; `advance` may be called in any thread.
+  """
+
+  def __init__(
+    self,
+    title: str,
+    total: int | None = None,
+    num_done: int = 0,
+    unit: str = "images",
+  ):
+    """`total` is None if unknown; `num_done` of it was finished before."""
+    console = rich.console.Console(stderr=True)
+    self._title, self._unit, self._total = title, unit, total
+    self._start, self._num_done, self._count = time.monotonic(), num_done, 0
+    self._next_report = FIRST_REPORT
+    self._is_terminal = console.is_terminal
+    self._bar = rich.progress.Progress(
+      "{task.description}",
+      rich.progress.BarColumn(bar_width=None),
+      rich.progress.MofNCompleteColumn(),
+      _RateColumn(unit),
+      rich.progress.TimeRemainingColumn(),
+      console=console,
+      disable=not console.is_terminal,
+      transient=True,
+    )
+    self._task = self._bar.add_task(title, total=total, completed=num_done)
+
+  def __enter__(self) -> "Progress":
+    self._bar.start()
+    return self
+
+  def __exit__(self, *exception) -> None:
+    self._bar.stop()
+
+  def advance(self, count: int = 1) -> None:
+    """Adds `count` finished units."""
+    if self._is_terminal:
+      self._bar.advance(self._task, count)
+      return
+    self._count += count
+    seconds = time.monotonic() - self._start
+    if seconds >= self._next_report:
+      self._next_report = seconds + NEXT_REPORT
+      self._report(self._count / seconds)
+
+  def _report(self, rate: float) -> None:
+    done = self._num_done + self._count
+    text = f"{self._title}: {done:,} {self._unit}, {rate:,.0f} a second"
+    if self._total is not None:
+      text = (
+        f"{self._title}: {done:,} of {self._total:,} {self._unit},"
+        f" {rate:,.0f} a second,"
+        f" {(self._total - done) / rate / 60:,.1f} minutes left"
+      )
+    print(text, file=sys.stderr, flush=True)
 
 
 class _RateColumn(rich.progress.ProgressColumn):
-  """Images per second, over the last updates."""
+  """Units per second, over the last updates."""
+
+  def __init__(self, unit: str):
+    super().__init__()
+    self._unit = unit
 
   def render(self, task: rich.progress.Task) -> str:
-    return f"{task.speed:,.0f} images/s" if task.speed else ""
+    return f"{task.speed:,.0f} {self._unit}/s" if task.speed else ""
 
 
 def lower_thread_priority() -> None:

@@ -196,9 +196,10 @@ def _plan(
   splits = originals.splits.items()
   return {
     "source": originals.name,
-    "source_files": originals.files,
+    "source_files": {p.name: p.stat().st_size for p in originals.files},
     "images": {split: len(indices) for split, indices in chosen.items()},
     "inventory": {split: images.fingerprint for split, images in splits},
+    "source_state": originals.state(),
     "num_classes": len(originals.class_names),
     "left_out": originals.left_out,
     "upright": originals.upright,
@@ -224,11 +225,20 @@ def _check_same(
   stored: dict[str, Any], plan: dict[str, Any], folder: pathlib.Path, how: str
 ) -> None:
   plan = json.loads(json.dumps(plan))
+  # Plans of before have no state of the source.
+  stored = {"source_state": plan["source_state"]} | stored
   differences = [
     f"{key} ({stored.get(key)} there, {plan[key]} now)"
     for key in plan
-    if stored.get(key) != plan[key]
+    if stored.get(key) != plan[key] and key != "source_state"
   ]
+  if not differences and stored["source_state"] != plan["source_state"]:
+    raise UserError(
+      f"{folder} {how} from files that have been modified or replaced since:"
+      f" sizes or times of modification of {plan['source']} differ. Remove that"
+      " folder to prepare them anew, or choose another --name; nothing is"
+      " overwritten."
+    )
   if differences:
     raise UserError(
       f"{folder} {how} with other arguments or images:"

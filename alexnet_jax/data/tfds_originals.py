@@ -29,7 +29,7 @@ def open_tfds(name: str, options: Options) -> Originals:
     ) from error
   info = tfds.builder_from_directory(directory).info
   keys, class_names = sources.read_features(info)
-  splits, files = {}, {}
+  splits, files = {}, []
   for split, split_info in info.splits.items():
     if info.file_format == tfds.core.FileFormat.ARRAY_RECORD:
       records = sources.open_directory(directory, split)
@@ -44,8 +44,7 @@ def open_tfds(name: str, options: Options) -> Originals:
       )
     digest = hashlib.sha256(identity.encode()).hexdigest()
     splits[split] = sources.Source(records, class_names, digest, name=split)
-    for path in map(pathlib.Path, split_info.filepaths):
-      files[path.name] = path.stat().st_size
+    files += map(pathlib.Path, split_info.filepaths)
   name = info.full_name.rpartition("/")[0]
   return Originals(name, splits, list(class_names), files)
 

@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import json
 import os
 import pathlib
 import random
@@ -330,6 +331,36 @@ def test_an_unfinished_preparation_with_other_arguments_is_refused(tmp_path):
   (tmp_path / "in" / "train" / "ash" / "new.jpg").write_bytes(jpeg(1))
   with pytest.raises(UserError, match="inventory"):
     make(source, tmp_path)
+
+
+def test_a_restart_after_images_were_replaced_is_refused(tmp_path):
+  source = f"folder:{write_folder(tmp_path / 'in')}"
+  image = tmp_path / "in" / "train" / "elm" / "3.jpg"
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(preparing, "_write_metadata", lambda *a: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+      make(source, tmp_path, "begun")
+  made = make(source, tmp_path, "made")
+  time.sleep(0.01)  # longer than a tick of the file system's clock
+  image.write_bytes(image.read_bytes())  # the same name and size
+  for name in ("begun", "made"):
+    with pytest.raises(UserError, match="modified or replaced since"):
+      make(source, tmp_path, name)
+  # A dataset prepared before this was recorded still counts as the same.
+  path = pathlib.Path(made, "manifest.json")
+  stored = manifest(made)
+  del stored["plan"]["source_state"]
+  path.write_text(json.dumps(stored))
+  assert make(source, tmp_path, "made") == made
+
+
+def test_a_tar_that_was_replaced_is_noticed(tmp_path):
+  tars = write_tars(tmp_path / "tars")
+  made = make(f"tars:{tars}", tmp_path)
+  assert make(f"tars:{tars}", tmp_path) == made
+  os.utime(tars / "ILSVRC2012_img_val.tar", (0, 0))
+  with pytest.raises(UserError, match="modified or replaced since"):
+    make(f"tars:{tars}", tmp_path)
 
 
 def test_a_split_without_a_decodable_image_is_refused(tmp_path):
