@@ -11,8 +11,11 @@ repeat finished ones. At the end, table.json has the last metrics of all runs.
 """
 
 import ast
+import concurrent.futures
 import json
+import os
 import pathlib
+import queue
 import re
 import sys
 import time
@@ -75,16 +78,18 @@ def run_all(
   executor: str,
   folder: str,
   options: dict[str, Any] | None = None,
+  at_once: int = 1,
 ) -> dict[str, str]:
   """Runs all commands as jobs and waits for them.
 
   Args:
     commands: command lines by name of the job.
-    executor: "local" runs one process after the other on this machine; "slurm"
-      submits all jobs at once.
+    executor: "local" runs `at_once` processes at a time on this machine, each
+      on its own share of the cores; "slurm" submits all jobs at once.
     folder: receives the jobs' scripts and output.
     options: options of the executor under submitit's names, such as
       `partition`, `time` (minutes) and `gpus_per_node`.
+    at_once: for "local", the number of jobs that run side by side.
 
   Returns:
     By name, "finished" or what went wrong.
@@ -92,17 +97,45 @@ def run_all(
   Raises:
     UserError: this machine has no SLURM, or SLURM does not know an option.
   """
-  jobs = {}
-  outcomes = {}
   pool = _executor(executor, folder, options or {})
-  for name, words in commands.items():
-    jobs[name] = pool.submit(submitit.helpers.CommandFunction(words))
-    if executor == "local":  # they share the cores of this machine
-      outcomes[name] = _outcome(name, jobs[name])
-  for name, job in jobs.items():
-    outcomes.setdefault(name, "")
-    outcomes[name] = outcomes[name] or _outcome(name, job)
-  return outcomes
+
+  def submit(words: list[str]) -> submitit.Job:
+    return pool.submit(submitit.helpers.CommandFunction(words))
+
+  if executor == "slurm":
+    jobs = {name: submit(words) for name, words in commands.items()}
+    return {name: _outcome(name, job) for name, job in jobs.items()}
+
+  shares = _shares_of_cores(at_once)
+
+  def run_local(name: str) -> str:
+    # A job inherits the cores of the thread that submits it.
+    cores = shares.get()
+    _use_cores(cores)
+    try:
+      return _outcome(name, submit(commands[name]))
+    finally:
+      shares.put(cores)
+
+  with concurrent.futures.ThreadPoolExecutor(at_once) as threads:
+    return dict(zip(commands, threads.map(run_local, commands), strict=True))
+
+
+def _shares_of_cores(count: int) -> queue.Queue[set[int]]:
+  """Divides this process's cores; more shares than cores overlap."""
+  shares: queue.Queue[set[int]] = queue.Queue()
+  pinned = hasattr(os, "sched_getaffinity")  # Linux
+  cores = sorted(os.sched_getaffinity(0)) if pinned else []
+  for index in range(count):
+    own = set(cores[index::count])
+    shares.put(own or set(cores[index % len(cores) :][:1] if cores else []))
+  return shares
+
+
+def _use_cores(cores: set[int]) -> None:
+  """Restricts this thread, and the processes that it starts, to some cores."""
+  if cores:
+    os.sched_setaffinity(0, cores)
 
 
 def _executor(

@@ -32,6 +32,10 @@ each file says what is compared and how many networks are trained.
   folder share the runs they have in common; give each its own `--record`.
 - `--record=FILE.json` copies the result to FILE.json and its figure to
   FILE.svg.
+- `--parallel=N` trains N runs at a time, each in a process on its share of the
+  cores; set `mesh.data=1,mesh.model=1` with it.
+- `--analyse` trains nothing and writes the result of the runs that are
+  finished.
 
 Other commands here: `launch` (a sweep of trainings on this machine or a SLURM
 cluster), `mesh_sweep` (one training step on many meshes), `start_of_training`

@@ -21,6 +21,10 @@ from alexnet_jax.training.checkpoint import Checkpoints
 from alexnet_jax.training.job import Job, make_job
 
 
+class Diverged(UserError):
+  """The loss or a parameter is not finite."""
+
+
 def train_and_evaluate(
   config: ConfigDict,
   workdir: str,
@@ -43,8 +47,8 @@ def train_and_evaluate(
 
   Raises:
     UserError: a mistake in configuration, data or workdir, before anything is
-      written; or a failure during the run: numbers that are not finite, a full
-      disk.
+      written; or a failure during the run, such as a full disk.
+    Diverged: numbers that are not finite; a kind of UserError.
   """
   any_process = None if processes.is_single_process() else processes.any_process
   with (
@@ -188,7 +192,7 @@ class TrainingLoop:
     """Waits for the oldest steps in flight until so many are left.
 
     Returns learning rate, loss and errors of the last one waited for; raises
-    UserError if its loss or a parameter is not finite.
+    Diverged if its loss or a parameter is not finite.
     """
     values: dict[str, float] = {}
     while len(self._in_flight) > keep_in_flight:
@@ -324,14 +328,14 @@ class TrainingLoop:
 def _check_finite(
   loss: float, finite: dict[str, np.ndarray], number: int, rate: float
 ) -> None:
-  """Raises UserError if the loss, or an updated parameter, is not finite."""
+  """Raises Diverged if the loss, or an updated parameter, is not finite."""
   wrong = [] if math.isfinite(loss) else [f"the loss is {loss}"]
   names = [name for name, towers in finite.items() if not towers.all()]
   if names:
     wrong.append(f"parameters are not finite ({', '.join(names)})")
   if not wrong:
     return
-  raise UserError(
+  raise Diverged(
     f"{' and '.join(wrong)} at step {number} (learning rate {rate:g}). The last"
     " checkpoint is untouched. Try a lower schedule.learning_rate or another"
     " seed in a new --workdir, or check the images with `python -m"

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from experiments.common.contrasts import Contrast
 from experiments.common.outcome import (
   Outcome,
   Outcomes,
@@ -86,6 +87,8 @@ class Experiment(NamedTuple):
     quick: what `--quick` trains instead, and checks.
     analysis: what is computed from the outcomes.
     seeds: how often each run is repeated.
+    contrasts: what is compared, stated before it is measured; the result then
+      has them under "contrasts".
     trial: selects the runs that are trained in full.
     stop_early: asked after every checkpoint; True ends the run.
   """
@@ -96,6 +99,7 @@ class Experiment(NamedTuple):
   quick: Quick
   analysis: Analysis = Analysis()
   seeds: int = 1
+  contrasts: Sequence[Contrast] = ()
   trial: Trial | None = None
   stop_early: Callable[[Outcome], bool] = lambda outcome: False
 
@@ -110,6 +114,8 @@ class Options(NamedTuple):
     overrides: of the configuration of every run, by dotted key.
     only: carry out only the runs whose names begin with one of these.
     record: file that receives a copy of the result; "" for none.
+    parallel: number of trainings at a time, each on its share of the cores.
+    analyse: train nothing; use the runs that are finished.
   """
 
   output: str
@@ -118,6 +124,8 @@ class Options(NamedTuple):
   overrides: Mapping[str, Any] = {}
   only: Sequence[str] = ()
   record: str = ""
+  parallel: int = 1
+  analyse: bool = False
 
   def command(self, name: str) -> str:
     """The command line, without paths of this machine."""

@@ -20,10 +20,14 @@ from alexnet_jax.runtime import command, files, paths, processes, provenance
 from alexnet_jax.runtime import config as configs
 from alexnet_jax.runtime.command import UserError
 from alexnet_jax.training import metrics
-from alexnet_jax.training.loop import train_and_evaluate
+from alexnet_jax.training.loop import Diverged, train_and_evaluate
+from experiments.common import contrasts, side_by_side
 from experiments.common.configuration import configure
 from experiments.common.experiment import Experiment, Options, Result, Run
-from experiments.common.outcome import Outcome, Outcomes
+from experiments.common.outcome import DIVERGED, Outcome, Outcomes
+
+# Written to the workdir of a finished run.
+OUTCOME = "outcome.json"
 
 # --help lists these flags as the experiment's own.
 flags.disclaim_key_flags()
@@ -51,13 +55,19 @@ def carry_out(experiment: Experiment, options: Options) -> dict[str, Any]:
       experiment.quick.prepare_data(options.output)
     outcomes = Outcomes()
     runs = _select(experiment, options)
-    if experiment.trial and not options.quick:
+    seeds = range(_count_seeds(experiment, options))
+    if experiment.trial and not (options.quick or options.analyse):
       runs = _try_out(experiment, runs, outcomes, options)
-    for seed in range(_count_seeds(experiment, options)):
+    if options.parallel > 1 and not options.analyse:
+      names = [run_name(run, seed) for seed in seeds for run in runs]
+      side_by_side.train(experiment, names, options)
+    if options.analyse:
+      return _analyse(experiment, runs, seeds, options)
+    for seed in seeds:
       for run in runs:
         earlier = outcomes.get(run.name, [])[:seed]  # without the trial's
         outcomes[run.name] = [*earlier, train(experiment, run, seed, options)]
-      result = experiment.analysis.measure(outcomes)
+      result = _measure(experiment, outcomes)
       record = _make_record(experiment, outcomes, result, options)
       _write(experiment, outcomes, record, options)
     if options.quick:
@@ -65,33 +75,126 @@ def carry_out(experiment: Experiment, options: Options) -> dict[str, Any]:
     return record
 
 
+def run_name(run: Run, seed: int) -> str:
+  """The name of one run with one seed, and of its workdir."""
+  return f"{run.name}-{seed}"
+
+
+def _measure(experiment: Experiment, outcomes: Outcomes) -> Result:
+  """The result of the analysis, with the contrasts if there are any."""
+  result = experiment.analysis.measure(outcomes)
+  if experiment.contrasts:
+    result["contrasts"] = contrasts.compare(experiment.contrasts, outcomes)
+  return result
+
+
+def _analyse(
+  experiment: Experiment,
+  runs: Sequence[Run],
+  seeds: Sequence[int],
+  options: Options,
+) -> dict[str, Any]:
+  """The record of the runs that are finished.
+
+  Raises:
+    UserError: no run is finished.
+  """
+  outcomes = Outcomes()
+  for run in runs:
+    found = [
+      _outcome(experiment, run, seed, options)
+      for seed in seeds
+      if pathlib.Path(options.output, run_name(run, seed), OUTCOME).exists()
+    ]
+    if found:
+      outcomes[run.name] = found
+  if not outcomes:
+    raise UserError(
+      f"--analyse: no run of {experiment.name} is finished in"
+      f" {options.output}. Give the --output of its trainings."
+    )
+  result = _measure(experiment, outcomes)
+  record = _make_record(experiment, outcomes, result, options)
+  _write(experiment, outcomes, record, options)
+  return record
+
+
 def train(
   experiment: Experiment, run: Run, seed: int, options: Options
 ) -> Outcome:
   """Trains one run with one seed, or continues it; its output is in log.txt.
+
+  A run whose parameters become non-finite ends there: that is its outcome. The
+  workdir of a finished run has a summary, `outcome.json`.
 
   Raises:
     KeyboardInterrupt: a signal ended the training; it has been saved.
   """
   print(f"{experiment.name}: {run.name}, seed {seed}", flush=True)
   config = configure(experiment, run, seed, options)
-  workdir = f"{options.output}/{run.name}-{seed}"
 
   def outcome() -> Outcome:
-    lines = metrics.read(workdir)
-    return Outcome(run.name, seed, workdir, configs.to_json(config), lines)
+    return _outcome(experiment, run, seed, options)
 
-  def stop_early() -> bool:
-    return experiment.stop_early(outcome())
+  def is_finished() -> bool:
+    return bool(outcome().diverged) or experiment.stop_early(outcome())
 
+  workdir = pathlib.Path(outcome().workdir)
   pathlib.Path(options.output).mkdir(parents=True, exist_ok=True)
   with (
     open(pathlib.Path(options.output, "log.txt"), "a") as log,
     contextlib.redirect_stdout(log),
   ):
-    if not (stop_early() or train_and_evaluate(config, workdir, stop_early)):
-      raise KeyboardInterrupt
+    try:
+      if not (
+        is_finished() or train_and_evaluate(config, str(workdir), is_finished)
+      ):
+        raise KeyboardInterrupt
+    except Diverged as error:
+      print(error)
+      text = json.dumps({"message": str(error)}) + "\n"
+      files.write_atomic(workdir / DIVERGED, text)
+  _write_summary(experiment, outcome())
   return outcome()
+
+
+def _outcome(
+  experiment: Experiment, run: Run, seed: int, options: Options
+) -> Outcome:
+  """What the run has written so far."""
+  config = configs.to_json(configure(experiment, run, seed, options))
+  workdir = f"{options.output}/{run_name(run, seed)}"
+  return Outcome(run.name, seed, workdir, config, metrics.read(workdir))
+
+
+def _last_line(outcome: Outcome) -> dict[str, Any]:
+  """The last line of metrics; a run can diverge before it writes one."""
+  return outcome.lines[-1] if outcome.lines else {"epoch": 0.0, "seconds": 0.0}
+
+
+def _write_summary(experiment: Experiment, outcome: Outcome) -> None:
+  """Writes a finished run in a few numbers; errors if contrasts need them."""
+  path = pathlib.Path(outcome.workdir, OUTCOME)
+  last = _last_line(outcome)
+  if path.exists() and json.loads(path.read_text())["epoch"] == last["epoch"]:
+    return
+  summary = {
+    "experiment": experiment.name,
+    "run": outcome.name,
+    "seed": outcome.seed,
+    "epoch": last["epoch"],
+    "seconds": last["seconds"],
+    "diverged": outcome.diverged,
+    "commit": provenance.git_commit(),
+    "hardware": provenance.hardware(),
+  }
+  if experiment.contrasts:
+    summary |= {
+      "test_top1_error": outcome.error("test"),
+      "train_top1_error": outcome.error("train"),
+      "died": outcome.died,
+    }
+  files.write_atomic(path, json.dumps(summary, indent=1) + "\n")
 
 
 def _select(experiment: Experiment, options: Options) -> list[Run]:
@@ -154,14 +257,21 @@ def _make_record(
     "quick": options.quick,
     "configs": {run.name: run.config for run in experiment.runs},
     "epochs": {
-      name: [outcome.lines[-1]["epoch"] for outcome in repeats]
+      name: [_last_line(outcome)["epoch"] for outcome in repeats]
       for name, repeats in outcomes.items()
     },
     "date": datetime.date.today().isoformat(),
-    "in_words": analysis.describe(result),
+    "in_words": _describe(experiment, result),
     "claims": {} if options.quick else analysis.claims(result),
   }
   return json.loads(json.dumps(record))
+
+
+def _describe(experiment: Experiment, result: Result) -> str:
+  """The contrasts, which are the question, before anything else."""
+  if experiment.contrasts:
+    return contrasts.describe(result["contrasts"])
+  return experiment.analysis.describe(result)
 
 
 def _write(
@@ -187,8 +297,12 @@ def _write(
   files.write_atomic(str(output / "runs.jsonl"), text)
   text = json.dumps(record, indent=1) + "\n"
   files.write_atomic(str(output / "result.json"), text)
-  figure = Figure(figsize=(7, 4.5), layout="constrained")
-  experiment.analysis.draw(outcomes, figure.subplots())
+  rows = 2 if experiment.contrasts else 1
+  figure = Figure(figsize=(7, 4.5 * rows), layout="constrained")
+  first, *rest = figure.subplots(rows, squeeze=False)[:, 0]
+  experiment.analysis.draw(outcomes, first)
+  for axes in rest:
+    contrasts.draw(record["result"]["contrasts"], axes)
   figure.savefig(output / "figure.svg", metadata={"Date": None})
   if options.record:
     for name, suffix in (("result.json", ".json"), ("figure.svg", ".svg")):
@@ -216,6 +330,13 @@ def main(experiment: Experiment) -> None:
   paths.DEFINE_path(
     "record", "", "copy the result to this .json, its figure to the .svg"
   )
+  flags.DEFINE_integer(
+    "parallel", 1, "trainings at a time, each on its share of the cores", 1
+  )
+  flags.DEFINE_bool("analyse", False, "train nothing, use the finished runs")
+  flags.DEFINE_string(
+    "train", "", "train this run with this seed, such as paper-0, and stop"
+  )
   command.run(lambda: _main(experiment))
 
 
@@ -237,10 +358,27 @@ def _main(experiment: Experiment) -> None:
     overrides=dict(map(_parse_override, flag.set)),
     only=flag.runs,
     record=flag.record,
+    parallel=flag.parallel,
+    analyse=flag.analyse,
   )
+  if flag.train:
+    train(experiment, *_parse_run(experiment, flag.train), options)
+    return
   record = carry_out(experiment, options)
   print(json.dumps(record["result"], indent=1))
   print(f"wrote runs.jsonl, result.json and figure.svg to {options.output}")
+
+
+def _parse_run(experiment: Experiment, text: str) -> tuple[Run, int]:
+  """ "paper-0" -> the run "paper" and the seed 0."""
+  name, _, seed = text.rpartition("-")
+  for run in experiment.runs:
+    if run.name == name and seed.isdecimal():
+      return run, int(seed)
+  raise UserError(
+    f"--train={text} is not a run with its seed, such as"
+    f" {run_name(experiment.runs[0], 0)}."
+  )
 
 
 def _parse_override(text: str) -> tuple[str, Any]:

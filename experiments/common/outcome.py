@@ -1,5 +1,7 @@
 """The outcome of a run, and what most experiments compute from outcomes."""
 
+import json
+import pathlib
 import statistics
 from typing import Any, NamedTuple
 
@@ -11,6 +13,12 @@ from alexnet_jax.model.alexnet import AlexNet
 from alexnet_jax.model.sharding import make_mesh
 from alexnet_jax.runtime.command import UserError
 from alexnet_jax.training import runs as stored_runs
+from experiments.common.evaluations import Evaluation, evaluate
+
+# Written to the workdir of a run whose parameters became non-finite.
+DIVERGED = "diverged.json"
+# A network with an error above 1 - GUESSING / classes has learned nothing.
+GUESSING = 1.5
 
 
 class Outcome(NamedTuple):
@@ -42,6 +50,32 @@ class Outcome(NamedTuple):
     values = self.train(key)
     return statistics.fmean(values[-max(1, len(values) // 10) :])
 
+  def evaluation(self, split: str) -> Evaluation:
+    """Every prediction for a split, after the last step."""
+    return evaluate(self.workdir, split, self.lines[-1]["step"])
+
+  def wrong(self, split: str) -> np.ndarray | None:
+    """Whether each prediction is wrong, bool[N]; None if the run diverged."""
+    return None if self.diverged else self.evaluation(split).wrong
+
+  def error(self, split: str) -> float:
+    """The top-1 error in evaluation mode; that of guessing if it diverged."""
+    if self.diverged:
+      return 1 - 1 / self.config["num_classes"]
+    return self.evaluation(split).top1_error
+
+  @property
+  def diverged(self) -> dict[str, Any] | None:
+    """At which step parameters became non-finite, and the message, or None."""
+    path = pathlib.Path(self.workdir, DIVERGED)
+    return json.loads(path.read_text()) if path.exists() else None
+
+  @property
+  def died(self) -> bool:
+    """Whether the run diverged, or knows its training images by chance only."""
+    chance = 1 - GUESSING / self.config["num_classes"]
+    return bool(self.diverged) or self.error("train") > chance
+
 
 class Outcomes(dict[str, list[Outcome]]):
   """The outcomes of an experiment: by name of the run, one for each seed."""
@@ -54,7 +88,10 @@ class Outcomes(dict[str, list[Outcome]]):
 
 
 def summary(outcomes: Outcomes) -> dict[str, Any]:
-  """The last errors of every run: mean over the seeds, and each."""
+  """The last errors of every run: mean over the seeds, and each.
+
+  Seeds whose run diverged are named and have no errors.
+  """
   numbers = {
     "validation_top1_error": lambda outcome: outcome.last("top1_error"),
     "validation_top5_error": lambda outcome: outcome.last("top5_error"),
@@ -62,8 +99,13 @@ def summary(outcomes: Outcomes) -> dict[str, Any]:
     "train_loss": lambda outcome: outcome.final("loss"),
   }
   result = {}
-  for name, repeats in outcomes.items():
+  for name, all_repeats in outcomes.items():
+    repeats = [outcome for outcome in all_repeats if not outcome.diverged]
     result[name] = {"seeds": [outcome.seed for outcome in repeats]}
+    if diverged := [o.seed for o in all_repeats if o.diverged]:
+      result[name]["diverged"] = diverged
+    if not repeats:
+      continue
     for key, number in numbers.items():
       values = [number(outcome) for outcome in repeats]
       result[name][key] = {"mean": statistics.fmean(values), "each": values}

@@ -4,10 +4,12 @@ import json
 import pathlib
 
 import pytest
+from absl import flags
 
 from alexnet_jax.runtime.command import UserError
+from alexnet_jax.training.loop import Diverged
 from experiments import lighting, plateau, released_source, ten_views
-from experiments.common import frame
+from experiments.common import frame, side_by_side
 from experiments.common.configuration import QUICK, configure, narrow
 from experiments.common.experiment import (
   Analysis,
@@ -37,6 +39,7 @@ def trained(monkeypatch):
     calls.append((pathlib.Path(workdir).name, done, total))
     rate = config.schedule.learning_rate
     line = {"top1_error": 0.5, "top5_error": 0.25, "images_per_second": 1.0}
+    line["seconds"] = 1.0
     text = "".join(file.read_text().splitlines(True)[:-1] if done else [])
     for step in range(done + 1, total + 1):
       more = {"step": step, "epoch": step / 4, "loss": 3 - rate * step}
@@ -124,6 +127,61 @@ def test_after_a_trial_the_chosen_run_continues_until_it_stops_early(
   assert lengths == {"rate-0.5": 6, "rate-0.25": 2}
   command = "python -m experiments.example --set=data_dir=DIR"
   assert record["command"] == command
+
+
+def test_a_run_that_diverges_is_an_outcome_and_is_not_trained_again(
+  trained, tmp_path, monkeypatch
+):
+  def diverge(config, workdir, stop_early):
+    trained.append(workdir)
+    raise Diverged("the loss is nan at step 3")
+
+  monkeypatch.setattr(frame, "train_and_evaluate", diverge)
+  run, options = EXAMPLE.runs[0], Options(str(tmp_path))
+  for _ in range(2):
+    outcome = frame.train(EXAMPLE, run, 0, options)
+    assert outcome.diverged == {"message": "the loss is nan at step 3"}
+  assert len(trained) == 1
+  summary = json.loads((tmp_path / "rate-0.5-0" / "outcome.json").read_text())
+  assert summary["diverged"] and summary["seed"] == 0
+
+
+def test_an_analysis_uses_the_finished_runs_and_trains_none(trained, tmp_path):
+  options = Options(str(tmp_path), seeds=2, analyse=True)
+  with pytest.raises(UserError, match="no run of example is finished"):
+    frame.carry_out(EXAMPLE, options)
+  frame.train(EXAMPLE, EXAMPLE.runs[1], 1, options)
+  trained.clear()
+  record = frame.carry_out(EXAMPLE, options)
+  assert not trained
+  assert list(record["result"]) == ["rate-0.25"] and record["seed"] == [1]
+
+
+def test_runs_side_by_side_are_commands_of_one_run_each(
+  trained, tmp_path, monkeypatch
+):
+  started = {}
+
+  def run_all(commands, *, executor, folder, at_once):
+    started.update(commands)
+    assert (executor, at_once) == ("local", 2)
+    return dict.fromkeys(commands, "finished")
+
+  monkeypatch.setattr(side_by_side.launch, "run_all", run_all)
+  options = Options(
+    str(tmp_path), seeds=2, overrides={"width": 0.5, "x": [1, 2]}, parallel=2
+  )
+  names = [f"rate-{r}-{seed}" for seed in (0, 1) for r in ("0.5", "0.25")]
+  side_by_side.train(EXAMPLE, names, options)
+  assert list(started) == names
+  words = started["rate-0.25-1"]
+  assert words[1:4] == ["-m", "experiments.example", "--train=rate-0.25-1"]
+  assert frame._parse_run(EXAMPLE, "rate-0.25-1") == (EXAMPLE.runs[1], 1)
+  (line,) = (word[6:] for word in words if word.startswith("--set="))
+  pairs = flags.ListParser().parse(line)  # as the flag is declared
+  assert dict(map(frame._parse_override, pairs)) == options.overrides
+  with pytest.raises(UserError, match="--train=rate-7-1 is not a run"):
+    frame._parse_run(EXAMPLE, "rate-7-1")
 
 
 def test_a_failing_check_fails_the_experiment(trained, tmp_path):

@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import stat
+import sys
 import types
 
 import pytest
@@ -62,6 +63,52 @@ def test_a_sweep_is_run_and_collected_and_not_run_twice(
   assert again == [good]
   assert "seed=5: already finished" in capfd.readouterr().err
   assert set((output / "jobs").glob("*.pkl")) == jobs
+
+
+WAIT_FOR_THE_OTHER = """
+import os, pathlib, sys, time
+mine, other = map(pathlib.Path, sys.argv[1:])
+mine.write_text(str(sorted(os.sched_getaffinity(0))))
+for _ in range(600):
+  if other.exists():
+    sys.exit()
+  time.sleep(0.1)
+sys.exit("error: alone")
+"""
+
+
+@pytest.mark.slow
+def test_two_jobs_run_side_by_side_on_cores_of_their_own(tmp_path):
+  one, two = tmp_path / "one", tmp_path / "two"
+  program = [sys.executable, "-c", WAIT_FOR_THE_OTHER]
+  commands = {
+    "one": [*program, str(one), str(two)],
+    "two": [*program, str(two), str(one)],
+    "bad": [sys.executable, "-c", "raise SystemExit('error: no such run')"],
+  }
+  before = os.sched_getaffinity(0)
+  outcomes = launch.run_all(
+    commands, executor="local", folder=str(tmp_path / "jobs"), at_once=2
+  )
+  assert outcomes == {
+    "one": "finished",
+    "two": "finished",
+    "bad": "error: no such run",
+  }
+  if len(before) > 1:
+    assert not set(json.loads(one.read_text())) & set(
+      json.loads(two.read_text())
+    )
+  assert os.sched_getaffinity(0) == before
+
+
+def test_more_jobs_than_cores_share_them(monkeypatch):
+  monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {3, 5})
+  shares = launch._shares_of_cores(3)
+  assert [shares.get() for _ in range(3)] == [{3}, {5}, {3}]
+  monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {1, 2, 3, 4})
+  shares = launch._shares_of_cores(2)
+  assert [shares.get() for _ in range(2)] == [{1, 3}, {2, 4}]
 
 
 @pytest.fixture
