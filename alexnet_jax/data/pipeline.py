@@ -10,7 +10,7 @@ rescale each batch into one array.
 import collections
 import functools
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 import grain
 import jax
@@ -35,7 +35,7 @@ def train_batches(
   start_step: int,
   size: int,
   max_undecodable: int = 0,
-  left_out: set[int] | None = None,
+  left_out: Collection[int] = (),
   process_index: int = 0,
   process_count: int = 1,
 ) -> Iterator[Batch]:
@@ -45,8 +45,8 @@ def train_batches(
     batch_size: global, over all processes.
     size: side S of the rescaled images.
     max_undecodable: how many images may be left out of training.
-    left_out: indices of the images left out before the run was resumed; new
-      ones are added to it.
+    left_out: indices of the images left out before the run was resumed, in
+      whichever process.
     process_index: which contiguous part of each batch this process loads.
     process_count: number of processes that share a batch.
 
@@ -56,8 +56,9 @@ def train_batches(
     could not be decoded and is black. B is batch_size / process_count.
 
   Raises:
-    UserError: more than `max_undecodable` images cannot be decoded, the
-      source is empty, or the batch size is not divisible by process_count.
+    UserError: more than `max_undecodable` images cannot be decoded in this
+      process, the source is empty, or the batch size is not divisible by
+      process_count.
   """
   n = len(source)
   if not n:
@@ -72,8 +73,7 @@ def train_batches(
     return load(np.array(indices), epochs)
 
   batches = grain.MapDataset.range(start_step, sys.maxsize).map(load_batch)
-  left_out = set() if left_out is None else left_out
-  return _load_ahead(source, batches, max_undecodable, left_out)
+  return _load_ahead(source, batches, max_undecodable, set(left_out))
 
 
 def evaluation_batches(
@@ -139,14 +139,19 @@ def _load_ahead(
       name, count = source.example_name(index), len(left_out)
       message = f"{name} cannot be decoded: {failures[index]}"
       if count > limit:
-        raise UserError(
-          f"{message}. {count} image{'s' * (count > 1)} cannot be decoded so"
-          f" far, and max_undecodable allows {limit}: raise it to leave such"
-          " images out, or prepare the dataset again (python -m"
-          " alexnet_jax.prepare skips and counts them)."
-        )
+        raise UserError(f"{message}. {too_many_undecodable(count, limit)}")
       logging.error("%s; the image is left out.", message)
     yield batch
+
+
+def too_many_undecodable(count: int, limit: int) -> str:
+  """The error message of a run that leaves out more images than it may."""
+  return (
+    f"{count} image{'s' * (count > 1)} cannot be decoded so far, and"
+    f" max_undecodable allows {limit}: raise it to leave such images out, or"
+    " prepare the dataset again (python -m alexnet_jax.prepare skips and counts"
+    " them)."
+  )
 
 
 class _Loader:

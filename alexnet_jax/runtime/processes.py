@@ -171,6 +171,13 @@ def any_process(flag: bool) -> bool:
   return bool(multihost_utils.process_allgather(np.array(flag)).any())
 
 
+def gather(values: np.ndarray) -> np.ndarray:
+  """`values` of all processes, as one flat array; a collective call of all."""
+  if is_single_process():
+    return values.ravel()
+  return np.asarray(multihost_utils.process_allgather(values)).ravel()
+
+
 def main_process_folder(folder: str) -> AbstractContextManager[str]:
   """Yields `folder` in the main process, in the others a temporary folder."""
   if is_main():

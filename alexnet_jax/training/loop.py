@@ -75,6 +75,7 @@ class StepInFlight(NamedTuple):
 
   number: int  # steps done once it has finished
   learning_rate: float  # of the weights
+  batch: step.Batch  # without the images
   results: dict[str, Any]  # of the training step beside the state, on devices
 
 
@@ -186,7 +187,8 @@ class TrainingLoop:
       self._state, batch, self._statistics, self._key, rates
     )
     self._step += 1
-    self._in_flight.append(StepInFlight(self._step, rate, results))
+    rest = {name: x for name, x in batch.items() if name != "image"}
+    self._in_flight.append(StepInFlight(self._step, rate, rest, results))
 
   def _settle(self, keep_in_flight: int) -> dict[str, float]:
     """Waits for the oldest steps in flight until so many are left.
@@ -202,13 +204,28 @@ class TrainingLoop:
       values = {name: float(value) for name, value in results.items()}
       _check_finite(values["loss"], finite, done.number, done.learning_rate)
       num_examples = int(values.pop("num_examples"))
-      self._undecodable += self._job.config.batch_size - num_examples
+      if missing := self._job.config.batch_size - num_examples:
+        self._undecodable += missing
+        self._leave_out(done.batch)
       values = {"learning_rate": done.learning_rate, **values}
       self._plateau.add_loss(values["loss"])
       self._watch.step_finished()
       self._stopwatch.step_finished()
       self._progress.advance(done.number)
     return values
+
+  def _leave_out(self, batch: step.Batch) -> None:
+    """Adds the undecodable images of a batch to those left out of the run.
+
+    Raises UserError if all processes together leave out more than
+    `max_undecodable`. A process alone stops earlier, in the pipeline.
+    """
+    index, weight = sharding.fetch((batch["index"], batch["weight"]))
+    left_out = processes.gather(np.where(weight == 0, index, -1))
+    self._left_out |= set(left_out[left_out >= 0].tolist())
+    count, limit = len(self._left_out), self._job.config.max_undecodable
+    if count > limit:
+      raise UserError(pipeline.too_many_undecodable(count, limit))
 
   def _log(self, results: dict[str, float]) -> None:
     """Writes a training line, with diagnostics where they are due."""

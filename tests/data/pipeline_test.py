@@ -161,18 +161,13 @@ def test_undecodable_images_have_weight_0_up_to_the_limit():
 
 
 def test_images_left_out_before_resuming_count():
-  order = permutation(8, 0, 0)
-  bad, left_out = (
-    (order[0], order[7]),
-    set(),
-  )  # in the first batch, in the second
-  train(8, 1, bad=bad, max_undecodable=1, left_out=left_out)
-  assert left_out == {order[0]}
-  train(
-    8, 1, start=1, bad=bad, max_undecodable=1
-  )  # without what was left out before
+  order = permutation(8, 0, 0).tolist()
+  second_batch = {"start": 1, "bad": (order[0], order[7])}
+  train(8, 1, **second_batch, max_undecodable=1)
   with pytest.raises(UserError, match="2 images cannot be decoded"):
-    train(8, 1, start=1, bad=bad, max_undecodable=1, left_out=left_out)
+    train(8, 1, **second_batch, max_undecodable=1, left_out=[order[0]])
+  # The image that was left out before is met again and counts once.
+  train(8, 1, bad=order[:1], max_undecodable=1, left_out=[order[0]])
 
 
 def test_too_many_undecodable_images_are_an_error_with_a_name():

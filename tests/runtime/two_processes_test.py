@@ -1,5 +1,6 @@
 """Two real processes on this machine train what one process trains."""
 
+import io
 import os
 import pathlib
 import signal
@@ -12,8 +13,12 @@ import jax
 import numpy as np
 import pytest
 import tiny_runs
-from sample_data import write_tiny
+from sample_data import Tiny, write_tiny
 from tiny_runs import arrays, lines
+
+from alexnet_jax.data import sources
+from alexnet_jax.model import sharding
+from alexnet_jax.training.runs import load_state
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -192,3 +197,48 @@ def test_a_run_resumes_after_either_process_died_or_was_stopped(place):
       range(5, last, 5)
     ),  # stopped during the last evaluation, which is still due
   )
+
+
+class TwoBad(Tiny):
+  """Tiny, with two training images that cannot be decoded."""
+
+  name = "tiny"
+
+  def _generate_examples(self, numbers):
+    for number, example in super()._generate_examples(numbers):
+      bad = number in (37, 38)  # not of the images that diagnostics measure
+      yield number, example | ({"image": io.BytesIO(b"")} if bad else {})
+
+
+def test_undecodable_images_of_all_processes_count_together(tmp_path):
+  """Each process meets one of two bad images in the first epoch."""
+  folder = tmp_path / "data"
+  TwoBad(
+    data_dir=str(folder), file_format="array_record"
+  ).download_and_prepare()
+  source = sources.open_split("tiny", "train", str(folder))
+  bad = [i for i in range(len(source)) if not source[i][0]]
+
+  def processes_of_the_bad(seed, epoch):
+    places = np.argsort(sources.permutation(len(source), seed, epoch))[bad]
+    return (places % 8 // 4).tolist()  # halves of a batch of eight
+
+  # In the next epoch too, whose first batches are loaded ahead.
+  seed = next(
+    seed
+    for seed in range(999)
+    if processes_of_the_bad(seed, 0) == processes_of_the_bad(seed, 1) == [0, 1]
+  )
+  options = f"--config.seed={seed}", "--config.total_steps=5"
+  allowed = "--config.max_undecodable="
+  run = Run(folder, "refused", 2, 1, *options, f"{allowed}1")
+  assert [process.wait(400) for process in run.processes] == [2, 2]
+  for i in (0, 1):
+    assert "max_undecodable allows 1" in run.errors(i), run.all_output()
+    assert "Traceback" not in run.errors(i)
+  run = Run(folder, "allowed", 2, 1, *options, f"{allowed}2").finish()
+  written = [x for x in lines(folder, "allowed") if x["split"] == "train"]
+  assert sum(line["undecodable"] for line in written) == 2
+  # A run that is resumed in any process knows both.
+  _, saved = load_state(str(run.workdir), sharding.make_mesh(1, 1))
+  assert saved["left_out"] == bad
