@@ -67,9 +67,13 @@ def _end_to_end():
     )
 
   def batches():
-    size, side = recipe.batch_size, recipe.image_size
     host = pipeline.train_batches(
-      source, batch_size=size, seed=0, start_step=0, size=side
+      source,
+      batch_size=recipe.batch_size,
+      seed=0,
+      start_step=0,
+      size=recipe.image_size,
+      rescale=recipe.pixels.rescale,
     )
     return pipeline.to_device(host, sharding.batch_sharding(mesh))
 

@@ -16,7 +16,7 @@ import time
 
 from absl import flags
 
-from alexnet_jax.data import preparing, sources
+from alexnet_jax.data import images, preparing, sources
 from alexnet_jax.data.originals import Options
 from alexnet_jax.data.shards import Encoding
 from alexnet_jax.runtime import command, paths
@@ -37,7 +37,10 @@ _SUBSAMPLING = flags.DEFINE_enum(
 )
 _SIZE = flags.DEFINE_integer("size", 256, "side of the images", 8, 4096)
 _RESCALE = flags.DEFINE_enum(
-  "rescale", "crop", ["crop", "warp"], "keep the centre (paper), or warp it all"
+  "rescale",
+  "crop",
+  list(images.RESCALE),
+  "keep the centre (paper), warp it all, or as torchvision or Caffe",
 )
 _HOLDOUT = flags.DEFINE_float(
   "holdout", 0.0, "share of each class for a missing validation split (folder)"

@@ -1,7 +1,8 @@
 """Caffe's bvlc_alexnet: one tower, grouped convolutions; its LRN sees all maps.
 
-60,965,224 parameters. Caffe rescales both sides to 256 (`prepare` does not) and
-reads BGR (`weights export` does not).
+60,965,224 parameters. As Caffe's script does, it rescales both sides to 256, so
+it needs images that are not prepared, or prepared with `--rescale=caffe`. Its
+published weights can be evaluated with this configuration (docs/weights.md).
 """
 
 from configs import one_tower
@@ -18,6 +19,7 @@ def get_config():
   network.fc6.std = network.fc7.std = 0.005
   network.lrn_k, network.lrn_alpha = 1.0, 1e-4 / 5
   network.dropout_inverted = True
+  config.pixels.rescale, config.pixels.order = "caffe", "bgr"
   config.augmentation.lighting = 0.0
   config.batch_size = 256
   config.schedule.boundaries = (20.0, 40.0, 60.0, 80.0)  # each 100,000 steps

@@ -46,6 +46,15 @@ def get_config() -> ConfigDict:
   # Section 2: "subtracting the mean activity ... from each pixel". False: each
   # crop loses its own part of the mean image; True: the centre of it.
   config.centre_mean = False
+  # The inputs: (pixel / divisor - mean) / deviation, in the order rgb or bgr.
+  config.pixels = ConfigDict()
+  # Section 2: "crop". Or "warp": both sides; "torchvision", "caffe": as these
+  # do it (alexnet_jax/data/images.py).
+  config.pixels.rescale = "crop"
+  config.pixels.order = "rgb"
+  config.pixels.divisor = 1.0
+  config.pixels.mean = ()  # (red, green, blue); (): the mean image
+  config.pixels.deviation = ()  # (red, green, blue); (): 1
   config.augmentation = ConfigDict()  # section 4.1
   config.augmentation.crop = True  # random 224 x 224 of 256 x 256
   config.augmentation.flip = True  # horizontal reflections

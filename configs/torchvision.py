@@ -1,9 +1,10 @@
 """torchvision's AlexNet: the one-tower net of Krizhevsky's 2014 paper.
 
 61,100,840 parameters, no LRN, dropout before fc6 and fc7. The initial weights
-have PyTorch's standard deviations, but are normal, and biases are 0. Not
-reproduced from its training: pixels divided by 255 and standardised, crops of
-random size, the learning rate outside the velocity.
+have PyTorch's standard deviations, but are normal, and biases are 0. Its
+published weights can be evaluated with this configuration (docs/weights.md).
+Not reproduced from its training: crops of random size, the learning rate
+outside the velocity.
 """
 
 import math
@@ -26,6 +27,9 @@ def get_config():
   network.conv1.then = network.conv2.then = ("relu", "pool")
   network.conv5.then = ("relu", "pool", "dropout")
   network.fc7.then, network.dropout_inverted = ("relu",), True
+  config.pixels.rescale, config.pixels.divisor = "torchvision", 255.0
+  config.pixels.mean = (0.485, 0.456, 0.406)
+  config.pixels.deviation = (0.229, 0.224, 0.225)
   config.augmentation.lighting = 0.0
   config.batch_size = 256
   config.optimizer.weight_decay, config.optimizer.decay_biases = 1e-4, True

@@ -64,7 +64,10 @@ class Trainer:
     self._statistics = stored_runs.load_statistics(config, job.train, job.mesh)
     self._step = job.recipe.train_step(job.mesh)
     batches = pipeline.evaluation_batches(
-      job.validation, batch_size=PROBED, size=config["image_size"]
+      job.validation,
+      batch_size=PROBED,
+      size=config["image_size"],
+      rescale=config["pixels"]["rescale"],
     )
     images = next(iter(batches))["image"]
     self._probe = sharding.place(images, sharding.BATCH, job.mesh)
@@ -105,6 +108,7 @@ class Trainer:
         seed=seed,
         start_step=0,
         size=config.image_size,
+        rescale=config.pixels.rescale,
       ),
       sharding.batch_sharding(job.mesh),
     )

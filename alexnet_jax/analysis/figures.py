@@ -10,7 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from alexnet_jax.data import sources
-from alexnet_jax.data.images import UndecodableImage, decode, rescale
+from alexnet_jax.data.images import UndecodableImage, decode_into
 from alexnet_jax.model import sharding
 from alexnet_jax.model.alexnet import AlexNet
 from alexnet_jax.model.shapes import shapes
@@ -194,10 +194,10 @@ def compute_figure4(
   """
   train = runs.open_split(config, "train", data_dir)
   validation = runs.open_split(config, "validation", data_dir)
-  size = config["image_size"]
+  size, rescale = config["image_size"], config["pixels"]["rescale"]
   statistics = runs.load_statistics(config, train, mesh)
   chosen = np.linspace(0, len(validation) - 1, count).astype(int)
-  images, labels = _images(validation, chosen, size)
+  images, labels = _images(validation, chosen, size, rescale)
   on_device = place(images, mesh)
   predict = step.make_predict(net.towers.network, 1, mesh)
   compute_features = make_features(net, mesh)
@@ -217,7 +217,7 @@ def compute_figure4(
       yield found[real], batch["index"][real]
 
   neighbours, distances = nearest(features, training_features())
-  near, near_labels = _images(train, neighbours.ravel(), size)
+  near, near_labels = _images(train, neighbours.ravel(), size, rescale)
   thumbnails, side = _thumbnails(near), (THUMBNAIL, THUMBNAIL)
   return Figure4(
     images=_thumbnails(images),
@@ -235,7 +235,7 @@ def compute_figure4(
 
 
 def _images(
-  source: sources.Source, indices: Sequence[int], size: int
+  source: sources.Source, indices: Sequence[int], size: int, rescale: str
 ) -> tuple[np.ndarray, np.ndarray]:
   """Images uint8[N,S,S,3] and labels i64[N]; damaged images are black."""
   found = np.zeros((len(indices), size, size, 3), np.uint8)
@@ -243,7 +243,7 @@ def _images(
   for i, index in enumerate(indices):
     with contextlib.suppress(UndecodableImage):
       encoded, labels[i] = source[int(index)]
-      found[i] = rescale(decode(encoded), size)
+      decode_into(found[i], encoded, rescale)
   return found, labels
 
 

@@ -1,18 +1,18 @@
 """Data augmentation on the device (section 4.1): stored pixels to inputs.
 
 Stored images are uint8[B,256,256,3]. The network's input is f32[B,224,224,3]:
-RGB 0 to 255 minus the mean image, not scaled. Random values of an example
-depend only on (seed, epoch, example index), so they are the same on any mesh,
-at any batch size, and after resuming.
+RGB 0 to 255 minus the mean image, and then as `Pixels` says (in the paper: not
+scaled). Random values of an example depend only on (seed, epoch, example
+index), so they are the same on any mesh, at any batch size, and after resuming.
 """
 
 import dataclasses
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from alexnet_jax.data.pixels import Pixels
 from alexnet_jax.runtime.command import UserError
 
 VIEWS = (1, 10)
@@ -63,8 +63,10 @@ class Augmentation:
       )
 
 
-class ImageStatistics(NamedTuple):
-  """Statistics of the training images, on the device."""
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass
+class ImageStatistics:
+  """Statistics of the training images on the device, and how to use them."""
 
   # f32[256,256,3], 0 to 255; the part under a crop is subtracted from it. Or
   # f32[224,224,3], the centre of the mean image, which is subtracted from every
@@ -74,6 +76,10 @@ class ImageStatistics(NamedTuple):
   # root of its eigenvalue. (The paper says "eigenvalue", whose unit would be
   # wrong; the 2012 source has the square root.)
   components: jax.Array
+  # Not an array: a program is compiled for it.
+  pixels: Pixels = dataclasses.field(
+    default=Pixels(), metadata={"static": True}
+  )
 
 
 def example_keys(
@@ -114,7 +120,7 @@ def training_images(
       lit = lit / augmentation.lighting_divisor
       until = augmentation.lighting_until
       x = jnp.where(epoch.astype(jnp.float32) < until, lit, x) if until else lit
-    return x
+    return statistics.pixels.scale(x)
 
   # A group has the crop and flip of its first image.
   shared = jnp.repeat(keys[:: augmentation.shared_by], augmentation.shared_by)
@@ -139,7 +145,8 @@ def view_images(
 
   def crop(image):
     mean, flip = statistics.mean_image, view >= 5
-    return _crop_and_centre(image, mean, offset, crop_size, flip)
+    x = _crop_and_centre(image, mean, offset, crop_size, flip)
+    return statistics.pixels.scale(x)
 
   return _with_channels(jax.vmap(crop)(images), channels)
 

@@ -75,17 +75,18 @@ def to_rgb(picture: Image.Image | np.ndarray) -> np.ndarray:
   return pixels
 
 
-def decode_into(out: np.ndarray, encoded: bytes) -> None:
+def decode_into(out: np.ndarray, encoded: bytes, rescale: str = "crop") -> None:
   """Decodes and rescales an image into `out`, a contiguous uint8[S,S,3].
 
-  An image of that size is decoded in place, which saves a tenth of the time.
-  If it raises UndecodableImage, the content of `out` is undefined.
+  `rescale` is a key of RESCALE. An image of that size is decoded in place,
+  which saves a tenth of the time. If it raises UndecodableImage, the content of
+  `out` is undefined.
   """
   if _direct_size(encoded) == out.shape[:2]:
     with contextlib.suppress(ValueError):
       simplejpeg.decode_jpeg(encoded, buffer=out)
       return
-  out[:] = rescale(decode(encoded), len(out))
+  out[:] = RESCALE[rescale](decode(encoded), len(out))
 
 
 def _direct_size(encoded: bytes) -> tuple[int, int] | None:
@@ -177,6 +178,42 @@ def warp(image: np.ndarray, size: int = 256) -> np.ndarray:
   if image.shape[:2] == (size, size):
     return image
   return _resize(image, (size, size), reduce=max(image.shape[:2]) > size)
+
+
+def rescale_as_torchvision(image: np.ndarray, size: int = 256) -> np.ndarray:
+  """uint8[H,W,3] -> uint8[size,size,3], as Resize(size), CenterCrop(size).
+
+  Bilinear with antialiasing, by Pillow. A smaller centre crop of the result is
+  torchvision's own if the margins are even, such as 224 of 256. A side longer
+  than MAX_ASPECT times the other is cropped first, as in `rescale`.
+  """
+  image = _crop_center(image, MAX_ASPECT * min(image.shape[:2]))
+  height, width = image.shape[:2]
+  short = min(height, width)
+  if short != size:
+    sides = int(size * width / short), int(size * height / short)
+    resized = Image.fromarray(image).resize(sides, Image.Resampling.BILINEAR)
+    image = np.asarray(resized)
+  # Half a pixel is rounded to even, unlike in `_crop_center`.
+  top, left = (round((side - size) / 2) for side in image.shape[:2])
+  return image[top : top + size, left : left + size]
+
+
+def rescale_as_caffe(image: np.ndarray, size: int = 256) -> np.ndarray:
+  """uint8[H,W,3] -> uint8[size,size,3], as convert_imageset of Caffe.
+
+  Both sides, bilinear without antialiasing (OpenCV's default).
+  """
+  return cv2.resize(image, (size, size), interpolation=cv2.INTER_LINEAR)
+
+
+# How an image gets its fixed size: (uint8[H,W,3], size) -> uint8[size,size,3].
+RESCALE = {
+  "crop": rescale,
+  "warp": warp,
+  "torchvision": rescale_as_torchvision,
+  "caffe": rescale_as_caffe,
+}
 
 
 def _resize(image: np.ndarray, sides, reduce: bool) -> np.ndarray:

@@ -34,6 +34,7 @@ def train_batches(
   seed: int,
   start_step: int,
   size: int,
+  rescale: str = "crop",
   max_undecodable: int = 0,
   left_out: Collection[int] = (),
   process_index: int = 0,
@@ -44,6 +45,7 @@ def train_batches(
   Args:
     batch_size: global, over all processes.
     size: side S of the rescaled images.
+    rescale: how they are rescaled, a key of `images.RESCALE`.
     max_undecodable: how many images may be left out of training.
     left_out: indices of the images left out before the run was resumed, in
       whichever process.
@@ -65,7 +67,8 @@ def train_batches(
     raise UserError(f"{source.name} has no images to train on.")
   # Two permutations, for the batches that span two epochs.
   order = functools.lru_cache(2)(lambda epoch: permutation(n, seed, epoch))
-  load = _Loader(source, batch_size, size, process_index, process_count)
+  share = (batch_size, process_index, process_count)
+  load = _Loader(source, size, rescale, *share)
 
   def load_batch(step: int) -> Loaded:
     epochs, ranks = np.divmod(step * batch_size + load.places, n)
@@ -81,6 +84,7 @@ def evaluation_batches(
   *,
   batch_size: int,
   size: int,
+  rescale: str = "crop",
   max_undecodable: int = 0,
   process_index: int = 0,
   process_count: int = 1,
@@ -91,7 +95,8 @@ def evaluation_batches(
   0, so every batch has the same shape and every process yields the same number
   of batches. Arguments and errors are those of `train_batches`.
   """
-  load = _Loader(source, batch_size, size, process_index, process_count)
+  share = (batch_size, process_index, process_count)
+  load = _Loader(source, size, rescale, *share)
 
   def load_batch(step: int) -> Loaded:
     indices = step * batch_size + load.places
@@ -158,7 +163,13 @@ class _Loader:
   """Loads a process's part of a batch, and reports undecodable images."""
 
   def __init__(
-    self, source: Source, batch_size: int, size: int, process: int, count: int
+    self,
+    source: Source,
+    size: int,
+    rescale: str,
+    batch_size: int,
+    process: int,
+    count: int,
   ):
     if batch_size % count:
       raise UserError(
@@ -168,7 +179,7 @@ class _Loader:
     share = batch_size // count
     # Of the process's part in the global batch: i64[share].
     self.places = np.arange(process * share, (process + 1) * share)
-    self._source = source
+    self._source, self._rescale = source, rescale
     self._memory = BatchMemory((share, size, size, 3))
 
   def __call__(self, indices: np.ndarray, epochs: np.ndarray) -> Loaded:
@@ -185,7 +196,7 @@ class _Loader:
     for i, index in enumerate(indices.tolist()):
       try:
         encoded, batch["label"][i] = self._source[index]
-        decode_into(batch["image"][i], encoded)
+        decode_into(batch["image"][i], encoded, self._rescale)
       except UndecodableImage as error:
         failures[index] = error
         batch["image"][i] = batch["label"][i] = batch["weight"][i] = 0

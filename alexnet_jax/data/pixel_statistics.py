@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 from alexnet_jax.data import parallel
-from alexnet_jax.data.images import UndecodableImage, decode, rescale
+from alexnet_jax.data.images import RESCALE, UndecodableImage, decode
 from alexnet_jax.data.sources import Source
 from alexnet_jax.runtime import files
 from alexnet_jax.runtime.command import UserError
@@ -99,21 +99,25 @@ class PixelSums:
     return Statistics(mean_image, values, vectors, self.num_images)
 
 
-def load_or_compute(source: Source, size: int) -> Statistics:
+def load_or_compute(
+  source: Source, size: int, rescale: str = "crop"
+) -> Statistics:
   """Returns the pixel statistics of a source at side `size`, computed once.
 
   They are read from the `statistics.npz` that `prepare` wrote beside the
   dataset, else from the user's cache directory, else computed from the images
-  as training decodes and rescales them. Images that cannot be decoded are
-  named on standard error and left out. Raises UserError if none is left.
+  as training decodes and rescales them (`rescale` is a key of
+  `images.RESCALE`). Images that cannot be decoded are named on standard error
+  and left out. Raises UserError if none is left.
   """
   digest = hashlib.sha256(source.fingerprint.encode()).hexdigest()[:12]
-  name = f"statistics-{digest}-{size}.npz"
+  how = "" if rescale == "crop" else f"-{rescale}"
+  name = f"statistics-{digest}-{size}{how}.npz"
   cached = os.path.join(files.cache_directory(), name)
   for path in (os.path.join(source.directory, "statistics.npz"), cached):
     if stored := Statistics.load(path, source.fingerprint, size):
       return stored
-  result = _compute(source, size)
+  result = _compute(source, size, rescale)
   try:
     result.save(cached, source.fingerprint)
   except OSError as error:  # training works without a cache
@@ -121,12 +125,12 @@ def load_or_compute(source: Source, size: int) -> Statistics:
   return result
 
 
-def _compute(source: Source, size: int) -> Statistics:
+def _compute(source: Source, size: int, rescale: str) -> Statistics:
   def add_up(indices: np.ndarray) -> tuple[PixelSums, list[str]]:
     sums, failures = PixelSums(size), []
     for index in indices.tolist():
       try:
-        sums.add(rescale(decode(source[index][0]), size))
+        sums.add(RESCALE[rescale](decode(source[index][0]), size))
       except UndecodableImage as error:
         name = source.example_name(index)
         failures.append(f"{name} cannot be decoded: {error}")

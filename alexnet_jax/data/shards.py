@@ -147,7 +147,7 @@ def convert(
   originals: Originals, split: str, indices: list[int], encoding: Encoding
 ) -> Converted:
   """Rescales and encodes images of a split; UserError if one is unreadable."""
-  rescale = {"crop": images.rescale, "warp": images.warp}[encoding.rescale]
+  rescale = images.RESCALE[encoding.rescale]
   result = Converted(encoding.size)
   digest = hashlib.sha256()
   for index in indices:

@@ -54,6 +54,13 @@ ADDED = {
   "schedule.warmup_epochs": 0.0,
   "network.batch_norm_momentum": 0.9,
   "network.batch_norm_epsilon": 1e-5,
+  "pixels": {
+    "rescale": "crop",
+    "order": "rgb",
+    "divisor": 1.0,
+    "mean": (),
+    "deviation": (),
+  },
 }
 
 # Keys that no longer exist, with the only value that is still supported. A

@@ -19,6 +19,7 @@ from ml_collections import ConfigDict
 
 from alexnet_jax.data import sources
 from alexnet_jax.data.augment import Augmentation, ImageStatistics
+from alexnet_jax.data.pixels import Pixels
 from alexnet_jax.data.sources import Source
 from alexnet_jax.model import network as networks
 from alexnet_jax.model import sharding
@@ -46,6 +47,7 @@ class Recipe(NamedTuple):
   image_size: int = 256  # S, side of the stored images in pixels
   augmentation: Augmentation = Augmentation()  # of the training images
   optimizer: optax.GradientTransformationExtraArgs = make_optimizer()
+  pixels: Pixels = Pixels()
 
   @classmethod
   def from_config(
@@ -66,6 +68,7 @@ class Recipe(NamedTuple):
       config["image_size"],
       configs.call(Augmentation, config, "augmentation"),
       configs.call(make_optimizer, config, "optimizer"),
+      make_pixels(config),
     )
 
   def train_step(self, mesh: Mesh) -> Callable[..., Any]:
@@ -96,7 +99,7 @@ class Recipe(NamedTuple):
       "weight": array((count,), jnp.float32, BATCH),
     } | dict.fromkeys(("label", "index", "epoch"), integers)
     statistics = ImageStatistics(
-      array(side, jnp.float32), array((3, 3), jnp.float32)
+      array(side, jnp.float32), array((3, 3), jnp.float32), self.pixels
     )
     key = array((), jax.eval_shape(lambda: jax.random.key(0)).dtype)
     state = step.abstract_state(self.network, self.optimizer, mesh)
@@ -117,12 +120,26 @@ class Recipe(NamedTuple):
       "weight": np.ones(count, np.float32),
     }
     statistics = ImageStatistics(
-      np.full(side, 127.5, np.float32), np.eye(3, dtype=np.float32)
+      np.full(side, 127.5, np.float32), np.eye(3, dtype=np.float32), self.pixels
     )
     values = [batch, statistics, jax.random.key(0), np.float32(1e-3)]
     specs = [BATCH, REPLICATED, REPLICATED, REPLICATED]
     state = step.init_state(self.network, self.optimizer, 0, mesh)
     return state, *sharding.place(values, specs, mesh)
+
+
+def make_pixels(config: Mapping[str, Any]) -> Pixels:
+  """The `pixels` group of a configuration, also of config.json's lists.
+
+  Raises:
+    UserError: a wrong key or value.
+  """
+  pixels = configs.call(Pixels, config, "pixels")
+  pixels = dataclasses.replace(
+    pixels, mean=tuple(pixels.mean), deviation=tuple(pixels.deviation)
+  )
+  pixels.check(config["network"]["channels"])
+  return pixels
 
 
 class Job(NamedTuple):
@@ -249,6 +266,8 @@ def unused_keys(config: ConfigDict) -> dict[str, str]:
   network = networks.from_dict(config.network.to_dict(), config.num_classes)
   keys = networks.unused_keys(network)
   keys |= schedules.unused_keys(config.schedule.name)
+  if config.pixels.mean:
+    keys["centre_mean"] = "pixels.mean is the same at every pixel"
   if not config.start_from:
     keys["start_layers"] = "start_from is empty"
   if not (config.augmentation.crop or config.augmentation.flip):

@@ -121,6 +121,7 @@ class TrainingLoop:
     index, count = sharding.process_share(mesh)
     self._batch_options = {
       "size": config.image_size,
+      "rescale": config.pixels.rescale,
       "max_undecodable": config.max_undecodable,
       "process_index": index,
       "process_count": count,

@@ -23,7 +23,7 @@ from alexnet_jax.runtime.files import write_atomic
 from alexnet_jax.training import metrics, step
 from alexnet_jax.training.checkpoint import Checkpoints, latest_step
 from alexnet_jax.training.evaluation import Predict, evaluate
-from alexnet_jax.training.job import Recipe
+from alexnet_jax.training.job import Recipe, make_pixels
 
 
 def load_config(workdir: str) -> dict[str, Any]:
@@ -156,19 +156,24 @@ def load_statistics(
 ) -> ImageStatistics:
   """The training images' mean image and RGB components, on every device.
 
-  Computed from the images on the first call and cached by the data room. With
+  Computed from the images on the first call and cached by the data room, unless
+  the configuration has a mean for each channel and no lighting. With
   `centre_mean` the mean image is cut to its centre, which is then subtracted
   from every crop, wherever the crop lies.
   """
-  size = config["image_size"]
-  found = pixel_statistics.load_or_compute(train, size)
-  components = found.eigenvectors * np.sqrt(found.eigenvalues)
-  mean = found.mean_image.astype(np.float32)
+  size, pixels = config["image_size"], make_pixels(config)
+  components = np.zeros((3, 3))
+  if not pixels.mean or config["augmentation"]["lighting"]:
+    found = pixel_statistics.load_or_compute(train, size, pixels.rescale)
+    components = found.eigenvectors * np.sqrt(found.eigenvalues)
+    mean = found.mean_image.astype(np.float32)
+  if pixels.mean:
+    mean = pixels.mean_image(size)
   if config["centre_mean"]:
     side = config["network"]["crop_size"]
     start = (size - side) // 2
     mean = mean[start : start + side, start : start + side]
-  statistics = ImageStatistics(mean, components.astype(np.float32))
+  statistics = ImageStatistics(mean, components.astype(np.float32), pixels)
   return sharding.place(statistics, sharding.REPLICATED, mesh)
 
 
@@ -233,6 +238,7 @@ def example_batches(
     source,
     batch_size=batch_size,
     size=config["image_size"],
+    rescale=config["pixels"]["rescale"],
     max_undecodable=config["max_undecodable"],
   )
   count = math.ceil((num_examples or len(source)) / batch_size)
@@ -252,8 +258,8 @@ def evaluate_runs(
     UserError: the runs do not fit together, or one cannot be read.
   """
   run_configs = [load_config(workdir) for workdir in workdirs]
-  for key in ("dataset", "num_classes", "image_size"):
-    values = [str(config[key]) for config in run_configs]
+  for key in ("dataset", "num_classes", "image_size", "pixels.rescale"):
+    values = [str(dict(configs.flatten(run))[key]) for run in run_configs]
     if len(set(values)) > 1:
       raise UserError(
         f"these runs cannot be averaged: {key} differs ({', '.join(values)})."

@@ -10,6 +10,7 @@ import simplejpeg
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from reference.published import torchvision_pixels
 from sample_data import png_header
 
 from alexnet_jax.data import images
@@ -213,6 +214,36 @@ def enlarged(line, count):
       nearest = min(max(j, 0), len(line) - 1)
       out[i] += cubic(center - j) * line[nearest]
   return out
+
+
+@pytest.mark.parametrize(
+  ("height", "width"), [(300, 455), (457, 300), (90, 133), (256, 301), (64, 64)]
+)
+def test_torchvisions_rescaling_is_torchvisions(height, width):
+  """Resize(256), CenterCrop(224), from the same JPEG; margins odd and even."""
+  encoded = encode(smooth(height, width), "JPEG", quality=95)
+  out = np.empty((256, 256, 3), np.uint8)
+  images.decode_into(out, encoded, "torchvision")
+  expected = torchvision_pixels(encoded)
+  np.testing.assert_array_equal(out[16:240, 16:240], expected)
+
+
+@pytest.mark.parametrize(("height", "width"), [(300, 455), (90, 133)])
+def test_caffes_rescaling_interpolates_between_four_pixels(height, width):
+  """convert_imageset: bilinear, of both sides, without antialiasing."""
+  image = smooth(height, width)
+
+  def places(length):
+    at = np.clip((np.arange(256) + 0.5) * length / 256 - 0.5, 0, length - 1)
+    low = np.minimum(at.astype(int), length - 2)
+    return low, (at - low)[:, np.newaxis]
+
+  (row, down), (column, right) = places(height), places(width)
+  down = down[..., np.newaxis]
+  rows = image[row] * (1 - down) + image[row + 1] * down
+  expected = rows[:, column] * (1 - right) + rows[:, column + 1] * right
+  found = images.RESCALE["caffe"](image, 256)
+  assert np.abs(found - expected).max() <= 1  # OpenCV rounds to 1/2048
 
 
 def test_enlarging_is_cubic():
