@@ -44,7 +44,7 @@ class Classifier:
 
     Args:
       net: all towers.
-      statistics: the mean image is subtracted from every crop.
+      statistics: how pixels become inputs, and the mean image.
       image_size: side S of the square that each picture is rescaled to.
       classes: the class names.
     """
@@ -160,7 +160,8 @@ class Classifier:
         pixels = images.decode(file.read())
     else:
       pixels = images.to_rgb(picture)
-    return images.rescale(pixels, self._image_size)
+    rescale = images.RESCALE[self._statistics.pixels.rescale]
+    return rescale(pixels, self._image_size)
 
 
 def _each(pictures) -> Iterator[Picture]:
