@@ -1,6 +1,7 @@
 """Writes one self-contained HTML page about one or several runs.
 
   python -m alexnet_jax.report --workdir=DIR[,DIR...] --output=FILE.html
+      [--checkpoint=newest|best|STEP]
 
 It has training curves, the paper's tables, Figures 3 and 4, the exchanges
 between towers, throughput, the differences from configs/paper.py and the
@@ -18,7 +19,9 @@ from alexnet_jax.runtime.files import write_atomic
 
 def main() -> None:
   flag = flags.FLAGS
-  text = sections.report(flag.workdir, flag.search, flag.data_dir)
+  text = sections.report(
+    flag.workdir, flag.search, flag.data_dir, flag.checkpoint
+  )
   try:
     write_atomic(flag.output, text)
   except OSError as error:
@@ -39,4 +42,9 @@ if __name__ == "__main__":
     "search", 0, "training images to search for Figure 4; 0: all"
   )
   paths.DEFINE_path("data_dir", "", "dataset directory, if it has moved")
+  flags.DEFINE_string(
+    "checkpoint",
+    "newest",
+    "checkpoint to read: newest, best (lowest validation error) or a step",
+  )
   command.run(main)

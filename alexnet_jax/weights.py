@@ -1,7 +1,7 @@
 """Weights to and from the layout of PyTorch and Caffe, as safetensors.
 
   python -m alexnet_jax.weights export --workdir=DIR --output=FILE
-      [--channels=rgb|bgr]
+      [--channels=rgb|bgr] [--checkpoint=newest|best|STEP]
   python -m alexnet_jax.weights import --workdir=DIR --input=FILE
       [--channels=rgb|bgr]
 
@@ -29,7 +29,7 @@ def main(subcommand: str) -> None:
   if not file:
     raise UserError(f"--{name} is missing; set it to a safetensors file.")
   if subcommand == "export":
-    step = export_weights(flag.workdir, file, flag.channels)
+    step = export_weights(flag.workdir, file, flag.channels, flag.checkpoint)
     print(f"wrote {file}: the weights after step {step}")
   else:
     step = import_weights(flag.workdir, file, flag.channels)
@@ -42,5 +42,10 @@ if __name__ == "__main__":
   paths.DEFINE_path("input", "", "import: the file to read")
   flags.DEFINE_enum(
     "channels", "rgb", ["rgb", "bgr"], "order in which conv1 reads the colours"
+  )
+  flags.DEFINE_string(
+    "checkpoint",
+    "newest",
+    "export: the checkpoint to read: newest, best or a step",
   )
   command.run(main, "export", "import")

@@ -41,6 +41,7 @@ def get_config() -> ConfigDict:
 
   config.start_from = ""  # workdir of a run to copy start_layers from
   config.start_layers = ("conv1", "conv2", "conv3", "conv4", "conv5")
+  config.start_checkpoint = "newest"  # of that run; or "best", or a step
 
   config.image_size = 256  # section 2: short side 256, then the centre
   # Section 2: "subtracting the mean activity ... from each pixel". False: each

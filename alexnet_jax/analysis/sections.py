@@ -33,18 +33,25 @@ from alexnet_jax.training.runs import Run
 PAPER = "configs/paper.py"
 
 
-def report(workdirs: Sequence[str], search: int = 0, data_dir: str = "") -> str:
+def report(
+  workdirs: Sequence[str],
+  search: int = 0,
+  data_dir: str = "",
+  checkpoint: str = "newest",
+) -> str:
   """The HTML page about one or several runs.
 
   Args:
     workdirs: directories of the runs.
     search: number of training images to search for Figure 4; 0: all.
     data_dir: directory of the dataset; "": the configurations'.
+    checkpoint: which one of each run: "newest", "best" or a step.
 
   Raises:
-    UserError: a directory is not the directory of a run.
+    UserError: a directory is not the directory of a run, or the run has no such
+      checkpoint.
   """
-  runs = [stored_runs.load(workdir) for workdir in workdirs]
+  runs = [stored_runs.load(workdir, checkpoint) for workdir in workdirs]
   title = "AlexNet: " + ", ".join(workdirs)
   parts: list[Any] = [element("h1", title), summary(runs)]
   parts += _section("Training curves", curves, runs)
@@ -77,7 +84,7 @@ def _note(*content: Any) -> Html:
 
 
 def summary(runs: Sequence[Run]) -> Html:
-  """One line per run: data, duration, errors, speed."""
+  """One line per run: data, duration, errors, speed, and its checkpoint."""
   rows = []
   for run in runs:
     last = run.lines[-1] if run.lines else {}
@@ -89,9 +96,11 @@ def summary(runs: Sequence[Run]) -> Html:
     values = (last.get("epoch"), *errors, minutes, speed)
     formats = (".4g", ".2%", ".2%", ".1f", ",.0f")
     cells = map(_format, values, formats)
-    rows.append((run.workdir, run.config["dataset"], *cells))
+    which = f"{run.checkpoint}, step {run.step:,}" if run.net else "-"
+    rows.append((run.workdir, run.config["dataset"], *cells, which))
   headings = ("run", "dataset", "epochs", "validation top-1 error (one view)")
   headings += ("top-5 error", "minutes", "median images/s")
+  headings += ("checkpoint of this page",)
   return page.table(headings, rows)
 
 

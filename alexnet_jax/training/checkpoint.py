@@ -18,6 +18,7 @@ import sys
 import threading
 import warnings
 import zlib
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import absl.logging
@@ -49,24 +50,34 @@ class Checkpoints:
   """
 
   def __init__(
-    self, directory: str, max_to_keep: int = 2, read_only: bool = False
+    self,
+    directory: str,
+    max_to_keep: int = 2,
+    read_only: bool = False,
+    validation_errors: Mapping[int, float] | None = None,
   ):
     """Lists the checkpoints, and removes the remains of killed saves.
 
-    It keeps the `max_to_keep` newest ones and the one with the lowest
-    validation error. With `read_only`, for evaluation, nothing in `directory`
-    is changed; else it is created when needed.
+    Args:
+      directory: created when needed.
+      max_to_keep: the number of newest checkpoints to keep, beside the best
+        one: that with the lowest validation error.
+      read_only: for evaluation; nothing in `directory` is changed.
+      validation_errors: by step, of checkpoints that may have been saved before
+        their evaluation had finished.
     """
     self._directory = pathlib.Path(directory).absolute()
     self._read_only = read_only
     self._failure = ""
     self._saving: int | None = None
-    self._keep = _NewestAndBest(max_to_keep)
+    self._best = _Best()
     self._manager = ocp.CheckpointManager(
       self._directory,
       options=ocp.CheckpointManagerOptions(
         save_interval_steps=0 if read_only else 1,
-        preservation_policy=self._keep,
+        preservation_policy=policies.AnyPreservationPolicy(
+          [policies.LatestN(max_to_keep), self._best]
+        ),
         # If a directory cannot be created in the background, Orbax's threads
         # wait five minutes for it, and the process waits for the threads.
         async_options=ocp.AsyncOptions(create_directories_asynchronously=False),
@@ -76,8 +87,9 @@ class Checkpoints:
       ),
     )
     for step in self._manager.all_steps():
+      self._best.note(step, (validation_errors or {}).get(step))
       with contextlib.suppress(_DamagedError):
-        self._keep.note(step, self._read_body(step).get("validation_error"))
+        self._best.note(step, self._read_body(step).get("validation_error"))
 
   def save(
     self,
@@ -109,7 +121,7 @@ class Checkpoints:
       "checksums": _checksums(arrays),
     }
     self._saving, self._failure = step, ""
-    self._keep.note(step, validation_error)
+    self._best.note(step, validation_error)
     items = ocp.args.Composite(
       arrays=ocp.args.StandardSave(arrays),
       metadata=ocp.args.JsonSave({**body, "crc32": _crc32(body)}),
@@ -120,31 +132,49 @@ class Checkpoints:
       self._save_failed(error)
 
   def note(self, step: int, validation_error: float) -> None:
-    """Sets the validation error of a checkpoint that was saved without it."""
-    self._keep.note(step, validation_error)
+    """Sets the validation error of a checkpoint that was saved without it.
+
+    It is not written: the next `Checkpoints` need it as `validation_errors`.
+    """
+    self._best.note(step, validation_error)
 
   def latest_step(self) -> int | None:
     """Step of the newest complete checkpoint; None if there is none."""
     return self._manager.latest_step()
 
-  def restore(self, abstract: Any) -> tuple[Any, dict[str, Any]] | None:
-    """Reads the newest undamaged checkpoint onto the mesh of `abstract`.
+  def restore(
+    self, abstract: Any, checkpoint: str = "newest"
+  ) -> tuple[Any, dict[str, Any]] | None:
+    """Reads a checkpoint onto the mesh of `abstract`.
 
-    A damaged checkpoint is renamed to `damaged-STEP`, with a warning, and the
-    previous one is read.
+    A damaged newest checkpoint is renamed to `damaged-STEP`, with a warning,
+    and the previous one is read.
 
     Args:
       abstract: pytree of jax.ShapeDtypeStruct with shardings on any mesh.
+      checkpoint: "newest"; "best", that with the lowest validation error; or a
+        step, such as "1200".
 
     Returns:
       The arrays, bit for bit as saved, and the metadata; None if there is no
       undamaged checkpoint.
 
     Raises:
-      UserError: the checkpoint has another format or is of another network, or
-        this machine could not read it, for lack of memory or permission.
+      UserError: there is no such checkpoint, or it is damaged; it has another
+        format or is of another network; or this machine could not read it, for
+        lack of memory or permission.
     """
-    for step in sorted(self._manager.all_steps(), reverse=True):
+    steps = sorted(self._manager.all_steps(), reverse=True)
+    if checkpoint != "newest":
+      step = self._choose(checkpoint)
+      try:
+        return None if step is None else self._read(step, abstract)
+      except _DamagedError as error:
+        raise UserError(
+          f"checkpoint {step} in {self._directory} is damaged ({error})."
+          f" Choose another one: {self._describe_steps()}."
+        ) from error
+    for step in steps:
       try:
         return self._read(step, abstract)
       except _DamagedError as error:
@@ -157,6 +187,36 @@ class Checkpoints:
           file=sys.stderr,
         )
     return None
+
+  def _choose(self, checkpoint: str) -> int | None:
+    """The step of the "best" checkpoint, or the named one; None without any."""
+    if checkpoint != "best" and not re.fullmatch("[0-9]+", checkpoint):
+      raise UserError(
+        "the checkpoint must be newest, best or the step of one (got"
+        f" {checkpoint!r})."
+      )
+    steps = list(self._manager.all_steps())
+    best = self._best.step(steps)
+    if checkpoint == "best":
+      if steps and best is None:
+        raise UserError(
+          f"no checkpoint in {self._directory} has been evaluated yet, so none"
+          f" is the best. Choose one by its step: {self._describe_steps()}."
+        )
+      return best
+    if steps and int(checkpoint) not in steps:
+      raise UserError(
+        f"{self._directory} has no checkpoint of step {int(checkpoint)}. Choose"
+        f" newest, best or one of {self._describe_steps()}."
+      )
+    return int(checkpoint) if steps else None
+
+  def _describe_steps(self) -> str:
+    steps = sorted(self._manager.all_steps())
+    best = self._best.step(steps)
+    return ", ".join(
+      f"{step} (best)" if step == best else str(step) for step in steps
+    )
 
   def wait(self) -> None:
     """Waits until the current save is complete on disk.
@@ -264,25 +324,30 @@ def latest_step(directory: str) -> int:
   return max((int(p.name) for p in folders if p.name.isdigit()), default=-1)
 
 
-class _NewestAndBest(policies.PreservationPolicy):
-  """Keeps some of the newest checkpoints, and the one with the lowest error."""
+class _Best(policies.PreservationPolicy):
+  """Keeps the checkpoint with the lowest validation error.
 
-  def __init__(self, newest: int):
-    self._newest = newest
+  Orbax's own `BestN` knows only errors that were saved with a checkpoint, but
+  an evaluation that a signal interrupts is finished after the save.
+  """
+
+  def __init__(self):
     self._errors: dict[int, float] = {}
 
   def note(self, step: int, error: float | None) -> None:
     if error is not None:
       self._errors[step] = error
 
+  def step(self, steps: Sequence[int]) -> int | None:
+    """The best of `steps`, of equally good ones the first; None if unknown."""
+    known = sorted(step for step in steps if step in self._errors)
+    return min(known, key=self._errors.__getitem__, default=None)
+
   def should_preserve(self, checkpoints, *, context) -> list[bool]:
     del context
     steps = [checkpoint.step for checkpoint in checkpoints]
-    kept = set(sorted(steps)[-self._newest :])
-    known = [step for step in steps if step in self._errors]
-    if known:
-      kept.add(min(known, key=self._errors.__getitem__))
-    return [step in kept for step in steps]
+    best = self.step(steps)
+    return [step == best for step in steps]
 
 
 class _DamagedError(Exception):

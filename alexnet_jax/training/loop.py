@@ -17,7 +17,6 @@ from alexnet_jax.runtime.command import UserError
 from alexnet_jax.runtime.files import WorkdirLock
 from alexnet_jax.runtime.watch import Stopped, Watch, resume_hint
 from alexnet_jax.training import diagnostics, evaluation, metrics, runs, step
-from alexnet_jax.training.checkpoint import Checkpoints
 from alexnet_jax.training.job import Job, make_job
 
 
@@ -96,8 +95,8 @@ class TrainingLoop:
     self._plateau = diagnostics.PlateauDetector(config.num_classes)
 
     watch.phase("reading the checkpoint")
-    self._checkpoints = Checkpoints(
-      f"{workdir}/checkpoints", config.checkpoints_to_keep
+    self._checkpoints = runs.open_checkpoints(
+      workdir, config.checkpoints_to_keep
     )
     self._restore()
     self._step = int(self._state.step)
@@ -317,7 +316,11 @@ class TrainingLoop:
     )
     if config.start_from:
       runs.init_from_run(
-        self._state.net, config.start_from, config.start_layers, mesh
+        self._state.net,
+        config.start_from,
+        config.start_layers,
+        mesh,
+        config.start_checkpoint,
       )
 
   def _on_devices(

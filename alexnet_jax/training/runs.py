@@ -76,16 +76,36 @@ def is_finished(workdir: str, total_steps: int) -> bool:
   )
 
 
+def open_checkpoints(
+  workdir: str, max_to_keep: int = 2, read_only: bool = False
+) -> Checkpoints:
+  """Opens the checkpoints of a run; the arguments are those of `Checkpoints`.
+
+  An error that is missing in a checkpoint is that of metrics.jsonl.
+  """
+  errors = {
+    line["step"]: line["top1_error"]
+    for line in metrics.read(workdir)
+    if line["split"] == "validation" and line["top1_error"] is not None
+  }
+  directory = f"{workdir}/checkpoints"
+  return Checkpoints(directory, max_to_keep, read_only, errors)
+
+
 def load_state(
-  workdir: str, mesh: Mesh, checkpoints: Checkpoints | None = None
+  workdir: str,
+  mesh: Mesh,
+  checkpoints: Checkpoints | None = None,
+  checkpoint: str = "newest",
 ) -> tuple[step.TrainState, dict[str, Any]]:
-  """The state in a run's newest checkpoint, and the checkpoint's metadata.
+  """The state in one of a run's checkpoints, and the checkpoint's metadata.
 
   The arrays lie on `mesh`, which need not be that of the training. Unless the
-  `checkpoints` are open already, they are opened read-only.
+  `checkpoints` are open already, they are opened read-only. `checkpoint` is
+  "newest", "best" or a step, as in `Checkpoints.restore`.
 
   Raises:
-    UserError: `workdir` holds no run, or no checkpoint yet, or the mesh does
+    UserError: `workdir` holds no run, or no such checkpoint, or the mesh does
       not fit its network.
   """
   recipe = Recipe.from_config(load_config(workdir))
@@ -97,10 +117,12 @@ def load_state(
       " mesh.model=1."
     )
   abstract = step.abstract_state(recipe.network, recipe.optimizer, mesh)
-  opened = checkpoints or Checkpoints(f"{workdir}/checkpoints", read_only=True)
-  restored = opened.restore(step.to_dict(abstract))
-  if checkpoints is None:
-    opened.close()
+  opened = checkpoints or open_checkpoints(workdir, read_only=True)
+  try:
+    restored = opened.restore(step.to_dict(abstract), checkpoint)
+  finally:
+    if checkpoints is None:
+      opened.close()
   if restored is None:
     raise UserError(
       f"{workdir} has no checkpoint yet. A training writes its first one after"
@@ -111,7 +133,11 @@ def load_state(
 
 
 def init_from_run(
-  net: AlexNet, workdir: str, names: Sequence[str], mesh: Mesh
+  net: AlexNet,
+  workdir: str,
+  names: Sequence[str],
+  mesh: Mesh,
+  checkpoint: str = "newest",
 ) -> None:
   """Replaces the weights and biases of some layers by those of another run.
 
@@ -121,14 +147,15 @@ def init_from_run(
 
   Args:
     net: initial parameters on `mesh`; changed in place.
-    workdir: of the other run; its newest checkpoint is read.
+    workdir: of the other run.
     names: layers, such as "conv1"; one that the other run does not have keeps
       its initial weights.
+    checkpoint: which one of the other run, as in `load_state`.
 
   Raises:
-    UserError: no such run or layer, or a layer of another shape.
+    UserError: no such run, checkpoint or layer, or a layer of another shape.
   """
-  other = load_state(workdir, mesh)[0].net
+  other = load_state(workdir, mesh, checkpoint=checkpoint)[0].net
   for name in names:
     if not hasattr(net.towers, name):
       raise UserError(
@@ -178,19 +205,24 @@ def load_statistics(
 
 
 def load_predictor(
-  workdir: str, mesh: Mesh, views: int, data_dir: str
-) -> Predict:
-  """The network of a run's newest checkpoint, ready to predict on `mesh`.
+  workdir: str,
+  mesh: Mesh,
+  views: int,
+  data_dir: str,
+  checkpoint: str = "newest",
+) -> tuple[Predict, int]:
+  """The network of a checkpoint, ready to predict on `mesh`, and its step.
 
   Arguments and errors are those of `load_state`, `step.make_predict` and
   `open_split`.
   """
   config = load_config(workdir)
-  net = load_state(workdir, mesh)[0].net
+  state, _ = load_state(workdir, mesh, checkpoint=checkpoint)
+  net = state.net
   train = open_split(config, "train", data_dir)
   statistics = load_statistics(config, train, mesh)
   predict = step.make_predict(net.towers.network, views, mesh)
-  return lambda images: predict(net, images, statistics)
+  return lambda images: predict(net, images, statistics), int(state.step)
 
 
 def open_split(
@@ -247,12 +279,19 @@ def example_batches(
 
 
 def evaluate_runs(
-  workdirs: Sequence[str], *, views: int, split: str, data_dir: str = ""
+  workdirs: Sequence[str],
+  *,
+  views: int,
+  split: str,
+  data_dir: str = "",
+  checkpoint: str = "newest",
 ) -> dict[str, Any]:
   """Evaluates one run, or several as an ensemble.
 
-  Returns what `evaluation.evaluate` returns, and `views`, which is 1 (centre)
-  or 10 (section 4.1). `split` and `data_dir` are those of `open_split`.
+  Returns what `evaluation.evaluate` returns; `views`, which is 1 (centre) or 10
+  (section 4.1); `checkpoint`; and `step`, that of the checkpoint, or a list of
+  them for an ensemble. `split` and `data_dir` are those of `open_split`,
+  `checkpoint` is that of `load_state`.
 
   Raises:
     UserError: the runs do not fit together, or one cannot be read.
@@ -273,9 +312,13 @@ def evaluate_runs(
   towers = min(config["network"]["towers"] for config in run_configs)
   mesh = sharding.make_mesh(towers=towers)
   source = open_split(config, split, data_dir)
-  predictors = [
-    load_predictor(workdir, mesh, views, data_dir) for workdir in workdirs
-  ]
+  predictors, steps = zip(
+    *(
+      load_predictor(workdir, mesh, views, data_dir, checkpoint)
+      for workdir in workdirs
+    ),
+    strict=True,
+  )
   batches = pipeline.to_device(
     example_batches(config, source, mesh, f"{config['dataset']} {split}"),
     sharding.batch_sharding(mesh),
@@ -283,7 +326,11 @@ def evaluate_runs(
   found = evaluate(
     predictors, batches, mesh, len(source), config["max_undecodable"]
   )
-  return found | {"views": views}
+  which = {
+    "checkpoint": checkpoint,
+    "step": steps[0] if len(steps) == 1 else list(steps),
+  }
+  return found | {"views": views} | which
 
 
 class Run(NamedTuple):
@@ -292,21 +339,29 @@ class Run(NamedTuple):
   workdir: str  # its directory, which is also its name
   config: dict[str, Any]  # from config.json
   lines: list[dict[str, Any]]  # of metrics.jsonl
-  net: AlexNet | None  # of the newest checkpoint, if there is one
+  net: AlexNet | None  # of a checkpoint, if there is one
   metadata: dict[str, Any]  # of that checkpoint
   mesh: Mesh  # of this machine, on which `net` lies
+  checkpoint: str = "newest"  # which one: "newest", "best" or a step
+  step: int = 0  # of that checkpoint
 
   def split(self, name: str) -> list[dict[str, Any]]:
     """The lines of "train" or "validation"."""
     return [line for line in self.lines if line["split"] == name]
 
 
-def load(workdir: str) -> Run:
-  """Reads a run; raises UserError if `workdir` is not one's directory."""
+def load(workdir: str, checkpoint: str = "newest") -> Run:
+  """Reads a run, with a checkpoint as of `load_state` if it has any.
+
+  Raises:
+    UserError: `workdir` is not a run's directory, or there is no such
+      checkpoint.
+  """
   config = load_config(workdir)
   mesh = sharding.make_mesh(towers=config["network"]["towers"])
-  net, metadata = None, {}
+  net, metadata, number = None, {}, 0
   if latest_step(f"{workdir}/checkpoints") >= 0:
-    state, metadata = load_state(workdir, mesh)
-    net = state.net
-  return Run(workdir, config, metrics.read(workdir), net, metadata, mesh)
+    state, metadata = load_state(workdir, mesh, checkpoint=checkpoint)
+    net, number = state.net, int(state.step)
+  lines = metrics.read(workdir)
+  return Run(workdir, config, lines, net, metadata, mesh, checkpoint, number)

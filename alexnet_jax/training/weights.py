@@ -12,21 +12,27 @@ from alexnet_jax.model.grouped import from_grouped, to_grouped
 from alexnet_jax.runtime.command import UserError
 from alexnet_jax.runtime.files import WorkdirLock, write_atomic
 from alexnet_jax.training import runs
-from alexnet_jax.training.checkpoint import Checkpoints
 from alexnet_jax.training.job import Recipe
 from alexnet_jax.training.step import TrainState, to_dict
 
 
-def export_weights(workdir: str, output: str, channels: str = "rgb") -> int:
-  """Writes the weights of a run's newest checkpoint to the file `output`.
+def export_weights(
+  workdir: str,
+  output: str,
+  channels: str = "rgb",
+  checkpoint: str = "newest",
+) -> int:
+  """Writes the weights of one of a run's checkpoints to the file `output`.
 
-  `channels` is the order in which conv1 reads the colours, "rgb" or "bgr".
-  Returns the number of steps after which the weights are.
+  `channels` is the order in which conv1 reads the colours, "rgb" or "bgr";
+  `checkpoint` is that of `runs.load_state`. Returns the number of steps after
+  which the weights are.
 
   Raises:
     UserError: no checkpoint, or the layout does not fit the network.
   """
-  state, _ = runs.load_state(workdir, _mesh(workdir))
+  mesh = _mesh(workdir)
+  state, _ = runs.load_state(workdir, mesh, checkpoint=checkpoint)
   grouped = to_grouped(state.net, state.net.towers.network, channels)
   write_atomic(output, save(grouped))
   return int(state.step)
@@ -51,7 +57,7 @@ def import_weights(workdir: str, source: str, channels: str = "rgb") -> int:
     raise UserError(f"{source} is not a safetensors file: {error}.") from None
   with WorkdirLock(workdir):
     keep = config["checkpoints_to_keep"]
-    checkpoints = Checkpoints(f"{workdir}/checkpoints", keep)
+    checkpoints = runs.open_checkpoints(workdir, keep)
     old, metadata = runs.load_state(workdir, _mesh(workdir), checkpoints)
     net = from_grouped(arrays, old.net.towers.network, channels)
     optimizer = Recipe.from_config(config).optimizer

@@ -51,11 +51,21 @@ def cells(html):
 
 
 def test_summary_of_a_run_and_of_a_run_without_lines():
-  html = sections.summary([make_run(), make_run("runs/new", lines=[])])
+  run = make_run()._replace(net=object(), checkpoint="best", step=1200)
+  html = sections.summary([run, make_run("runs/new", lines=[])])
   dataset = CONFIG["dataset"]
   assert cells(html) == [
-    *("runs/a", dataset, "1", "75.00%", "25.00%", "1.5", "100"),
-    *("runs/new", dataset, "-", "-", "-", "-", "-"),
+    *(
+      "runs/a",
+      dataset,
+      "1",
+      "75.00%",
+      "25.00%",
+      "1.5",
+      "100",
+      "best, step 1,200",
+    ),
+    *("runs/new", dataset, "-", "-", "-", "-", "-", "-"),
   ]
 
 

@@ -141,6 +141,59 @@ def test_keeps_the_best_beside_the_newest(checkpoints, tmp_path):
   assert {path.name for path in (tmp_path / "c").iterdir()} == {"2", "6"}
 
 
+def test_an_error_that_is_known_after_the_save_survives_restarts(
+  checkpoints, tmp_path
+):
+  """A signal interrupted the evaluation at step 2; it was repeated."""
+  mesh = _mesh(1, 2)
+  first = checkpoints(max_to_keep=1)
+  first.save(1, _place(_values(1), mesh), {}, 0.5)
+  first.save(2, _place(_values(2), mesh), {})
+  first.wait()
+  known = {2: 0.3}
+  again = checkpoints(max_to_keep=1, validation_errors=known)
+  for step, error in {3: 0.4, 4: 0.45}.items():
+    again.save(step, _place(_values(step), mesh), {}, error)
+  again.wait()
+  assert {path.name for path in (tmp_path / "c").iterdir()} == {"2", "4"}
+  reader = checkpoints(read_only=True, validation_errors=known)
+  arrays, _ = reader.restore(_abstract(mesh), "best")
+  _assert_same_bits(arrays, _values(2))
+
+
+def test_reads_the_best_one_and_that_of_a_step(checkpoints, tmp_path, capfd):
+  mesh = _mesh(1, 2)
+  first = checkpoints(max_to_keep=3)
+  assert first.restore(_abstract(mesh), "best") is None
+  for step, error in {1: 0.5, 4: 0.2, 12: 0.4}.items():
+    first.save(step, _place(_values(step), mesh), {}, error)
+  first.wait()
+  reader = checkpoints(read_only=True)
+  for name, step in {"newest": 12, "best": 4, "4": 4, "1": 1}.items():
+    arrays, _ = reader.restore(_abstract(mesh), name)
+    _assert_same_bits(arrays, _values(step))
+  with pytest.raises(UserError, match=r"step 3\. .* 1, 4 \(best\), 12\."):
+    reader.restore(_abstract(mesh), "3")
+  for wrong in ("latest", "-1", "", "4.0"):
+    with pytest.raises(UserError, match="newest, best or the step"):
+      reader.restore(_abstract(mesh), wrong)
+  # No other one replaces a damaged one that was asked for.
+  (tmp_path / "c" / "4" / "metadata" / "metadata").write_text("{}")
+  for name in ("best", "4"):
+    with pytest.raises(UserError, match=r"checkpoint 4 .* is damaged"):
+      reader.restore(_abstract(mesh), name)
+  assert not capfd.readouterr().err
+
+
+def test_without_an_evaluation_none_is_the_best(checkpoints):
+  mesh = _mesh(1, 2)
+  first = checkpoints()
+  first.save(1, _place(_values(1), mesh), {})
+  first.wait()
+  with pytest.raises(UserError, match=r"none is the best\. .* step: 1"):
+    first.restore(_abstract(mesh), "best")
+
+
 def test_full_disk_keeps_the_last_good_one_and_the_next_save_goes_through(
   checkpoints, tmp_path, capfd
 ):

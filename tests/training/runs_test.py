@@ -27,7 +27,7 @@ SIXTH = Network(
 def other(monkeypatch):
   net = AlexNet(PLAIN, jax.random.key(1))
   state = step.TrainState(0, net, None)
-  monkeypatch.setattr(runs, "load_state", lambda workdir, mesh: (state, {}))
+  monkeypatch.setattr(runs, "load_state", lambda *_, **__: (state, {}))
   return net
 
 
