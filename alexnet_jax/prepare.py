@@ -52,6 +52,9 @@ _CHECK = flags.DEFINE_bool("check", False, "check prepared datasets instead")
 _NEED = flags.DEFINE_float("need", 0, "--check: images/s that training needs")
 
 
+LISTED = 10  # lines that are printed of what is left out
+
+
 def main() -> int | None:
   if not _DATA_DIR.value:
     raise UserError(
@@ -69,6 +72,11 @@ def main() -> int | None:
     )
   options = Options(_SOURCE_DIR.value, _HOLDOUT.value)
   originals = preparing.open_originals(_SOURCE.value, options)
+  print(originals.description())
+  for line in originals.left_out[:LISTED]:
+    print(f"left out: {line}")
+  if (more := len(originals.left_out) - LISTED) > 0:
+    print(f"left out: {more:,} more, which manifest.json will list")
   name = _NAME.value or sources.prepared_name(originals.name, _SIZE.value)
   start = time.monotonic()
   folder = preparing.prepare(
@@ -89,8 +97,6 @@ def main() -> int | None:
       f" {facts['num_bytes'] / 2**20:,.1f} MiB,"
       f" {len(facts['skipped']):,} skipped"
     )
-  for line in manifest["plan"]["left_out"][:10]:
-    print(f"left out: {line}")
   print(
     f"{folder} in {seconds:,.0f} s; train on it with --config.dataset={name}"
     f" --config.data_dir={data_dir}"

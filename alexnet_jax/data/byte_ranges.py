@@ -141,6 +141,25 @@ class ByteRanges:
     new = np.asarray(labels, np.int32)[self.labels()]
     self._labels = array.array("i", new.tobytes())
 
+  def select(self, indices: np.ndarray) -> "ByteRanges":
+    """The images at `indices`, which are in ascending order."""
+    chosen = ByteRanges(self._root)
+    chosen._places, chosen._prefixes = self._places, self._prefixes
+    chosen._firsts = np.searchsorted(indices, self._firsts).tolist()
+    for index in indices.tolist():
+      chosen._names += self._name(index)
+      chosen._ends.append(len(chosen._names))
+    for mine, theirs in (
+      (self._labels, chosen._labels),
+      (self._stamps, chosen._stamps),
+      (self._offsets, chosen._offsets),
+      (self._sizes, chosen._sizes),
+    ):
+      if mine:
+        values = np.frombuffer(mine, mine.typecode)[indices]
+        theirs.frombytes(values.tobytes())
+    return chosen
+
   def __len__(self) -> int:
     return len(self._ends)
 

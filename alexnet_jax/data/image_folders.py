@@ -9,12 +9,9 @@ import pathlib
 import re
 from collections.abc import Iterator
 
-import numpy as np
-
 from alexnet_jax.data import parallel
 from alexnet_jax.data.byte_ranges import ByteRanges, Files, list_files
 from alexnet_jax.data.originals import Options, Originals
-from alexnet_jax.data.sources import permutation
 from alexnet_jax.runtime.command import UserError
 
 
@@ -22,25 +19,22 @@ def open_folders(place: str, options: Options) -> Originals:
   """Opens the folder; holds `options.holdout` out if validation is missing."""
   directory = pathlib.Path(place)
   folders = _find_splits(directory)
-  if "validation" not in folders and not 0 < options.holdout < 1:
-    raise UserError(
-      f"{directory} has no validation images (DIR/validation/CLASS/*). Add"
-      " some, or hold out a share of each class, e.g. --holdout=0.1."
-    )
   left_out: list[str] = []
   labels: dict[str, int] = {}  # of the classes, which are in alphabetical order
-  splits = {split: ByteRanges(place) for split in (*folders, "validation")}
+  splits = {split: ByteRanges(place) for split in folders}
   for files in _list_classes(folders.pop("train"), "train", left_out):
     label = labels.setdefault(os.path.basename(files.folder), len(labels))
-    if "validation" not in folders:
-      files, held_out = _hold_out(files, options.holdout, label)
-      splits["validation"].add_files(held_out, label)
     splits["train"].add_files(files, label)
   if not labels:
     raise UserError(
       f"{directory} has no class folders with images: looked for"
       " DIR/train/CLASS/* and DIR/CLASS/*. Put the images of each class in a"
       " folder of its name."
+    )
+  if "validation" not in folders and not 0 < options.holdout < 1:
+    raise UserError(
+      f"{directory} has no validation images (DIR/validation/CLASS/*). Add"
+      " some, or hold out a share of each class, e.g. --holdout=0.1."
     )
   for split, folder in folders.items():
     unknown = []
@@ -57,7 +51,14 @@ def open_folders(place: str, options: Options) -> Originals:
         " move these classes away."
       )
   name = re.sub(r"\W", "_", directory.resolve().name.lower())
-  return Originals(name, splits, list(labels), left_out=left_out, upright=True)
+  return Originals(
+    name,
+    splits,
+    list(labels),
+    left_out=left_out,
+    upright=True,
+    layout="image folders",
+  )
 
 
 def _find_splits(directory: pathlib.Path) -> dict[str, pathlib.Path]:
@@ -94,11 +95,3 @@ def _list_classes(
       yield files
     else:
       left_out.append(f"{files.folder} holds no image: not a class")
-
-
-def _hold_out(files: Files, share: float, number: int) -> tuple[Files, Files]:
-  """Splits the files of class `number` at random into the rest and a share."""
-  order = permutation(len(files.names), number)
-  count = round(len(files.names) * share)
-  rest, held_out = np.sort(order[count:]), np.sort(order[:count])
-  return files.select(rest), files.select(held_out)

@@ -3,20 +3,56 @@
 A layout is a module with a function that opens a place (a folder, a name) as
 `Originals`, or raises UserError if data are missing, damaged or unsuitable;
 `preparing.LAYOUTS` lists them. Nothing is unpacked: every image is read from
-where it is stored, so a name in an archive is never used as a path, and links
-are not followed.
+where it is stored, so a name in an archive is never used as a path.
 """
 
 import dataclasses
 import hashlib
 import pathlib
+import re
+import unicodedata
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
+
+import numpy as np
 
 from alexnet_jax.data.byte_ranges import ByteRanges, stamp
-from alexnet_jax.data.sources import Source
+from alexnet_jax.data.sources import permutation
+from alexnet_jax.runtime.command import UserError
 
-Split = Source | ByteRanges
+NO_LABEL = -1  # the label of an image whose class is not known
+UNREADABLE = -2  # the label of an image whose record is damaged
+
+# Unicode's categories of control characters, of bytes that are not UTF-8 (as
+# Python reads file names) and of line breaks.
+UNUSABLE = ("Cc", "Cs", "Zl", "Zp")
+
+# How the images of a split are called where `Originals.found` is silent.
+FOUND = {
+  "train": "training images",
+  "validation": "validation images",
+  "test": "test images",
+}
+
+
+class Split(Protocol):
+  """The images of a split; thread-safe."""
+
+  fingerprint: str  # of the names and labels of the images
+
+  def __len__(self) -> int: ...
+
+  def __getitem__(self, index: int) -> tuple[bytes, int]:
+    """The encoded image and its label; UndecodableImage if it is damaged."""
+
+  def labels(self) -> np.ndarray:
+    """i32[N]: labels from 0, or NO_LABEL, or UNREADABLE."""
+
+  def example_name(self, index: int) -> str:
+    """The name of an image for messages and for the prepared dataset."""
+
+  def select(self, indices: np.ndarray) -> "Split":
+    """The images at `indices`, i64[M] in ascending order."""
 
 
 @dataclasses.dataclass
@@ -27,12 +63,14 @@ class Originals:
   splits: dict[str, Split]  # one of them is "train"
   class_names: Sequence[str]  # in the order of the labels
   files: Sequence[pathlib.Path] = ()  # those that hold many images
-  # Files that are not images, with the reason. The manifest stores these texts
-  # and a repeated command compares them, so do not reword them.
-  left_out: Sequence[str] = ()
+  # What is there and not used, with the reason.
+  left_out: list[str] = dataclasses.field(default_factory=list)
   # Whether to turn images as their EXIF orientation says. A camera's own files
   # need it; for ImageNet every published pipeline ignores it.
   upright: bool = False
+  layout: str = ""  # its name in a sentence, such as "Kaggle's ILSVRC layout"
+  # What the images of a split are, such as "of val/ labelled by list.csv".
+  found: dict[str, str] = dataclasses.field(default_factory=dict)
 
   def state(self) -> str:
     """A digest of the sizes and times of modification of all source files."""
@@ -44,9 +82,123 @@ class Originals:
     states += [f"{path.name} {stamp(path.stat())}" for path in self.files]
     return hashlib.sha256("\n".join(states).encode()).hexdigest()
 
+  def description(self) -> str:
+    """One line: the layout, the images of each split and the classes."""
+    counts = [
+      f"{len(images):,} {self.found.get(split) or FOUND.get(split, split)}"
+      for split, images in self.splits.items()
+    ]
+    classes = f"{len(self.class_names):,} classes"
+    return f"{self.layout or self.name}: {', '.join(counts)}; {classes}"
+
+  def check(self) -> None:
+    """Checks names and labels before any work, and leaves out what has none.
+
+    A split without any label is removed from `splits` and named in `left_out`.
+
+    Raises:
+      UserError: a class name cannot be stored, an image has a label of no
+        class, or there are no training images.
+    """
+    check_class_names(self.class_names)
+    for split, images in list(self.splits.items()):
+      labels = images.labels()
+      if len(labels) and (labels == NO_LABEL).all():
+        self.left_out.append(f"{split}: {len(images):,} images without labels")
+        del self.splits[split]
+        continue
+      wrong = (labels < 0) | (labels >= len(self.class_names))
+      wrong &= labels != UNREADABLE
+      if wrong.any():
+        index = int(np.argmax(wrong))
+        raise UserError(
+          f"{images.example_name(index)} of the {split} split of {self.name}"
+          f" {_wrong(int(labels[index]), len(self.class_names))} ("
+          f"{np.count_nonzero(wrong):,} of {len(labels):,} images of that split"
+          " have such labels). Correct the labels, or remove these images."
+        )
+    if "train" not in self.splits:
+      raise UserError(
+        f"{self.name} has no training images with labels; it has"
+        f" {', '.join(self.splits) or 'no other split either'}."
+        f" {' '.join(self.left_out)}"
+      )
+
+  def hold_out(self, share: float) -> None:
+    """Moves a random share of each class from train to a validation split.
+
+    Raises:
+      UserError: there is a validation split already, or it would be empty.
+    """
+    if "validation" in self.splits:
+      raise UserError(
+        f"--holdout={share:g} has no effect: {self.name} has"
+        f" {len(self.splits['validation']):,} validation images. Leave"
+        " --holdout out, or move these images away."
+      )
+    train = self.splits["train"]
+    labels = train.labels()
+    order = np.argsort(labels, kind="stable")
+    firsts = np.flatnonzero(
+      np.diff(labels[order], prepend=labels[order[:1]] - 1)
+    )
+    held_out = np.zeros(len(labels), bool)
+    for of_class in np.split(order, firsts[1:]):
+      count = round(len(of_class) * share)
+      number = abs(int(labels[of_class[0]]))  # may be UNREADABLE
+      held_out[of_class[permutation(len(of_class), number)[:count]]] = True
+    if not held_out.any() or held_out.all():
+      raise UserError(
+        f"--holdout={share:g} of each class leaves no"
+        f" {'training' if held_out.any() else 'validation'} images of"
+        f" {self.name} ({len(labels):,} images, {len(firsts):,} classes)."
+        " Choose another share."
+      )
+    self.splits["train"] = train.select(np.flatnonzero(~held_out))
+    self.splits["validation"] = train.select(np.flatnonzero(held_out))
+    self.found["validation"] = "held out from them for validation"
+
 
 class Options(NamedTuple):
   """Flags of `prepare` that only some layouts read."""
 
   source_dir: str = ""  # folder of the tfds dataset; "" for the default of tfds
   holdout: float = 0.0  # share of each class for a missing validation split
+  layout: str = ""  # of `folder:DIR`; "" to find out
+
+
+def check_class_names(names: Sequence[str]) -> None:
+  """Raises UserError if tfds would not read these names back as they are.
+
+  tfds stores a name a line and removes white space at its ends.
+  """
+  seen: dict[str, int] = {}
+  for number, name in enumerate(names):
+    reason = ""
+    if not name.strip():
+      reason = "is empty"
+    elif name != name.strip():
+      reason = "begins or ends with white space"
+    elif any(unicodedata.category(c) in UNUSABLE for c in name):
+      reason = "has a line break, a tab or bytes that are not UTF-8"
+    elif name in seen:
+      reason = f"is also that of class {seen[name]}"
+    if reason:
+      raise UserError(
+        f"The name of class {number}, {name!a}, {reason}. Rename the class."
+      )
+    seen[name] = number
+
+
+def dataset_name(directory: pathlib.Path) -> str:
+  """The name of the dataset in a folder."""
+  return re.sub(r"\W", "_", directory.resolve().name.lower())
+
+
+def _wrong(label: int, num_classes: int) -> str:
+  if label == NO_LABEL:
+    return f"has no label ({NO_LABEL})"
+  return (
+    f"has the label {label}, but the labels of {num_classes:,} classes are 0 to"
+    f" {num_classes - 1:,}"
+  )

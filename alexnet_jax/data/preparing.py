@@ -5,7 +5,6 @@ manifest. It depends only on the originals and the arguments, and it gets its
 name only when it is complete.
 """
 
-import collections
 import hashlib
 import importlib.metadata
 import itertools
@@ -29,7 +28,6 @@ from alexnet_jax.data import (
   sources,
   tfds_originals,
 )
-from alexnet_jax.data.images import UndecodableImage
 from alexnet_jax.data.originals import Options, Originals, Split
 from alexnet_jax.data.pixel_statistics import PixelSums
 from alexnet_jax.data.shards import Encoding, Shard
@@ -62,7 +60,17 @@ def open_originals(source: str, options: Options | None = None) -> Originals:
     if form.startswith(f"{layout}:") and place:
       if form.endswith(":DIR") and not os.path.isdir(place):
         raise UserError(f"The source folder {place} does not exist.")
-      return open_layout(place, options or Options())
+      options = options or Options()
+      if options.source_dir and layout != "tfds":
+        raise UserError(
+          f"--source_dir={options.source_dir} has no effect: it is the folder"
+          f" of tfds:NAME, and the source is {source}. Leave it out."
+        )
+      originals = open_layout(place, options)
+      originals.check()
+      if options.holdout:
+        originals.hold_out(options.holdout)
+      return originals
   raise UserError(f"--source={source} must be one of {SOURCES}.")
 
 
@@ -158,16 +166,13 @@ def _choose(images: Split, limit: int) -> np.ndarray:
   """i64[N], the indices of the images to prepare."""
   if not limit:
     return np.arange(len(images))
-  chosen, taken = [], collections.Counter()
-  for index in range(len(images)):
-    try:
-      label = images.label(index)
-    except UndecodableImage:  # kept, to be reported as skipped
-      label = -1
-    taken[label] += 1
-    if taken[label] <= limit:
-      chosen.append(index)
-  return np.array(chosen, np.int64)
+  labels = images.labels()
+  order = np.argsort(labels, kind="stable")
+  ranks = np.empty(len(labels), np.int64)  # of each image in its class
+  ranks[order] = np.arange(len(labels)) - np.searchsorted(
+    labels[order], labels[order]
+  )
+  return np.flatnonzero(ranks < limit)
 
 
 def _deal(
@@ -225,12 +230,13 @@ def _check_same(
   stored: dict[str, Any], plan: dict[str, Any], folder: pathlib.Path, how: str
 ) -> None:
   plan = json.loads(json.dumps(plan))
-  # Plans of before have no state of the source.
+  # Plans of before have no state of the source. What is left out determines
+  # nothing beside the inventory of what is not.
   stored = {"source_state": plan["source_state"]} | stored
   differences = [
     f"{key} ({stored.get(key)} there, {plan[key]} now)"
     for key in plan
-    if stored.get(key) != plan[key] and key != "source_state"
+    if stored.get(key) != plan[key] and key not in ("source_state", "left_out")
   ]
   if not differences and stored["source_state"] != plan["source_state"]:
     raise UserError(

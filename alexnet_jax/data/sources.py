@@ -68,9 +68,6 @@ class Source:
       raise UserError(describe_wrong_label(self, index, label))
     return encoded, label
 
-  def label(self, index: int) -> int:
-    return self[index][1]
-
   def example_name(self, index: int) -> str:
     """The name of example `index` in messages."""
     return f"{self.name}[{index}]"
