@@ -6,8 +6,11 @@ the machine affects all of them alike.
 """
 
 import concurrent.futures
+import math
+import pathlib
+import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -19,15 +22,26 @@ from alexnet_jax.data.parallel import num_cores
 from alexnet_jax.data.sources import Source
 
 
+class InputTiming(NamedTuple):
+  """What `benchmark_input` finds."""
+
+  rows: list[timing.Row]
+  # Of the bytes that the timed stages read, the share that came from storage,
+  # not from the page cache; None if the system does not count them.
+  from_storage: float | None
+
+
 def benchmark_input(
   source: Source, batch_size: int, size: int, num_images=2048, rounds=5
-) -> list[timing.Row]:
+) -> InputTiming:
   """Times the stages of the input pipeline, each alone and all together.
 
   Args:
-    source: each stage reads its first `num_images` images in each round.
+    source: each stage reads its first `num_images` images in each round, again
+      and again if it has fewer.
     batch_size: B.
     size: side S of the rescaled images.
+    num_images: at least; raised to eight batches for each core.
 
   Returns:
     The rows "read" (from the files, in random order), "decode_all_cores" (the
@@ -36,7 +50,11 @@ def benchmark_input(
     the first device) and "pipeline_to_device", as `row` makes them, with
     `cores_per_1000_images_per_second`.
   """
-  steps = max(1, min(num_images, len(source)) // batch_size)
+  # The threads finish a batch each at about the same time. In few batches,
+  # those that are ready when the clock starts would count for much; and a
+  # multiple of the threads begins and ends with the same number of them.
+  cores = num_cores()
+  steps = cores * max(8, math.ceil(num_images / batch_size / cores))
   count = steps * batch_size
   records = _records(source, count)
   device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
@@ -49,7 +67,8 @@ def benchmark_input(
   def batch(step):
     out = batch_memory.take()
     for i in range(batch_size):
-      images.decode_into(out[i], records[step * batch_size + i])
+      record = records[(step * batch_size + i) % len(records)]
+      images.decode_into(out[i], record)
 
   def stream():
     return pipeline.train_batches(
@@ -73,24 +92,47 @@ def benchmark_input(
     "transfer": lambda: timing.seconds_of(transfer),
     "pipeline_to_device": lambda: timing.time_stream(stream_to_device(), steps),
   }
+  before = _bytes_from_storage()
   seconds = [[stage() for stage in stages.values()] for _ in range(rounds)]
+  from_storage = None
+  if before is not None:
+    mean_size = sum(map(len, records)) / len(records)
+    # Three stages read files: read, pipeline, pipeline_to_device.
+    asked_for = 3 * rounds * count * mean_size
+    from_storage = min(1.0, (_bytes_from_storage() - before) / asked_for)
   # One thread transfers, however many cores there are.
-  cores = dict.fromkeys(stages, num_cores()) | {"transfer": 1}
-  return [
-    timing.row(name, times / steps, batch_size, cores[name])
+  threads = dict.fromkeys(stages, cores) | {"transfer": 1}
+  rows = [
+    timing.row(name, times / steps, batch_size, threads[name])
     for name, times in zip(stages, np.array(seconds).T, strict=True)
   ]
+  return InputTiming(rows, from_storage)
+
+
+def _bytes_from_storage() -> int | None:
+  """Bytes that this process has read from storage (Linux), else None."""
+  try:
+    counters = pathlib.Path("/proc/self/io").read_text()
+  except OSError:
+    return None
+  return int(re.search(r"^read_bytes: (\d+)", counters, re.MULTILINE)[1])
 
 
 def bare_decoding(source: Source, count: int) -> Callable[[], float]:
   """A function that decodes `count` images on all cores; returns seconds."""
   records = _records(source, count)
   decoders = [_bare_decoder(record) for record in records]
-  return lambda: _time_on_all_cores(lambda i: decoders[i](records[i]), count)
+
+  def decode(i):
+    i %= len(records)
+    decoders[i](records[i])
+
+  return lambda: _time_on_all_cores(decode, count)
 
 
 def _records(source: Source, count: int) -> list[bytes]:
-  return [source[i % len(source)][0] for i in range(count)]
+  """The first `count` images, or all if there are fewer."""
+  return [source[i][0] for i in range(min(count, len(source)))]
 
 
 def _bare_decoder(record: bytes) -> Callable[[bytes], np.ndarray]:

@@ -1,6 +1,7 @@
 """The input benchmark measures what it says: known delays, known rates."""
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -32,7 +33,7 @@ def source():
 def measure(source):
   rows = input_timing.benchmark_input(
     source, batch_size=8, size=16, num_images=32, rounds=2
-  )
+  ).rows
   return {row["name"]: row for row in rows}
 
 
@@ -62,6 +63,32 @@ def test_reading_slowly_slows_reading_and_the_pipeline_alone(source):
   need = rows["pipeline"]["cores_per_1000_images_per_second"]
   assert 24.7 < need < 63
   assert rows["decode_all_cores"]["images_per_second"] / cores > 80
+
+
+def test_batches_that_were_ready_are_not_counted_as_fast(source):
+  """A set of one batch and a half, whose batches are made ahead."""
+  source.records, source.delay = source.records[:12], 0.01
+  rate = measure(source)["pipeline"]["images_per_second"]
+  assert rate / parallel.num_cores() < 101  # 10 milliseconds each
+
+
+def test_bytes_from_storage_are_those_of_a_file_not_in_the_cache(tmp_path):
+  count = input_timing._bytes_from_storage
+  if count() is None:
+    pytest.skip("this system does not count the bytes read from storage")
+  path = tmp_path / "file"
+  path.write_bytes(bytes(2**22))
+  before = count()
+  path.read_bytes()
+  assert count() - before < 2**20  # just written, so in the page cache
+  with open(path, "rb") as file:
+    os.fsync(file.fileno())
+    os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    before = count()
+    file.read()
+  if (read := count() - before) == 0:
+    pytest.skip("the file system of the temporary folder is in memory")
+  assert read == pytest.approx(2**22, rel=0.2)
 
 
 def test_decoding_slowly_slows_the_yardstick_alone(source, monkeypatch):
