@@ -164,6 +164,8 @@ class Progress:
       console=console,
       disable=not console.is_terminal,
       transient=True,
+      # Else text for a pipe or a file would appear above the bar instead.
+      redirect_stdout=sys.stdout.isatty(),
     )
     self._task = self._bar.add_task(title, total=total, completed=num_done)
 

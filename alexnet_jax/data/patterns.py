@@ -22,8 +22,11 @@ from alexnet_jax.data import parallel
 from alexnet_jax.runtime.command import UserError
 
 SIDES = (130, 280)  # pixels, so that every image is rescaled
-NUM_SHAPES = 5
+SHAPES = ("horizontal bars", "vertical bars", "checkerboard", "rings", "discs")
+NUM_SHAPES = len(SHAPES)
 NUM_HUES = 10  # pairs of a warm and a cool hue
+FIRST_HUES = (0.02, 0.52)  # red and cyan, of a colour wheel of 1
+SHRINKAGE = 0.75  # of a pattern from one scale to the next
 MAX_CLASSES = NUM_SHAPES * 2 * NUM_HUES * NUM_SHAPES * 4
 
 
@@ -100,6 +103,35 @@ def class_properties(label: int) -> tuple[int, int, int, int, int]:
   return upper, (upper + further) % NUM_SHAPES, cool_above, hue, scale
 
 
+def _turn(hue: int) -> float:
+  """How far a class's hues are from FIRST_HUES, towards green and magenta."""
+  return 0.3 * hue / NUM_HUES
+
+
+def class_words(num_classes: int) -> list[str]:
+  """Each class in words, such as "rings, warm above cool".
+
+  With more than ten classes the words have the hues (in degrees: 0 is red, 180
+  cyan), with more than a hundred both shapes, with more than 500 the scale.
+  """
+  words = []
+  for label in range(num_classes):
+    upper, lower, cool_above, hue, scale = class_properties(label)
+    shapes, colors = SHAPES[upper], ["warm", "cool"]
+    if num_classes > 2 * NUM_SHAPES:
+      warm, cool = (round(360 * (_turn(hue) + base)) for base in FIRST_HUES)
+      colors = [f"warm ({warm}°)", f"cool ({cool}°)"]
+    if num_classes > 2 * NUM_SHAPES * NUM_HUES:
+      shapes = f"{SHAPES[upper]} above {SHAPES[lower]}"
+    if cool_above:
+      colors.reverse()
+    text = f"{shapes}, {' above '.join(colors)}"
+    if num_classes > 2 * NUM_SHAPES**2 * NUM_HUES:
+      text += f", at {SHRINKAGE**scale:.0%} of the size"
+    words.append(text)
+  return words
+
+
 def draw(split: str, index: int, num_classes: int) -> tuple[np.ndarray, int]:
   """Draws image `index` of a split: uint8[H,W,3] RGB and its label.
 
@@ -120,15 +152,14 @@ def draw(split: str, index: int, num_classes: int) -> tuple[np.ndarray, int]:
   cos, sin = np.float32(np.cos(tilt)), np.float32(np.sin(tilt))
   down, across = down * cos + across * sin, across * cos - down * sin
   down -= np.float32(random.uniform(-0.15, 0.15))  # the border: down == 0
-  turn = 0.3 * hue / NUM_HUES  # from red and cyan to green and magenta
-  colors = [_color(turn + base, random) for base in (0.02, 0.52)]
+  colors = [_color(_turn(hue) + base, random) for base in FIRST_HUES]
   if cool_above:
     colors.reverse()
 
   ground = np.float32(random.uniform(0, 90) + random.normal(0, 8, 3))
   masks = np.empty((height, width, 2), np.float32)
   for i, half in enumerate((down < 0, down >= 0)):
-    period = random.uniform(0.5, 0.65) * 0.75**scale
+    period = random.uniform(0.5, 0.65) * SHRINKAGE**scale
     masks[..., i] = _coverage(shapes[i], down, across, period, random) * half
   image = masks @ (np.stack(colors) - ground) + ground
   slope, level = random.uniform((-0.25, 0.8), (0.25, 1.2)).astype(np.float32)

@@ -21,24 +21,27 @@ class UserError(Exception):
   """
 
 
-def run(main: Callable[..., int | None], *choices: str) -> None:
+def run(
+  main: Callable[..., int | None], *choices: str, operands: bool = False
+) -> None:
   """Parses the flags, calls `main` and exits; the last line of every command.
 
   absl and ml_collections exit with status 1 for wrong flags, sometimes with a
   traceback. Here every mistake is one paragraph on stderr and status 2.
 
   Args:
-    main: called without arguments, or with the subcommand if there are
-      `choices`; returns the exit status (None: 0).
+    main: called without arguments, with the subcommand if there are `choices`,
+      or with the `operands`; returns the exit status (None: 0).
     *choices: subcommands, such as `export` and `import`; the command line must
       contain exactly one.
+    operands: whether the command takes words that are not flags, such as paths.
   """
   try:
     if any(argument in HELP_FLAGS for argument in sys.argv[1:]):
       print(_help())
       status = 0
     else:
-      status = main(*_parse_flags(sys.argv, choices)) or 0
+      status = main(*_parse_flags(sys.argv, choices, operands)) or 0
     sys.stdout.flush()
   except UserError as error:
     print(f"error: {error}", file=sys.stderr)
@@ -56,8 +59,10 @@ def run(main: Callable[..., int | None], *choices: str) -> None:
   sys.exit(status)
 
 
-def _parse_flags(argv: list[str], choices: tuple[str, ...]) -> list[str]:
-  """Parses `argv` into absl's FLAGS; returns [subcommand] or []."""
+def _parse_flags(
+  argv: list[str], choices: tuple[str, ...], operands: bool
+) -> list[str]:
+  """Parses `argv` into absl's FLAGS; returns the words that are no flags."""
   # Flags may follow the subcommand: `benchmark step --batch_size=64`.
   flags.FLAGS.set_gnu_getopt(True)
   try:
@@ -72,7 +77,7 @@ def _parse_flags(argv: list[str], choices: tuple[str, ...]) -> list[str]:
       f"expected one of {', '.join(choices)} after the command's name, got"
       f" {' '.join(words) or 'nothing'} (--help lists the flags)"
     )
-  if words and not choices:
+  if words and not (choices or operands):
     raise UserError(
       f"unexpected argument {words[0]!r}; flags have the form --name=value"
       " (--help lists them)"

@@ -7,27 +7,36 @@ import pathlib
 import secrets
 import socket
 import time
+from collections.abc import Iterator
+from typing import BinaryIO
 
 from alexnet_jax.runtime.command import UserError
 
 
 def write_atomic(path: str | os.PathLike, content: str | bytes) -> None:
-  """Replaces a file in one step.
+  """Replaces a file in one step, as `replacing`; text is written as UTF-8."""
+  with replacing(path) as file:
+    file.write(content.encode() if isinstance(content, str) else content)
+
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
+  """Yields a file to write, which replaces the file `path` in one step.
 
   A reader, or a process that is killed, finds either the old file or the new
-  one, never a part. Text is written as UTF-8; the folder is created if needed.
+  one, never a part. After an exception the old one is unchanged. The folder is
+  created if needed.
 
   Raises:
-    OSError: the file cannot be written; the old one is unchanged.
+    OSError: the file cannot be written.
   """
   path = pathlib.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
   # Random: processes in two containers may have equal numbers.
   temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.new")
-  data = content.encode() if isinstance(content, str) else content
   try:
-    with open(temporary, "wb") as file:
-      file.write(data)
+    with open(temporary, "w+b") as file:
+      yield file
       file.flush()
       os.fsync(file.fileno())
     os.replace(temporary, path)

@@ -1,16 +1,22 @@
 """A trained network for pictures of any size: probabilities and activations."""
 
+import concurrent.futures
+import difflib
+import functools
+import itertools
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 from PIL import Image
 
-from alexnet_jax.data import images
+from alexnet_jax.data import images, parallel, picture_files
 from alexnet_jax.data.augment import VIEWS, ImageStatistics
+from alexnet_jax.data.class_words import in_words
+from alexnet_jax.data.images import UndecodableImage
+from alexnet_jax.data.picture_files import Picture
 from alexnet_jax.model import alexnet, sharding
 from alexnet_jax.model.alexnet import AlexNet
 from alexnet_jax.model.shapes import shapes
@@ -20,15 +26,13 @@ from alexnet_jax.training import runs, step
 # Pictures per call of the compiled program.
 BATCH = 32
 
-# A file, an image of Pillow, or an array: RGB uint8[H,W,3] or grey uint8[H,W].
-Picture = str | os.PathLike | Image.Image | np.ndarray
-
 
 class Classifier:
   """A trained network on one device, all of its towers included.
 
   Attributes:
     classes: the class names, in the order of the probabilities.
+    words: the same classes in words, such as "tench" for "n01440764".
     layers: the names of the layers, first to last, such as "conv1".
   """
 
@@ -39,6 +43,7 @@ class Classifier:
     *,
     image_size: int,
     classes: Sequence[str],
+    dataset: str = "",
   ):
     """Puts the parameters on the first device of this process.
 
@@ -47,15 +52,22 @@ class Classifier:
       statistics: how pixels become inputs, and the mean image.
       image_size: side S of the square that each picture is rescaled to.
       classes: the class names.
+      dataset: the name of the dataset, from which words for classes may follow.
     """
-    mesh, specs = one_device(net.towers.network.towers), sharding.REPLICATED
-    self._net = sharding.place(net, alexnet.param_specs(net), mesh)
-    self._statistics = sharding.place(statistics, specs, mesh)
-    self._mesh = mesh
+    network = net.towers.network
+    self._mesh = one_device(network.towers)
+    self._net = sharding.place(net, alexnet.param_specs(net), self._mesh)
+    self._statistics = sharding.place(
+      statistics, sharding.REPLICATED, self._mesh
+    )
     self._image_size = image_size
-    self._programs: dict[Any, Callable[..., jax.Array]] = {}
+    self._make_predict, self._make_activations = (
+      functools.cache(functools.partial(make, network, mesh=self._mesh))
+      for make in (step.make_predict, step.make_activations)
+    )
     self.classes = tuple(classes)
-    self.layers = tuple(shape.name for shape in shapes(net.towers.network))
+    self.words = in_words(classes, dataset)
+    self.layers = tuple(shape.name for shape in shapes(network))
 
   def predict(
     self, pictures: Picture | Iterable[Picture], views: int = 1
@@ -76,11 +88,7 @@ class Classifier:
     """
     if views not in VIEWS:
       raise UserError(f"views must be 1 (centre) or 10 (got {views}).")
-    program = self._program(
-      ("predict", views),
-      lambda: step.make_predict(self._net.towers.network, views, self._mesh),
-    )
-    return np.exp(self._run(program, pictures))
+    return np.exp(self._run(self._make_predict(views), pictures))
 
   def activations(
     self, pictures: Picture | Iterable[Picture], layer: str
@@ -100,32 +108,36 @@ class Classifier:
     Raises:
       UserError: as `predict`, or the network has no such layer.
     """
+    self.check_layer(layer)
+    return self._run(self._make_activations(layer), pictures)
+
+  def square(self, picture: Picture) -> np.ndarray:
+    """Decodes and rescales a picture as training does: uint8[S,S,3].
+
+    Raises:
+      UndecodableImage: the reason, without the picture's name.
+    """
+    rescale = images.RESCALE[self._statistics.pixels.rescale]
+    return rescale(picture_files.read(picture), self._image_size)
+
+  def check_layer(self, layer: str) -> None:
+    """Raises UserError, with the nearest name, unless `layer` exists."""
     if layer not in self.layers:
+      near = difflib.get_close_matches(layer, self.layers, n=1, cutoff=0.0)
       raise UserError(
         f"unknown layer {layer!r}; the layers of this network are"
-        f" {', '.join(self.layers)}."
+        f" {', '.join(self.layers)}. The nearest is {near[0]!r}."
       )
-    program = self._program(
-      layer,
-      lambda: step.make_activations(
-        self._net.towers.network, layer, self._mesh
-      ),
-    )
-    return self._run(program, pictures)
-
-  def _program(self, key, make):
-    if key not in self._programs:
-      self._programs[key] = make()
-    return self._programs[key]
 
   def _run(self, program, pictures) -> np.ndarray:
-    squares = [self._square(picture) for picture in _each(pictures)]
-    if not squares:
+    """Runs a compiled program on pictures, BATCH at a time."""
+    pictures, parts = _each(pictures), []
+    with concurrent.futures.ThreadPoolExecutor(parallel.num_cores()) as pool:
+      while batch := list(itertools.islice(pictures, BATCH)):
+        squares = np.stack(list(pool.map(self._named_square, batch)))
+        parts.append(self._run_batch(program, squares))
+    if not parts:
       raise UserError("there are no pictures.")
-    parts = [
-      self._run_batch(program, np.stack(squares[start : start + BATCH]))
-      for start in range(0, len(squares), BATCH)
-    ]
     return np.concatenate(parts)
 
   def _run_batch(self, program, squares: np.ndarray) -> np.ndarray:
@@ -139,35 +151,24 @@ class Classifier:
     placed = jax.device_put(squares, sharding.batch_sharding(self._mesh))
     return np.asarray(program(self._net, placed, self._statistics))[:count]
 
-  def _square(self, picture: Picture) -> np.ndarray:
+  def _named_square(self, picture: Picture) -> np.ndarray:
     try:
-      return self.rescale(picture)
-    except (images.UndecodableImage, OSError) as error:
+      return self.square(picture)
+    except UndecodableImage as error:
       is_path = isinstance(picture, str | os.PathLike)
       name = os.fspath(picture) if is_path else "a picture"
-      raise UserError(f"{name} cannot be decoded: {error}.") from None
-
-  def rescale(self, picture: Picture) -> np.ndarray:
-    """Decodes and rescales a picture as training does: uint8[S,S,3].
-
-    Raises:
-      UndecodableImage: its file is damaged or not an image, or the array is not
-        a picture.
-      OSError: its file cannot be read.
-    """
-    if isinstance(picture, str | os.PathLike):
-      with open(picture, "rb") as file:
-        pixels = images.decode(file.read())
-    else:
-      pixels = images.to_rgb(picture)
-    rescale = images.RESCALE[self._statistics.pixels.rescale]
-    return rescale(pixels, self._image_size)
+      raise UserError(f"{name} cannot be read: {error}.") from None
 
 
 def _each(pictures) -> Iterator[Picture]:
   one = isinstance(pictures, str | os.PathLike | Image.Image)
   if one or (isinstance(pictures, np.ndarray) and pictures.ndim < 4):
     return iter([pictures])
+  if not isinstance(pictures, Iterable):
+    kind = type(pictures).__name__
+    raise UserError(
+      f"a picture must be a path, an image of Pillow or an array (got {kind})."
+    )
   return iter(pictures)
 
 
@@ -202,4 +203,5 @@ def load(path: str | os.PathLike, checkpoint: str = "newest") -> Classifier:
     statistics,
     image_size=config["image_size"],
     classes=train.class_names,
+    dataset=config["dataset"],
   )

@@ -1,0 +1,39 @@
+"""Class names in words: ImageNet's WordNet ids, the numbers of drawn patterns.
+
+Datasets name these classes by ids, which stay their names everywhere in files;
+words stand beside them where a person reads.
+"""
+
+import functools
+import pathlib
+import re
+from collections.abc import Sequence
+
+from alexnet_jax.data import patterns
+
+# `n01440764 tench`: the classes of ILSVRC-2012 to 2017 by WordNet id, in the
+# order of their labels, and the first word of each class. (Of two classes whose
+# first words are the same, one has two: crane, crane bird.) The same in the
+# lists of torchvision 0.29.1 and timm 1.0.31.
+IMAGENET = pathlib.Path(__file__).with_name("imagenet_classes.txt")
+
+
+def in_words(names: Sequence[str], dataset: str = "") -> tuple[str, ...]:
+  """The words of classes; a name that needs none is its own words.
+
+  Args:
+    names: class names as the dataset has them, in the order of the labels.
+    dataset: tfds name, by which drawn patterns are recognised.
+  """
+  numbers = [str(number) for number in range(len(names))]
+  if re.match("patterns(_|/|$)", dataset) and list(names) == numbers:
+    return tuple(patterns.class_words(len(names)))
+  known = imagenet_words()
+  return tuple(known.get(name, name) for name in names)
+
+
+@functools.cache
+def imagenet_words() -> dict[str, str]:
+  """The words of ImageNet's thousand classes, by WordNet id."""
+  lines = IMAGENET.read_text().splitlines()
+  return dict(line.split(" ", 1) for line in lines)

@@ -1,0 +1,165 @@
+"""Prints the most probable classes of pictures.
+
+  python -m alexnet_jax.predict --workdir=DIR | --weights=FILE
+      [--checkpoint=newest|best|STEP] [--top=5] [--views=1|10] [--json=FILE]
+      [--features=LAYER --output=FILE.npz] PICTURE|FOLDER...
+
+Folders are searched with all folders in them. A picture that cannot be read is
+named, the others are done, and the exit status is 1.
+
+`--features` writes the activations of a layer, such as fc7, for the centre crop
+of every picture to an NPZ file with `names` and `activations`; the classes are
+then not printed, and are in the file of `--json`.
+"""
+
+import contextlib
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from absl import flags
+from rich.console import Console
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from alexnet_jax.data import picture_files
+from alexnet_jax.data.augment import VIEWS
+from alexnet_jax.runtime import command, paths, processes
+from alexnet_jax.runtime.command import UserError
+from alexnet_jax.training import classifier, prediction
+
+
+def main(*places: str) -> int:
+  flag = flags.FLAGS
+  _check_flags(flag, places)
+  places = [paths.local_path(place, "the picture") for place in places]
+  pictures, left_out = picture_files.find(places)
+  if left_out:
+    _warn(f"left out, not pictures: {_some(left_out)}")
+  if not pictures:
+    raise UserError(
+      f"there are no pictures in {', '.join(places)}: looked for"
+      f" {' '.join(picture_files.SUFFIXES)} in it and all folders in it."
+    )
+  processes.configure()
+  source = flag.workdir or flag.weights
+  with Console(stderr=True).status(f"Loading {source}"):
+    net = classifier.load(source, flag.checkpoint)
+  if flag.features:
+    net.check_layer(flag.features)
+  num_errors = _predict(net, pictures)
+  if flag.features:
+    count = len(pictures) - num_errors
+    print(f"wrote {flag.output}: {flag.features} of {count:,} pictures")
+  if num_errors:
+    _warn(f"{num_errors:,} of {len(pictures):,} pictures cannot be read")
+  return 1 if num_errors else 0
+
+
+def _predict(net: classifier.Classifier, pictures: Sequence[str]) -> int:
+  """Prints and writes what the flags ask for; returns the number of errors."""
+  flag = flags.FLAGS
+  num_errors = 0
+  with contextlib.ExitStack() as opened:
+    write_json = write_activations = _nothing
+    if flag.json:
+      write_json = opened.enter_context(prediction.write_json_list(flag.json))
+    if flag.features:
+      writer = prediction.write_activations(flag.output)
+      write_activations = opened.enter_context(writer)
+    for found in prediction.predict_files(
+      net, pictures, views=flag.views, layer=flag.features
+    ):
+      if found.error:
+        num_errors += 1
+        _warn(f"{_printable(found.path)} cannot be read: {found.error}")
+        write_json({"image": found.path, "error": found.error})
+        continue
+      classes = prediction.most_probable(net, found, flag.top)
+      write_json({"image": found.path, "classes": classes})
+      if flag.features:
+        write_activations(found.path, found.activations)
+      else:
+        _print_classes(found.path, classes)
+  return num_errors
+
+
+def _nothing(value: Any) -> None:
+  """Stands for a file that is not asked for."""
+
+
+def _print_classes(path: str, classes: Sequence[dict[str, Any]]) -> None:
+  """Prints the probabilities of one picture as bars."""
+  console = Console()
+  table = Table.grid(padding=(0, 1))
+  table.add_column(justify="right")
+  table.add_column(width=20)
+  table.add_column()
+  for found in classes:
+    name = _printable(found["name"])
+    if "words" in found:
+      name = f"{found['words']} ({name})"
+    bar = ProgressBar(1.0, found["probability"], width=20)
+    table.add_row(f"{found['probability']:7.2%}", bar, Text(name))
+  with console.capture() as captured:
+    console.print(Text(_printable(path), style="bold"), soft_wrap=True)
+    console.print(table)
+  # Not by the console: standard output is written above the bar of progress.
+  sys.stdout.write(captured.get())
+
+
+def _printable(text: str) -> str:
+  """File names may hold line ends, escapes and bytes that are no UTF-8."""
+  return "".join(
+    c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text
+  )
+
+
+def _some(names: Sequence[str], count: int = 5) -> str:
+  shown = ", ".join(map(_printable, names[:count]))
+  rest = len(names) - count
+  return f"{shown} and {rest:,} more" if rest > 0 else shown
+
+
+def _warn(message: str) -> None:
+  print(message, file=sys.stderr)
+
+
+def _check_flags(flag: flags.FlagValues, places: Sequence[str]) -> None:
+  if bool(flag.workdir) == bool(flag.weights):
+    raise UserError(
+      "give either --workdir=DIR, the directory of a run, or --weights=FILE,"
+      " exported weights."
+    )
+  if not places:
+    raise UserError("give the pictures, or folders of them, after the flags.")
+  if flag.views not in VIEWS:
+    raise UserError(f"--views must be 1 (centre) or 10 (got {flag.views}).")
+  if flag.top < 1:
+    raise UserError(f"--top must be at least 1 (got {flag.top}).")
+  if bool(flag.features) != bool(flag.output):
+    raise UserError(
+      "--features=LAYER needs --output=FILE.npz, and --output needs --features:"
+      " set both or neither."
+    )
+  if flag.features and flag.output == flag.json:
+    raise UserError(f"--output and --json are the same file, {flag.json}.")
+
+
+if __name__ == "__main__":
+  paths.DEFINE_path("workdir", "", "directory of the run")
+  paths.DEFINE_path("weights", "", "exported weights, instead of a run")
+  flags.DEFINE_string(
+    "checkpoint", "newest", "which checkpoint of the run: newest, best or STEP"
+  )
+  flags.DEFINE_integer("top", 5, "number of classes shown for each picture")
+  flags.DEFINE_integer(
+    "views", 1, "views per picture: 1 (centre) or 10 (section 4.1)"
+  )
+  flags.DEFINE_string(
+    "features", "", "layer whose activations are written, such as fc7"
+  )
+  paths.DEFINE_path("output", "", "NPZ file for the activations")
+  paths.DEFINE_path("json", "", "also write the classes to this JSON file")
+  command.run(main, operands=True)
