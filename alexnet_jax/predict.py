@@ -48,6 +48,7 @@ def main(*places: str) -> int:
     net = classifier.load(source, flag.checkpoint)
   if flag.features:
     net.check_layer(flag.features)
+  print(f"{net.source}; views: {flag.views}")
   num_errors = _predict(net, pictures)
   if flag.features:
     count = len(pictures) - num_errors
@@ -151,7 +152,9 @@ if __name__ == "__main__":
   paths.DEFINE_path("workdir", "", "directory of the run")
   paths.DEFINE_path("weights", "", "exported weights, instead of a run")
   flags.DEFINE_string(
-    "checkpoint", "newest", "which checkpoint of the run: newest, best or STEP"
+    "checkpoint",
+    "newest",
+    "checkpoint to read: newest, best (lowest validation error) or a step",
   )
   flags.DEFINE_integer("top", 5, "number of classes shown for each picture")
   flags.DEFINE_integer(

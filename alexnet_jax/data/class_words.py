@@ -26,7 +26,8 @@ def in_words(names: Sequence[str], dataset: str = "") -> tuple[str, ...]:
     dataset: tfds name, by which drawn patterns are recognised.
   """
   numbers = [str(number) for number in range(len(names))]
-  if re.match("patterns(_|/|$)", dataset) and list(names) == numbers:
+  drawn = re.match(r"patterns(/\d+)?(:.*)?$|patterns_\d+_\d+$", dataset)
+  if drawn and list(names) == numbers:
     return tuple(patterns.class_words(len(names)))
   known = imagenet_words()
   return tuple(known.get(name, name) for name in names)

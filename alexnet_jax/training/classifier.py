@@ -20,6 +20,7 @@ from alexnet_jax.data.picture_files import Picture
 from alexnet_jax.model import alexnet, sharding
 from alexnet_jax.model.alexnet import AlexNet
 from alexnet_jax.model.shapes import shapes
+from alexnet_jax.runtime import paths
 from alexnet_jax.runtime.command import UserError
 from alexnet_jax.training import runs, step
 
@@ -34,6 +35,7 @@ class Classifier:
     classes: the class names, in the order of the probabilities.
     words: the same classes in words, such as "tench" for "n01440764".
     layers: the names of the layers, first to last, such as "conv1".
+    source: where the parameters are from.
   """
 
   def __init__(
@@ -44,6 +46,7 @@ class Classifier:
     image_size: int,
     classes: Sequence[str],
     dataset: str = "",
+    source: str = "",
   ):
     """Puts the parameters on the first device of this process.
 
@@ -53,6 +56,7 @@ class Classifier:
       image_size: side S of the square that each picture is rescaled to.
       classes: the class names.
       dataset: the name of the dataset, from which words for classes may follow.
+      source: where the parameters are from, for people.
     """
     network = net.towers.network
     self._mesh = one_device(network.towers)
@@ -65,9 +69,13 @@ class Classifier:
       functools.cache(functools.partial(make, network, mesh=self._mesh))
       for make in (step.make_predict, step.make_activations)
     )
+    self.source = source
     self.classes = tuple(classes)
     self.words = in_words(classes, dataset)
     self.layers = tuple(shape.name for shape in shapes(network))
+
+  def __repr__(self) -> str:
+    return f"<Classifier of {len(self.classes)} classes: {self.source}>"
 
   def predict(
     self, pictures: Picture | Iterable[Picture], views: int = 1
@@ -181,27 +189,28 @@ def one_device(towers: int) -> Mesh:
   return sharding.make_mesh(1, 1, towers=towers, devices=devices)
 
 
-def load(path: str | os.PathLike, checkpoint: str = "newest") -> Classifier:
+def load(
+  path: str | os.PathLike, checkpoint: str | int = "newest"
+) -> Classifier:
   """The trained network of a run, ready for pictures.
 
   Args:
     path: the directory of the run.
-    checkpoint: which of its checkpoints; only "newest" so far.
+    checkpoint: "newest", "best" (of the lowest validation error) or a step.
 
   Raises:
-    UserError: there is no run or no checkpoint.
+    UserError: there is no run or no such checkpoint.
   """
-  del checkpoint
-  workdir = os.fspath(path)
+  workdir = paths.local_path(os.fspath(path), "the path")
   config = runs.load_config(workdir)
   mesh = one_device(config["network"]["towers"])
-  net = runs.load_state(workdir, mesh)[0].net
+  state, _ = runs.load_state(workdir, mesh, checkpoint=str(checkpoint))
   train = runs.open_split(config, "train")
-  statistics = runs.load_statistics(config, train, mesh)
   return Classifier(
-    net,
-    statistics,
+    state.net,
+    runs.load_statistics(config, train, mesh),
     image_size=config["image_size"],
     classes=train.class_names,
     dataset=config["dataset"],
+    source=f"{workdir}, checkpoint {int(state.step)}",
   )
