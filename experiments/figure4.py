@@ -34,7 +34,8 @@ def _compute(workdir: str, step: int) -> figures.Figure4:
   config = stored_runs.load_config(workdir)
   mesh = sharding.make_mesh(towers=config["network"]["towers"])
   net = stored_runs.load_state(workdir, mesh)[0].net
-  return figures.compute_figure4(net, config, mesh, count=IMAGES)
+  data = stored_runs.load_data(workdir, config)
+  return figures.compute_figure4(net, config, data, mesh, count=IMAGES)
 
 
 def compute(outcome: Outcome) -> figures.Figure4:
@@ -136,7 +137,8 @@ def check(outcomes: Outcomes, result: dict) -> None:
     "splits": splits | {"validation": splits["train"]}
   }
   total = int(found.class_counts.sum())
-  own = figures.compute_figure4(net, train_only, mesh, count=total)
+  data = stored_runs.load_data(outcome.workdir, outcome.config)
+  own = figures.compute_figure4(net, train_only, data, mesh, count=total)
   np.testing.assert_array_equal(own.neighbours[:, 0], np.arange(total))
   assert (own.distances[:, 0] < 1e-3 * own.distances[:, 1]).all()
   # `own` holds the vectors of all training images: in float64 the same six

@@ -32,9 +32,9 @@ from alexnet_jax.model import sharding
 from alexnet_jax.model.alexnet import AlexNet, forward, param_specs
 from alexnet_jax.runtime import command, files, paths, processes, provenance
 from alexnet_jax.runtime import config as configs
-from alexnet_jax.training import runs as stored_runs
 from alexnet_jax.training import step
 from alexnet_jax.training.job import Job, make_job
+from alexnet_jax.training.run_data import RunData
 from experiments.common.configuration import narrow
 from experiments.common.curves import PLATEAU_WINDOW, images_to_leave_plateau
 
@@ -61,7 +61,8 @@ class Trainer:
   def __init__(self, job: Job):
     config = job.config.to_dict()
     self._job = job
-    self._statistics = stored_runs.load_statistics(config, job.train, job.mesh)
+    data = RunData.compute(config, job.train)
+    self._statistics = data.image_statistics(config, job.mesh)
     self._step = job.recipe.train_step(job.mesh)
     batches = pipeline.evaluation_batches(
       job.validation,

@@ -15,7 +15,9 @@ from alexnet_jax.model import sharding
 from alexnet_jax.model.alexnet import AlexNet
 from alexnet_jax.model.shapes import shapes
 from alexnet_jax.model.sharding import DATA
+from alexnet_jax.runtime.command import UserError
 from alexnet_jax.training import runs, step
+from alexnet_jax.training.run_data import RunData
 
 PREDICTIONS = 8  # images on the left of Figure 4
 QUERIES = 5  # images on its right
@@ -156,24 +158,31 @@ def most_probable(
 
 
 class Figure4(NamedTuple):
-  """Predictions for N images, and the training images nearest to them."""
+  """Predictions for N images, and the training images nearest to them.
+
+  Without the training images what belongs to neighbours is empty.
+  """
 
   images: np.ndarray  # thumbnails uint8[N,96,96,3]
   labels: np.ndarray  # true labels i64[N]
   log_probabilities: np.ndarray  # f32[N,classes]
   features: np.ndarray  # the last hidden layer, f32[N,4096]
-  neighbours: np.ndarray  # i64[N,6], indices of training images, nearest first
-  distances: np.ndarray  # Euclidean distances to them, f64[N,6]
-  neighbour_images: np.ndarray  # their thumbnails uint8[N,6,96,96,3]
-  neighbour_labels: np.ndarray  # i64[N,6]
-  class_counts: np.ndarray  # i64[classes], searched training images by class
   class_names: Sequence[str]  # of all classes
   split: str  # the name of the split that the N images are from
+  # i64[N,6], indices of training images, the nearest first.
+  neighbours: np.ndarray = np.empty((0, NEIGHBOURS), np.int64)
+  distances: np.ndarray = np.empty((0, NEIGHBOURS))  # Euclidean, f64[N,6]
+  # Thumbnails uint8[N,6,96,96,3] of the neighbours.
+  neighbour_images: np.ndarray = np.empty((0, NEIGHBOURS), np.uint8)
+  neighbour_labels: np.ndarray = np.empty((0, NEIGHBOURS), np.int64)
+  class_counts: np.ndarray = np.empty(0, np.int64)  # i64[classes] searched
+  no_neighbours: str = ""  # why there are none
 
 
 def compute_figure4(
   net: AlexNet,
   config: dict[str, Any],
+  data: RunData,
   mesh: Mesh,
   *,
   count: int = PREDICTIONS,
@@ -185,17 +194,19 @@ def compute_figure4(
   Args:
     net: on `mesh`.
     config: of the run.
+    data: of the run.
     count: N.
     search: number of training images to search; 0: all.
     data_dir: directory of the dataset; "": the configuration's.
 
   Raises:
-    UserError: the dataset cannot be found.
+    UserError: the validation images cannot be found, or they are not those of
+      the run.
   """
-  train = runs.open_split(config, "train", data_dir)
   validation = runs.open_split(config, "validation", data_dir)
+  data.check_source(validation)
   size, rescale = config["image_size"], config["pixels"]["rescale"]
-  statistics = runs.load_statistics(config, train, mesh)
+  statistics = data.image_statistics(config, mesh)
   chosen = np.linspace(0, len(validation) - 1, count).astype(int)
   images, labels = _images(validation, chosen, size, rescale)
   on_device = place(images, mesh)
@@ -204,6 +215,19 @@ def compute_figure4(
   log_probabilities = np.asarray(predict(net, on_device, statistics))[:count]
   features = compute_features(net, on_device, statistics)[:count]
 
+  found = Figure4(
+    images=_thumbnails(images),
+    labels=labels,
+    log_probabilities=log_probabilities,
+    features=features,
+    class_names=data.classes,
+    split=validation.name,
+  )
+  try:
+    train = runs.open_split(config, "train", data_dir)
+    data.check_source(train)
+  except UserError as error:
+    return found._replace(no_neighbours=str(error))
   searched = search or len(train)
   class_counts = np.zeros(train.num_classes, np.int64)
 
@@ -213,24 +237,18 @@ def compute_figure4(
       placed = jax.device_put(batch["image"], sharding.batch_sharding(mesh))
       real = (batch["weight"] > 0) & (batch["index"] < searched)
       np.add.at(class_counts, batch["label"][real], 1)
-      found = compute_features(net, placed, statistics)
-      yield found[real], batch["index"][real]
+      vectors = compute_features(net, placed, statistics)
+      yield vectors[real], batch["index"][real]
 
   neighbours, distances = nearest(features, training_features())
   near, near_labels = _images(train, neighbours.ravel(), size, rescale)
   thumbnails, side = _thumbnails(near), (THUMBNAIL, THUMBNAIL)
-  return Figure4(
-    images=_thumbnails(images),
-    labels=labels,
-    log_probabilities=log_probabilities,
-    features=features,
+  return found._replace(
     neighbours=neighbours,
     distances=distances,
     neighbour_images=thumbnails.reshape(*neighbours.shape, *side, 3),
     neighbour_labels=near_labels.reshape(neighbours.shape),
     class_counts=class_counts,
-    class_names=train.class_names,
-    split=validation.name,
   )
 
 

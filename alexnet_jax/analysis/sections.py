@@ -230,8 +230,10 @@ def figure4(run: Run, search: int, data_dir: str) -> Html:
   """
   if run.net is None:
     raise UserError("There is no checkpoint yet.")
+  data = stored_runs.load_data(run.workdir, run.config, data_dir, run.metadata)
+  options = {"search": search, "data_dir": data_dir}
   found = figures.compute_figure4(
-    run.net, run.config, run.mesh, search=search, data_dir=data_dir
+    run.net, run.config, data, run.mesh, **options
   )
   names, near = found.class_names, []
   for i, distances in enumerate(found.distances[: figures.QUERIES]):
@@ -241,15 +243,20 @@ def figure4(run: Run, search: int, data_dir: str) -> Html:
       near.append(_thumbnail(found.neighbour_images[i, j], text))
   note = _note(
     f"The five most probable labels for {figures.PREDICTIONS} evenly spaced"
-    f" images of {found.split}, the correct one in red. Below, for"
-    f" {figures.QUERIES} of them, the {figures.NEIGHBOURS} nearest of"
-    f" {found.class_counts.sum():,} training images and their Euclidean"
-    " distance in the last hidden layer (exact search)."
+    f" images of {found.split}, the correct one in red."
   )
   predictions = element("div", *_predictions(found), class_="predictions")
   heading = element("h3", "Nearest training images")
+  if found.no_neighbours:
+    reason = _note(f"Not searched: {found.no_neighbours}")
+    return page.join([note, predictions, heading, reason])
+  about_near = _note(
+    f"For {figures.QUERIES} of these images, the {figures.NEIGHBOURS} nearest"
+    f" of {found.class_counts.sum():,} training images and their Euclidean"
+    " distance in the last hidden layer (exact search)."
+  )
   neighbours = element("div", *near, class_="neighbours")
-  return page.join([note, predictions, heading, neighbours])
+  return page.join([note, predictions, heading, about_near, neighbours])
 
 
 def _predictions(found: Figure4) -> list[Html]:

@@ -218,6 +218,17 @@ def open_directory(directory: str, split: str) -> Source:
   )
 
 
+def dataset_of(fingerprint: str) -> str:
+  """The part of a source's fingerprint that all splits of its dataset share.
+
+  That is the dataset's name and version, and the digest of its metadata.
+  """
+  match = re.match(
+    r"([^:]+):.*:\d+:([0-9a-f]{12})(?:$|:with|:held)", fingerprint
+  )
+  return ":".join(match.groups()) if match else fingerprint
+
+
 def hold_out(source: Source, count: int, seed: int) -> tuple[Source, Source]:
   """Splits a source at random into (the rest, `count` held-out examples).
 

@@ -2,13 +2,15 @@
 
 import contextlib
 import fcntl
+import json
 import os
 import pathlib
 import secrets
 import socket
 import time
+import zlib
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from alexnet_jax.runtime.command import UserError
 
@@ -42,6 +44,11 @@ def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
     os.replace(temporary, path)
   finally:
     temporary.unlink(missing_ok=True)
+
+
+def crc32_of_json(value: Any) -> int:
+  """A checksum of JSON values, whatever the order of their keys."""
+  return zlib.crc32(json.dumps(value, sort_keys=True).encode())
 
 
 def cache_directory() -> str:

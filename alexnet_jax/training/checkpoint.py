@@ -9,7 +9,6 @@ flipped bit.
 
 import contextlib
 import functools
-import json
 import logging
 import pathlib
 import re
@@ -17,7 +16,6 @@ import shutil
 import sys
 import threading
 import warnings
-import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -29,6 +27,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
 from alexnet_jax.runtime.command import UserError
+from alexnet_jax.runtime.files import crc32_of_json
 
 # Errors in reading that come from this machine and do not mean a damaged file.
 _MACHINE_ERRORS = (
@@ -124,7 +123,7 @@ class Checkpoints:
     self._best.note(step, validation_error)
     items = ocp.args.Composite(
       arrays=ocp.args.StandardSave(arrays),
-      metadata=ocp.args.JsonSave({**body, "crc32": _crc32(body)}),
+      metadata=ocp.args.JsonSave({**body, "crc32": crc32_of_json(body)}),
     )
     try:
       self._manager.save(step, args=items)
@@ -290,7 +289,7 @@ class Checkpoints:
     """The JSON of a checkpoint, as `save` wrote it."""
     body = self._read_item(step, metadata=ocp.args.JsonRestore()).metadata
     crc32 = body.pop("crc32", None)
-    if crc32 != _crc32(body) or body["step"] != step:
+    if crc32 != crc32_of_json(body) or body["step"] != step:
       raise _DamagedError("its metadata differ from the saved metadata")
     return body
 
@@ -396,10 +395,6 @@ def _summary(error: Exception) -> str:
   """One line of at most 250 characters: the end, which names the cause."""
   text = " ".join(str(error).split()) or type(error).__name__
   return text if len(text) < 250 else f"... {text[-240:]}"
-
-
-def _crc32(body: dict[str, Any]) -> int:
-  return zlib.crc32(json.dumps(body, sort_keys=True).encode())
 
 
 _ORBAX = re.compile(

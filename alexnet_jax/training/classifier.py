@@ -204,13 +204,13 @@ def load(
   workdir = paths.local_path(os.fspath(path), "the path")
   config = runs.load_config(workdir)
   mesh = one_device(config["network"]["towers"])
-  state, _ = runs.load_state(workdir, mesh, checkpoint=str(checkpoint))
-  train = runs.open_split(config, "train")
+  state, metadata = runs.load_state(workdir, mesh, checkpoint=str(checkpoint))
+  data = runs.load_data(workdir, config, metadata=metadata)
   return Classifier(
     state.net,
-    runs.load_statistics(config, train, mesh),
+    data.image_statistics(config, mesh),
     image_size=config["image_size"],
-    classes=train.class_names,
+    classes=data.classes,
     dataset=config["dataset"],
     source=f"{workdir}, checkpoint {int(state.step)}",
   )

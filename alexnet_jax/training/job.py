@@ -174,13 +174,14 @@ class Job(NamedTuple):
   def check_data(self, saved: Mapping[str, str]) -> None:
     """Raises UserError unless the images are those that the run began with.
 
-    `saved` has the fingerprints in a checkpoint's metadata.
+    `saved` has fingerprints by part, "train" and "validation".
     """
-    for split, fingerprint in self._fingerprints().items():
-      if saved[split] != fingerprint:
+    present = self._fingerprints()
+    for split, fingerprint in saved.items():
+      if present[split] != fingerprint:
         raise UserError(
           f"the {split} images have changed since this run began: they were"
-          f" {saved[split]}, now they are {fingerprint}. Restore that dataset"
+          f" {fingerprint}, now they are {present[split]}. Restore that dataset"
           " (data_dir), or start a new run with another --workdir."
         )
 

@@ -18,6 +18,7 @@ from alexnet_jax.runtime.files import WorkdirLock
 from alexnet_jax.runtime.watch import Stopped, Watch, resume_hint
 from alexnet_jax.training import diagnostics, evaluation, metrics, runs, step
 from alexnet_jax.training.job import Job, make_job
+from alexnet_jax.training.run_data import RunData
 
 
 class Diverged(UserError):
@@ -100,6 +101,9 @@ class TrainingLoop:
     )
     self._restore()
     self._step = int(self._state.step)
+    data = RunData.read(workdir, config)
+    if data:
+      job.check_data({"train": data.fingerprint})
 
     runs.write_config(output_dir, configs.to_json(config))
     self._writer = metrics.MetricsWriter(output_dir)
@@ -113,7 +117,10 @@ class TrainingLoop:
 
     watch.phase("computing the statistics of the training images")
     mesh = job.mesh
-    self._statistics = runs.load_statistics(config, job.train, mesh)
+    if data is None:
+      data = RunData.compute(config, job.train)
+      runs.write_data(output_dir, data)
+    self._statistics = data.image_statistics(config, mesh)
     self._train_step = job.recipe.train_step(mesh)
     self._predict = job.recipe.predict(mesh)
     self._key = step.make_key(config.seed, mesh)

@@ -1,5 +1,7 @@
 """A run on disk: its configuration, its newest checkpoint, its errors."""
 
+import contextlib
+import dataclasses
 import itertools
 import json
 import math
@@ -7,23 +9,24 @@ import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 from rich.progress import track
 
-from alexnet_jax.data import pipeline, pixel_statistics, sources
-from alexnet_jax.data.augment import ImageStatistics
+from alexnet_jax.data import pipeline, sources
 from alexnet_jax.model import network as networks
 from alexnet_jax.model import sharding
 from alexnet_jax.model.alexnet import AlexNet
 from alexnet_jax.runtime import config as configs
 from alexnet_jax.runtime.command import UserError
 from alexnet_jax.runtime.files import write_atomic
-from alexnet_jax.training import metrics, step
+from alexnet_jax.training import metrics, run_data, step
 from alexnet_jax.training.checkpoint import Checkpoints, latest_step
 from alexnet_jax.training.evaluation import Predict, evaluate
-from alexnet_jax.training.job import Recipe, make_pixels
+from alexnet_jax.training.job import Recipe
+from alexnet_jax.training.run_data import RunData
 
 
 def load_config(workdir: str) -> dict[str, Any]:
@@ -57,10 +60,21 @@ def write_config(workdir: str, config: dict[str, Any]) -> None:
   """Writes config.json if it differs; raises UserError if it cannot."""
   path = pathlib.Path(workdir, "config.json")
   text = json.dumps(config, indent=2) + "\n"
-  if path.exists() and path.read_text() == text:
-    return
+  if not path.exists() or path.read_text() != text:
+    with _explaining_failure(path):
+      write_atomic(path, text)
+
+
+def write_data(workdir: str, data: RunData) -> None:
+  """Writes classes.json and statistics.npz; UserError if it cannot."""
+  with _explaining_failure(pathlib.Path(workdir, "statistics.npz")):
+    data.save(workdir)
+
+
+@contextlib.contextmanager
+def _explaining_failure(path: pathlib.Path) -> Iterator[None]:
   try:
-    write_atomic(path, text)
+    yield
   except OSError as error:
     raise UserError(
       f"{path} cannot be written ({error.strerror}). Free disk space there, or"
@@ -178,30 +192,44 @@ def init_from_run(
         nnx.update(getattr(mine, name_of_step), values)
 
 
-def load_statistics(
-  config: Mapping[str, Any], train: sources.Source, mesh: Mesh
-) -> ImageStatistics:
-  """The training images' mean image and RGB components, on every device.
+def load_data(
+  workdir: str,
+  config: dict[str, Any],
+  data_dir: str = "",
+  metadata: Mapping[str, Any] | None = None,
+) -> RunData:
+  """The classes and pixel statistics of a run, as `run_data.load`.
 
-  Computed from the images on the first call and cached by the data room, unless
-  the configuration has a mean for each channel and no lighting. With
-  `centre_mean` the mean image is cut to its centre, which is then subtracted
-  from every crop, wherever the crop lies.
+  Args:
+    workdir: of the run.
+    config: of the run.
+    data_dir: where the dataset is now; "": where it was in training. Only a run
+      that began before workdirs had these files needs it, once.
+    metadata: of a checkpoint.
   """
-  size, pixels = config["image_size"], make_pixels(config)
-  components = np.zeros((3, 3))
-  if not pixels.mean or config["augmentation"]["lighting"]:
-    found = pixel_statistics.load_or_compute(train, size, pixels.rescale)
-    components = found.eigenvectors * np.sqrt(found.eigenvalues)
-    mean = found.mean_image.astype(np.float32)
-  if pixels.mean:
-    mean = pixels.mean_image(size)
-  if config["centre_mean"]:
-    side = config["network"]["crop_size"]
-    start = (size - side) // 2
-    mean = mean[start : start + side, start : start + side]
-  statistics = ImageStatistics(mean, components.astype(np.float32), pixels)
-  return sharding.place(statistics, sharding.REPLICATED, mesh)
+  return run_data.load(
+    workdir,
+    config,
+    lambda: open_split(config, "train", data_dir),
+    (metadata or {}).get("data", {}).get("train", ""),
+  )
+
+
+@dataclasses.dataclass(frozen=True)
+class Predictor:
+  """The network of a checkpoint on a mesh.
+
+  Called with images uint8[B,S,S,3] on the devices, it returns the logarithms of
+  the class probabilities, f32[B,classes].
+  """
+
+  predict: Predict
+  classes: tuple[str, ...]  # class names, in the order of the probabilities
+  step: int  # of the checkpoint
+  data: dict[str, str]  # fingerprints of the images it was trained with
+
+  def __call__(self, images: jax.Array) -> jax.Array:
+    return self.predict(images)
 
 
 def load_predictor(
@@ -210,19 +238,23 @@ def load_predictor(
   views: int,
   data_dir: str,
   checkpoint: str = "newest",
-) -> tuple[Predict, int]:
-  """The network of a checkpoint, ready to predict on `mesh`, and its step.
+) -> Predictor:
+  """The network of a run, ready to predict on `mesh`.
 
   Arguments and errors are those of `load_state`, `step.make_predict` and
-  `open_split`.
+  `load_data`.
   """
   config = load_config(workdir)
-  state, _ = load_state(workdir, mesh, checkpoint=checkpoint)
-  net = state.net
-  train = open_split(config, "train", data_dir)
-  statistics = load_statistics(config, train, mesh)
+  state, metadata = load_state(workdir, mesh, checkpoint=checkpoint)
+  net, data = state.net, load_data(workdir, config, data_dir, metadata)
+  statistics = data.image_statistics(config, mesh)
   predict = step.make_predict(net.towers.network, views, mesh)
-  return lambda images: predict(net, images, statistics), int(state.step)
+  return Predictor(
+    lambda images: predict(net, images, statistics),
+    data.classes,
+    int(state.step),
+    metadata.get("data", {"train": data.fingerprint}),
+  )
 
 
 def open_split(
@@ -312,13 +344,10 @@ def evaluate_runs(
   towers = min(config["network"]["towers"] for config in run_configs)
   mesh = sharding.make_mesh(towers=towers)
   source = open_split(config, split, data_dir)
-  predictors, steps = zip(
-    *(
-      load_predictor(workdir, mesh, views, data_dir, checkpoint)
-      for workdir in workdirs
-    ),
-    strict=True,
-  )
+  predictors = [
+    load_predictor(workdir, mesh, views, data_dir, checkpoint)
+    for workdir in workdirs
+  ]
   batches = pipeline.to_device(
     example_batches(config, source, mesh, f"{config['dataset']} {split}"),
     sharding.batch_sharding(mesh),
@@ -326,9 +355,10 @@ def evaluate_runs(
   found = evaluate(
     predictors, batches, mesh, len(source), config["max_undecodable"]
   )
+  steps = [predictor.step for predictor in predictors]
   which = {
     "checkpoint": checkpoint,
-    "step": steps[0] if len(steps) == 1 else list(steps),
+    "step": steps[0] if len(steps) == 1 else steps,
   }
   return found | {"views": views} | which
 

@@ -4,14 +4,18 @@ import contextlib
 import io
 import json
 import re
+import shutil
 
 import jax
 import numpy as np
 import pytest
 import tiny_runs
+from PIL import Image
 from sample_data import write_tiny
 from tiny_runs import arrays, lines, train
 
+import alexnet_jax
+from alexnet_jax.data import sources
 from alexnet_jax.model import sharding
 from alexnet_jax.runtime.command import UserError
 from alexnet_jax.training import runs, step
@@ -233,6 +237,35 @@ def test_evaluation_counts_every_example_and_repeats_the_training_s_errors(
     last = lines(place, "whole")[-1]
     for name in ("loss", "top1_error", "top5_error"):
       assert found[name] == pytest.approx(last[name], rel=1e-6)
+
+
+def test_a_moved_workdir_needs_no_training_image(place, whole, tmp_path):
+  """The validation images alone, in another folder, and an empty cache."""
+  shutil.copytree(place / "whole", tmp_path / "moved")
+  shutil.copytree(place / "tiny", tmp_path / "tiny")
+  for path in tmp_path.glob("tiny/*/*-train.*"):
+    path.unlink()
+  data_dir, workdir = str(tmp_path), str(tmp_path / "moved")
+  written = json.loads((tmp_path / "moved" / "classes.json").read_text())
+  assert written["names"] == ["ash", "elm", "oak"]
+  assert written["dataset"] == "tiny"
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    with pytest.raises(UserError, match="incomplete"):
+      sources.open_split("tiny", "train", data_dir)
+    found = runs.evaluate_runs(
+      [workdir], views=1, split="validation", data_dir=data_dir
+    )
+    net = alexnet_jax.load(workdir)
+  last = lines(place, "whole")[-1]
+  for name in ("loss", "top1_error", "top5_error"):
+    assert found[name] == pytest.approx(last[name], rel=1e-6)
+  assert net.classes == ("ash", "elm", "oak")
+  validation = sources.open_split("tiny", "validation", data_dir)
+  pictures, labels = zip(*map(validation.__getitem__, range(10)), strict=True)
+  probabilities = net.predict([Image.open(io.BytesIO(p)) for p in pictures])
+  own = probabilities[np.arange(10), list(labels)]
+  assert -np.log(own).mean() == pytest.approx(last["loss"], rel=1e-6)
 
 
 @pytest.mark.slow
