@@ -5,10 +5,12 @@ of cuda-convnet2).
 """
 
 import contextlib
+import functools
 import io
 import re
 import threading
 import warnings
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -20,6 +22,14 @@ MAX_ASPECT = 8  # of the sides; pixels further out are far outside the crop
 
 # Colour spaces that simplejpeg decodes; Pillow decodes CMYK.
 DIRECT_COLORS = ("YCbCr", "RGB", "Gray")
+END_OF_JPEG = b"\xff\xd9"
+
+# What Pillow may decode, by the content of a file. It knows more formats, and
+# for one of them, PostScript, it would run another program on the file.
+FORMATS = (
+  "JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "JPEG2000", "AVIF",
+)  # fmt: skip
+
 LARGE = 2**24  # pixels; photographs seldom have more
 _one_large_image = threading.Lock()
 
@@ -34,24 +44,35 @@ class UndecodableImage(ValueError):
 
 
 def decode(encoded: bytes, upright: bool = False) -> np.ndarray:
-  """Decodes a JPEG, PNG or any other format of Pillow to uint8[H,W,3] RGB.
+  """Decodes an image in one of FORMATS to uint8[H,W,3] RGB.
 
   Grey is repeated in all channels, CMYK (also Adobe's inverted kind) is
   converted, transparent images are placed on white, and of 16 bits the upper
-  8 are kept. `upright` turns the image as its EXIF orientation says, which is
-  not done for ImageNet, in 2012 or since.
+  8 are kept. A JPEG that lacks only its end marker is decoded, because all of
+  its pixels are there.
+
+  Args:
+    upright: whether to turn the image as its EXIF orientation says, which is
+      not done for ImageNet, in 2012 or since. TIFF has an orientation of its
+      own, which is always applied.
 
   Raises:
     UndecodableImage: the bytes are damaged or not an image, or the image has
       more than MAX_PIXELS, which is found before decoding it.
   """
-  image = None
-  if _direct_size(encoded):
-    with contextlib.suppress(ValueError):  # Pillow may tolerate the damage
-      image = simplejpeg.decode_jpeg(encoded)
-  if image is None:
-    image = _decode_with_pillow(encoded)
-  return _turn(image, encoded) if upright else image
+  header = _jpeg_header(encoded)
+  if header:
+    encoded = _with_end_marker(encoded, header)
+  if not header or header.colors not in DIRECT_COLORS:
+    return _decode_with_pillow(encoded, upright)
+  try:
+    image = simplejpeg.decode_jpeg(encoded)
+  except ValueError:  # Pillow may tolerate the damage
+    return _decode_with_pillow(encoded, upright)
+  if upright:
+    with contextlib.suppress(Exception), open_image(encoded) as opened:
+      return _turn(image, _orientation(opened))
+  return image
 
 
 def to_rgb(picture: Image.Image | np.ndarray) -> np.ndarray:
@@ -82,33 +103,72 @@ def decode_into(out: np.ndarray, encoded: bytes, rescale: str = "crop") -> None:
   which saves a tenth of the time. If it raises UndecodableImage, the content of
   `out` is undefined.
   """
-  if _direct_size(encoded) == out.shape[:2]:
+  header = _jpeg_header(encoded)
+  direct = header and header.colors in DIRECT_COLORS
+  if direct and (header.height, header.width) == out.shape[:2]:
     with contextlib.suppress(ValueError):
       simplejpeg.decode_jpeg(encoded, buffer=out)
       return
   out[:] = RESCALE[rescale](decode(encoded), len(out))
 
 
-def _direct_size(encoded: bytes) -> tuple[int, int] | None:
-  """The height and width of a JPEG that simplejpeg decodes, else None."""
+def open_image(encoded: bytes) -> Image.Image:
+  """Opens an image with Pillow, which reads its pixels later, if ever.
+
+  Raises:
+    UnidentifiedImageError: it is in none of FORMATS.
+  """
+  return Image.open(io.BytesIO(encoded), formats=_known_formats())
+
+
+@functools.cache
+def _known_formats() -> list[str]:
+  Image.init()  # Pillow before 11.3 has no AVIF
+  return [name for name in FORMATS if name in Image.OPEN]
+
+
+class _JpegHeader(NamedTuple):
+  height: int
+  width: int
+  colors: str
+  subsampling: str
+
+
+def _jpeg_header(encoded: bytes) -> _JpegHeader | None:
+  """The header of a JPEG, None if the bytes do not begin as one."""
   if encoded[:3] != b"\xff\xd8\xff":
     return None
   try:
-    height, width, colors, _ = simplejpeg.decode_jpeg_header(encoded)
+    header = _JpegHeader(*simplejpeg.decode_jpeg_header(encoded))
   except ValueError:
     return None
-  _check_size(height, width)
-  return (height, width) if colors in DIRECT_COLORS else None
+  _check_size(header.height, header.width)
+  return header
 
 
-def _decode_with_pillow(encoded: bytes) -> np.ndarray:
+def _with_end_marker(encoded: bytes, header: _JpegHeader) -> bytes:
+  """A JPEG with its end marker, if nothing else of it is missing."""
+  if encoded.endswith(END_OF_JPEG):
+    return encoded
+  completed = encoded + END_OF_JPEG
+  direct = header.colors in DIRECT_COLORS
+  try:  # simplejpeg notices missing pixels; Pillow, given the marker, does not
+    simplejpeg.decode_jpeg(completed, "RGB" if direct else "CMYK")
+  except ValueError:
+    return encoded
+  return completed
+
+
+def _decode_with_pillow(encoded: bytes, upright: bool) -> np.ndarray:
   try:
-    with Image.open(io.BytesIO(encoded)) as image:
+    with open_image(encoded) as image:
       _check_size(image.height, image.width)
       # Pillow makes several copies: one large image at a time bounds memory.
       large = image.height * image.width > LARGE
       with _one_large_image if large else contextlib.nullcontext():
-        return np.array(_to_rgb(image))
+        _scale_color_key(image, encoded)
+        pixels = np.array(_to_rgb(image))
+        return _turn(pixels, _orientation(image)) if upright else pixels
   except UndecodableImage:
     raise
   # On damaged files Pillow raises exceptions of nearly any type.
@@ -119,33 +179,52 @@ def _decode_with_pillow(encoded: bytes) -> np.ndarray:
     raise UndecodableImage(reason) from error
 
 
+def _scale_color_key(image: Image.Image, encoded: bytes) -> None:
+  """Makes a PNG's transparent colour one of 8 bits, as Pillow's pixels are.
+
+  Pillow keeps the file's levels: of 16 bits, or of 2 or 4 for grey.
+  """
+  key = image.info.get("transparency")
+  depth = encoded[24] if image.format == "PNG" else 8
+  if image.mode == "RGB" and depth == 16 and isinstance(key, tuple):
+    image.info["transparency"] = tuple(level >> 8 for level in key)
+  elif image.mode == "L" and depth < 8 and isinstance(key, int):
+    image.info["transparency"] = key * 255 // (2**depth - 1)
+
+
 def _to_rgb(image: Image.Image) -> Image.Image:
-  if image.has_transparency_data:
+  if image.mode.startswith("I;16"):
+    levels = np.asarray(image).astype(np.uint16)  # either byte order
+    pixels = (levels >> 8).astype(np.uint8)
+    if "transparency" in image.info:
+      pixels[levels == image.info["transparency"]] = 255
+    image = Image.fromarray(pixels)
+  elif image.has_transparency_data:
     white = Image.new("RGBA", image.size, "white")
     white.alpha_composite(image.convert("RGBA"))  # in place: it may be large
     image = white
-  elif image.mode.startswith("I;16"):
-    levels = np.asarray(image).astype(np.uint16)  # either byte order
-    image = Image.fromarray((levels >> 8).astype(np.uint8))
   elif image.mode in ("I", "F"):
     raise UndecodableImage("32-bit levels, whose range nothing tells")
   return image.convert("RGB")
 
 
-def _turn(image: np.ndarray, encoded: bytes) -> np.ndarray:
-  """Turns an image upright as its EXIF orientation (1 to 8) says."""
+def _orientation(image: Image.Image) -> int:
+  """The EXIF orientation (1 to 8) that Pillow has not yet applied."""
   try:
-    with Image.open(io.BytesIO(encoded)) as opened:
-      orientation = opened.getexif().get(0x0112, 1)
+    return image.getexif().get(0x0112, 1)
   except Exception:  # damaged EXIF data does not spoil the pixels
-    return image
+    return 1
+
+
+def _turn(pixels: np.ndarray, orientation: int) -> np.ndarray:
+  """Turns uint8[H,W,3] upright from its EXIF orientation (1 to 8)."""
   if orientation in (5, 6, 7, 8):  # stored transposed
-    image = image.swapaxes(0, 1)
+    pixels = pixels.swapaxes(0, 1)
   if orientation in (3, 4, 7, 8):
-    image = image[::-1]
+    pixels = pixels[::-1]
   if orientation in (2, 3, 6, 7):
-    image = image[:, ::-1]
-  return np.ascontiguousarray(image)
+    pixels = pixels[:, ::-1]
+  return np.ascontiguousarray(pixels)
 
 
 def _check_size(height: int, width: int) -> None:

@@ -5,7 +5,6 @@ what one should know, else `ok`.
 """
 
 import hashlib
-import io
 import itertools
 import pathlib
 import re
@@ -14,7 +13,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-from PIL import Image
 
 from alexnet_jax.data import images, parallel, pipeline, preparing, sources
 from alexnet_jax.data.pixel_statistics import PixelSums, Statistics
@@ -163,7 +161,7 @@ def _difference_hash(image: np.ndarray) -> np.uint64:
 
 def _compare_decoders(encoded: bytes, image: np.ndarray) -> np.ndarray:
   """f64[3]: 1, and the mean differences to Pillow's RGB and to its BGR."""
-  with Image.open(io.BytesIO(encoded)) as opened:
+  with images.open_image(encoded) as opened:
     if opened.mode != "RGB":
       return np.zeros(3)
     pillow = np.asarray(opened).astype(np.float64)

@@ -2,6 +2,7 @@
 
 import io
 import struct
+import zlib
 
 import cv2
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 import simplejpeg
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps
 from reference.published import torchvision_pixels
 from sample_data import png_header
 
@@ -103,6 +104,103 @@ def test_sixteen_bits_keep_the_upper_eight():
   levels = np.array([[0, 255, 256, 65535, 0x8012]], np.uint16)
   decoded = images.decode(encode(levels, "PNG"))
   np.testing.assert_array_equal(decoded[0, :, 1], [0, 0, 1, 255, 0x80])
+
+
+def png(depth, color, rows, transparent, width):
+  """A PNG with a transparent colour, which Pillow cannot write at all depths.
+
+  `rows` are its rows as bytes, `transparent` the content of its tRNS chunk.
+  """
+
+  def chunk(kind, content):
+    crc = struct.pack(">I", zlib.crc32(kind + content))
+    return struct.pack(">I", len(content)) + kind + content + crc
+
+  header = struct.pack(">IIBBBBB", width, len(rows), depth, color, 0, 0, 0)
+  pixels = zlib.compress(b"".join(b"\0" + row for row in rows))
+  return (
+    b"\x89PNG\r\n\x1a\n"
+    + chunk(b"IHDR", header)
+    + chunk(b"tRNS", transparent)
+    + chunk(b"IDAT", pixels)
+    + chunk(b"IEND", b"")
+  )
+
+
+@pytest.mark.parametrize("depth", [2, 4, 8, 16])
+def test_a_transparent_level_of_grey_is_white_at_every_depth(depth):
+  """Three levels, of which the second is transparent."""
+  levels = {2: (0, 1, 2), 4: (0, 5, 9), 8: (0, 77, 200), 16: (0, 515, 0xC8C8)}
+  bits = "".join(f"{level:0{depth}b}" for level in levels[depth])
+  row = int(bits.ljust(48, "0"), 2).to_bytes(6, "big")[: -(-depth * 3 // 8)]
+  key = struct.pack(">H", levels[depth][1])
+  decoded = images.decode(png(depth, 0, [row], key, 3))
+  largest = 2**depth - 1
+  expected = [0, 255, levels[depth][2] * 255 // largest]
+  np.testing.assert_array_equal(decoded[0, :, 1], expected)
+
+
+@pytest.mark.parametrize("depth", [8, 16])
+def test_a_transparent_colour_is_white(depth):
+  form = ">3H" if depth == 16 else "3B"
+  colors = [(10, 20, 30), (40, 50, 60)]
+  # Of 16 bits, the lower 8 differ from the upper ones.
+  levels = [[v * 256 + 7 if depth == 16 else v for v in c] for c in colors]
+  row = b"".join(struct.pack(form, *pixel) for pixel in levels)
+  key = struct.pack(">3H", *levels[1])
+  decoded = images.decode(png(depth, 2, [row], key, 2))
+  np.testing.assert_array_equal(decoded[0], [colors[0], [255, 255, 255]])
+
+
+@pytest.mark.parametrize("missing", [1, 2])
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_a_jpeg_that_lacks_only_its_end_marker_is_whole(
+  missing, progressive, mode
+):
+  picture = Image.fromarray(smooth(40, 56)).convert(mode)
+  encoded = encode(picture, "JPEG", progressive=progressive)
+  whole = images.decode(encoded)
+  np.testing.assert_array_equal(images.decode(encoded[:-missing]), whole)
+  for cut in (missing + 2, len(encoded) // 3):
+    with pytest.raises(images.UndecodableImage):
+      images.decode(encoded[:-cut])
+
+
+def test_every_format_that_is_named_is_decoded():
+  picture = smooth(20, 30)
+  for name in images.FORMATS:
+    if name in Image.SAVE and name in Image.OPEN:
+      decoded = images.decode(encode(picture, name))
+      assert np.abs(decoded.astype(int) - picture).mean() < 12, name
+
+
+@pytest.mark.parametrize("kind", ["EPS", "PCX", "TGA", "ICO"])
+def test_other_formats_of_pillow_are_not_opened(kind, monkeypatch):
+  """Pillow starts Ghostscript on PostScript."""
+  encoded = encode(smooth(20, 30), kind)
+  ran = []
+  monkeypatch.setattr("subprocess.check_call", lambda *a, **k: ran.append(a))
+  with pytest.raises(images.UndecodableImage, match="cannot identify"):
+    images.decode(encoded)
+  assert not ran
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_orientation_is_applied_once(kind, orientation):
+  """As Pillow's own exif_transpose does."""
+  picture = smooth(20, 40)
+  picture[:6, :9] = [250, 10, 10]
+  exif = Image.Exif()
+  exif[0x0112] = orientation
+  encoded = encode(picture, kind, exif=exif)
+  with Image.open(io.BytesIO(encoded)) as opened:
+    opened.load()
+    expected = np.asarray(ImageOps.exif_transpose(opened).convert("RGB"))
+  decoded = images.decode(encoded, upright=True)
+  assert decoded.shape == expected.shape
+  assert np.abs(decoded.astype(int) - expected).mean() < 2
 
 
 def test_orientation_is_ignored():
