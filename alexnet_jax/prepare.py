@@ -45,6 +45,12 @@ _RESCALE = flags.DEFINE_enum(
 _HOLDOUT = flags.DEFINE_float(
   "holdout", 0.0, "share of each class for a missing validation split (folder)"
 )
+_EXIF_ORIENTATION = flags.DEFINE_enum(
+  "exif_orientation",
+  "auto",
+  ["auto", "apply", "ignore"],
+  "auto: applied to image files (folder), ignored for ImageNet and archives",
+)
 _SHARD_SIZE = flags.DEFINE_integer(
   "shard_size", 2048, "images per file; a kill repeats at most one file", 1
 )
@@ -70,7 +76,11 @@ def main() -> int | None:
       f"--source is missing: set it to one of {preparing.SOURCES}, or use"
       " --check to examine a prepared dataset."
     )
-  options = Options(_SOURCE_DIR.value, _HOLDOUT.value)
+  options = Options(
+    _SOURCE_DIR.value,
+    _HOLDOUT.value,
+    exif_orientation=_EXIF_ORIENTATION.value,
+  )
   originals = preparing.open_originals(_SOURCE.value, options)
   print(originals.description())
   for line in originals.left_out[:LISTED]:

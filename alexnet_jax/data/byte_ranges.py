@@ -146,7 +146,7 @@ class ByteRanges:
     chosen = ByteRanges(self._root)
     chosen._places, chosen._prefixes = self._places, self._prefixes
     chosen._firsts = np.searchsorted(indices, self._firsts).tolist()
-    for index in indices.tolist():
+    for index in map(int, indices):
       chosen._names += self._name(index)
       chosen._ends.append(len(chosen._names))
     for mine, theirs in (
@@ -172,7 +172,7 @@ class ByteRanges:
     else:
       path = os.path.join(place, os.fsdecode(self._name(index)))
       offset, size = 0, -1
-    with open(path, "rb", buffering=0) as file:
+    with open(path, "rb") as file:
       if stamp(os.fstat(file.fileno())) != self._stamps[index]:
         raise UserError(
           f"{path} was modified after this command listed it. Run the command"

@@ -65,8 +65,8 @@ class Originals:
   files: Sequence[pathlib.Path] = ()  # those that hold many images
   # What is there and not used, with the reason.
   left_out: list[str] = dataclasses.field(default_factory=list)
-  # Whether to turn images as their EXIF orientation says. A camera's own files
-  # need it; for ImageNet every published pipeline ignores it.
+  # Whether to turn images as their EXIF orientation says. The files of a camera
+  # need it; images of archives and datasets are used as they are stored.
   upright: bool = False
   layout: str = ""  # its name in a sentence, such as "Kaggle's ILSVRC layout"
   # What the images of a split are, such as "of val/ labelled by list.csv".
@@ -89,7 +89,27 @@ class Originals:
       for split, images in self.splits.items()
     ]
     classes = f"{len(self.class_names):,} classes"
-    return f"{self.layout or self.name}: {', '.join(counts)}; {classes}"
+    orientation = f"EXIF orientation {'applied' if self.upright else 'ignored'}"
+    return (
+      f"{self.layout or self.name}: {', '.join(counts)}; {classes};"
+      f" {orientation}{' (ImageNet)' if self._is_imagenet() else ''}"
+    )
+
+  def orient(self, choice: str) -> None:
+    """Decides whether images are turned as their EXIF orientation says.
+
+    Args:
+      choice: "apply", "ignore", or "auto": as the layout says, but never for
+        ImageNet, for which every published pipeline ignores it. ImageNet's
+        classes are called by their WordNet ids, such as n01440764.
+    """
+    if choice != "auto":
+      self.upright = choice == "apply"
+    elif self._is_imagenet():
+      self.upright = False
+
+  def _is_imagenet(self) -> bool:
+    return all(re.fullmatch(r"n\d{8}", name) for name in self.class_names)
 
   def check(self) -> None:
     """Checks names and labels before any work, and leaves out what has none.
@@ -165,6 +185,7 @@ class Options(NamedTuple):
   source_dir: str = ""  # folder of the tfds dataset; "" for the default of tfds
   holdout: float = 0.0  # share of each class for a missing validation split
   layout: str = ""  # of `folder:DIR`; "" to find out
+  exif_orientation: str = "auto"  # or "apply" or "ignore"; see Originals.orient
 
 
 def check_class_names(names: Sequence[str]) -> None:

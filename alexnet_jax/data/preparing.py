@@ -68,6 +68,7 @@ def open_originals(source: str, options: Options | None = None) -> Originals:
         )
       originals = open_layout(place, options)
       originals.check()
+      originals.orient(options.exif_orientation)
       if options.holdout:
         originals.hold_out(options.holdout)
       return originals

@@ -1,6 +1,7 @@
 """The layout folder:DIR: splits, classes, orientation, errors."""
 
 import hashlib
+import io
 import pathlib
 
 import numpy as np
@@ -10,6 +11,8 @@ from PIL import Image
 from sample_data import make, manifest, write_folder
 
 from alexnet_jax.data import preparing, sources
+from alexnet_jax.data.originals import Options
+from alexnet_jax.data.shards import Encoding
 from alexnet_jax.runtime.command import UserError
 
 
@@ -36,6 +39,40 @@ def test_classes_without_training_images_are_refused(tmp_path):
   (folder / "train" / "oak").rename(tmp_path / "oak")
   with pytest.raises(UserError, match=r"1 classes without training.* oak"):
     preparing.open_originals(f"folder:{folder}")
+
+
+@pytest.mark.parametrize(
+  ("name", "choice", "applied"),
+  [
+    ("dog", "auto", True),
+    ("dog", "ignore", False),
+    ("n01440764", "auto", False),  # ImageNet
+    ("n01440764", "apply", True),
+  ],
+)
+def test_orientation_is_ignored_for_imagenet(tmp_path, name, choice, applied):
+  sideways = Image.Exif()
+  sideways[0x0112] = 6
+  bright_top = np.zeros((40, 40, 3), np.uint8)
+  bright_top[:20] = 250
+  for split in ("train", "val"):
+    (tmp_path / split / name).mkdir(parents=True)
+    path = tmp_path / split / name / "0.jpg"
+    Image.fromarray(bright_top).save(path, exif=sideways)
+  options = Options(exif_orientation=choice)
+  originals = preparing.open_originals(f"folder:{tmp_path}", options)
+  said = "applied" if applied else "ignored"
+  assert f"EXIF orientation {said}" in originals.description()
+  folder = preparing.prepare(
+    originals, str(tmp_path), "x", encoding=Encoding(size=32)
+  )
+  encoded, _ = sources.open_directory(folder, "train")[0]
+  image = np.asarray(Image.open(io.BytesIO(encoded))).astype(float).mean(2)
+  if applied:  # a quarter to the right
+    image = image.T
+    assert image[16:].mean() > 200 > 50 > image[:16].mean()
+  else:
+    assert image[:16].mean() > 200 > 50 > image[16:].mean()
 
 
 def test_images_are_turned_as_their_exif_orientation_says(tmp_path):

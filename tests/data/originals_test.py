@@ -41,7 +41,7 @@ def test_a_split_without_labels_is_left_out_and_named(tmp_path):
   assert found.splits["train"].labels().tolist() == [0, 2, 1, 1]
   assert found.description() == (
     "tfds dataset trees/1.0.0: 4 training images, 1 validation images; 3"
-    " classes"
+    " classes; EXIF orientation ignored"
   )
 
 
