@@ -72,6 +72,7 @@ def get_config() -> ConfigDict:
   config.optimizer.momentum = 0.9
   config.optimizer.weight_decay = 5e-4
   config.optimizer.layer_weight_decay = ()  # such as (("fc8", 1.0),)
+  config.optimizer.layer_rates = ()  # factors, such as (("conv1", 0.1),)
   config.optimizer.decay_biases = False  # as the 2012 source
   config.schedule = ConfigDict()
   # "plateau": the paper's rule; "log145_2012" and "log145_2010": what the

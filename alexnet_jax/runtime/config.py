@@ -52,6 +52,7 @@ ADDED = {
   "diagnose_every_lines": 0,
   "network.exchange_dtype": "float32",
   "network.compute_dtype": "float32",
+  "optimizer.layer_rates": (),
   "schedule.warmup_epochs": 0.0,
   "network.batch_norm_momentum": 0.9,
   "network.batch_norm_epsilon": 1e-5,

@@ -376,6 +376,10 @@ def _checksums(arrays: Any) -> dict[str, list[int]]:
 @jax.jit
 def _sum_bits(arrays: Any) -> Any:
   def sums(x: jax.Array) -> jax.Array:
+    if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+      x = jax.random.key_data(x)
+    elif x.dtype == bool:
+      x = x.astype(jnp.uint8)
     bits = jax.lax.bitcast_convert_type(x, f"uint{8 * x.dtype.itemsize}")
     bits = bits.astype(jnp.uint32)
     sharding = jax.typeof(x).sharding

@@ -73,7 +73,8 @@ class Diagnostics:
       `dead_LAYER`: fraction of the layer's maps or units that are zero for
       every image at every position.
       `update_ratio_LAYER`: norm of the update divided by that of the weights;
-      left out if the optimiser does not keep its last update.
+      left out for a layer that was not updated, such as a frozen one, and if
+      the optimiser does not keep its last update.
     """
     norms = {}
     if isinstance(optimizer_state, AlexNet):
@@ -93,8 +94,9 @@ class Diagnostics:
     for name, alive in measured.items():
       found[f"dead_{name}"] = float(1 - alive.any(axis=0).mean())
     for name, (updates, weights) in norms.items():
-      ratio = math.sqrt(updates.sum() / max(weights.sum(), 1e-30))
-      found[f"update_ratio_{name}"] = ratio
+      if updates.any():
+        ratio = math.sqrt(updates.sum() / max(weights.sum(), 1e-30))
+        found[f"update_ratio_{name}"] = ratio
     return found
 
 

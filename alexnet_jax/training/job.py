@@ -46,7 +46,7 @@ class Recipe(NamedTuple):
   batch_size: int  # B, global
   image_size: int = 256  # S, side of the stored images in pixels
   augmentation: Augmentation = Augmentation()  # of the training images
-  optimizer: optax.GradientTransformationExtraArgs = make_optimizer()
+  optimizer: optax.GradientTransformation = make_optimizer()
   pixels: Pixels = Pixels()
 
   @classmethod

@@ -26,6 +26,7 @@ def momentum_sgd(
   momentum: float = 0.9,
   weight_decay: float = 5e-4,
   layer_weight_decay: tuple[tuple[str, float], ...] = (),
+  layer_rates: tuple[tuple[str, float], ...] = (),
   decay_biases: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
   """Momentum with the learning rate inside the velocity, as in section 5:
@@ -36,9 +37,12 @@ def momentum_sgd(
   optax.sgd multiplies by the rate after the velocity, which is another rule
   when the rate changes. As in `weights.cu` of the 2012 source, only kernels are
   decayed, and parameters with a rate of 0 keep their value whatever their
-  velocity was. (optax's own parts would need a mask for each rate and each
-  layer's decay, and have none that freezes.)
+  velocity was. (Without that last rule, `optax.add_decayed_weights`, a scaling
+  by the rate and `optax.trace` in a chain give the same bits, as a test shows;
+  no part of optax stops a velocity when its rate becomes 0.)
 
+  The parameters may be any tree. A leaf is a kernel, or a bias, by its name,
+  and the name before it is its layer: {"conv1": {"kernel": ..., "bias": ...}}.
   The state is the velocity, a tree like the parameters. `update` takes
   `learning_rate` at each call, f32[] or `Rates`, and returns the new velocity
   twice, as the update and as the state.
@@ -47,33 +51,48 @@ def momentum_sgd(
     momentum: 0.9 in section 5.
     weight_decay: of all layers that `layer_weight_decay` does not name.
     layer_weight_decay: pairs such as ("fc8", 1.0).
+    layer_rates: pairs such as ("conv1", 0.1), factors of the learning rate. A
+      layer with factor 0 is frozen: it costs no update, and no gradient where
+      all layers before it are frozen too.
     decay_biases: whether a layer's bias decays as its kernel. Parameters of
       steps after a layer, such as batch normalisation, never decay.
 
   Raises:
-    UserError: `layer_weight_decay` is not a tuple of pairs or, in `init`, names
-      a layer that the network does not have.
+    UserError: `layer_weight_decay` or `layer_rates` is not a tuple of pairs, or
+      a factor is negative; or, in `init`, one names a layer that the
+      parameters do not have.
   """
-  if any(isinstance(pair, str | float) for pair in layer_weight_decay):
+  decay_of = _by_layer("layer_weight_decay", layer_weight_decay)
+  factor_of = _by_layer("layer_rates", layer_rates)
+  if min(factor_of.values(), default=0) < 0:
     raise UserError(
-      f"optimizer.layer_weight_decay={layer_weight_decay} is not a tuple of"
-      " pairs; write (('fc8', 1.0),), with the comma."
+      f"optimizer.layer_rates={layer_rates} has a negative factor; write 0 to"
+      " freeze a layer."
     )
-  decay_of = dict(layer_weight_decay)
 
   def init(params):
     leaves = jax.tree.leaves_with_path(params)
-    if unknown := decay_of.keys() - {_layer(path) for path, _ in leaves}:
-      raise UserError(
-        f"optimizer.layer_weight_decay names {', '.join(sorted(unknown))},"
-        " which this network does not have."
-      )
+    layers = {_layer(path) for path, _ in leaves}
+    for key, named in (
+      ("layer_weight_decay", decay_of),
+      ("layer_rates", factor_of),
+    ):
+      if unknown := named.keys() - layers:
+        raise UserError(
+          f"optimizer.{key} names {', '.join(sorted(unknown))}, which this"
+          " network does not have."
+        )
     return jax.tree.map(jnp.zeros_like, params)
 
   def update(gradients, velocity, params, *, learning_rate, **_):
     def next_velocity(path, v, g, w):
+      layer = _layer(path)
       rate = rate_of(learning_rate, path)
-      decay = decay_of.get(_layer(path), weight_decay)
+      if layer in factor_of:
+        if factor_of[layer] == 0:
+          return v  # 0 since `init`
+        rate = factor_of[layer] * rate
+      decay = decay_of.get(layer, weight_decay)
       decayed = _is_kernel(path) or (decay_biases and _is_bias(path))
       step = g + decay * w if decayed else g
       return jnp.where(rate == 0, 0.0, momentum * v - rate * step)
@@ -100,15 +119,33 @@ def rate_of(rates: Any, path: tuple[Any, ...]) -> Any:
 
 def _is_kernel(path: tuple[Any, ...]) -> bool:
   """Whether the path is a kernel's, such as .towers.conv1.kernel.value."""
-  return str(path[-2].name) == "kernel"
+  return _names(path)[-1] == "kernel"
 
 
 def _is_bias(path: tuple[Any, ...]) -> bool:
   """Whether the path is a bias's: .towers.conv1.bias.value or .fc8_bias."""
-  return str(path[-2].name) in ("bias", "fc8_bias")
+  return _names(path)[-1] in ("bias", "fc8_bias")
 
 
 def _layer(path: tuple[Any, ...]) -> str:
-  """ "conv1" of .towers.conv1.bias, "fc8" of .fc8_bias."""
-  names = [str(key.name) for key in path if hasattr(key, "name")]
-  return "fc8" if names[0] == "fc8_bias" else names[1]
+  """ "conv1" of .towers.conv1.bias.value, "fc8" of .fc8_bias.value."""
+  name = _names(path)[0]
+  return "fc8" if name == "fc8_bias" else name
+
+
+def _names(path: tuple[Any, ...]) -> list[str]:
+  """["conv1", "bias"] of .towers.conv1.bias.value or ["conv1"]["bias"]."""
+  names = jax.tree_util.keystr(path, simple=True, separator="/")
+  return names.removeprefix("towers/").removesuffix("/value").split("/")
+
+
+def _by_layer(
+  key: str, pairs: tuple[tuple[str, float], ...]
+) -> dict[str, float]:
+  """The pairs of a key as a dict; raises UserError if they are not pairs."""
+  if any(isinstance(pair, str | float) for pair in pairs):
+    raise UserError(
+      f"optimizer.{key}={pairs} is not a tuple of pairs; write"
+      " (('fc8', 1.0),), with the comma."
+    )
+  return dict(pairs)

@@ -27,8 +27,8 @@ class TrainState(NamedTuple):
 
   step: jax.Array  # i32[], updates done; also the position in the data
   net: AlexNet  # parameters, and running averages if it has any
-  # What `optimizer.init` returns; for `momentum_sgd` the velocity, of the same
-  # structure as `net`.
+  # What `optimizer.init` returns, for any optax transformation; for
+  # `momentum_sgd` the velocity, of the same structure as `net`.
   optimizer_state: Any
 
 
@@ -37,11 +37,14 @@ def abstract_state(
 ) -> TrainState:
   """The state's shapes, dtypes and shardings on `mesh`, without its values.
 
-  Whatever in the optimiser's state has the structure of the parameters is
-  sharded as they are; all else, such as a step count, is replicated.
+  The optimiser's state may be that of any optax transformation. What it keeps
+  for each parameter is sharded as the parameters are, if it has a tower axis;
+  all else, such as a step count, is replicated.
   """
 
   def struct(leaf, spec):
+    if spec == TOWERS and leaf.shape[:1] != (network.towers,):
+      spec = REPLICATED  # such as the placeholders of optax.adafactor
     place = NamedSharding(mesh, spec)
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place)
 
@@ -125,7 +128,7 @@ def from_dict(values: dict[str, Any], abstract: TrainState) -> TrainState:
 def make_train_step(
   network: Network,
   augmentation: Augmentation,
-  optimizer: optax.GradientTransformationExtraArgs,
+  optimizer: optax.GradientTransformation,
   mesh: Mesh,
 ) -> Callable[..., tuple[TrainState, dict[str, jax.Array]]]:
   """Makes the training step, compiled at its first call.
@@ -136,7 +139,8 @@ def make_train_step(
     It takes the state, whose buffers it donates; the batch, with `image`
     uint8[B,S,S,3], `label`, `index`, `epoch` i32[B] and `weight` f32[B] (0: not
     an example), B over "data"; the statistics of the training images; the key
-    of `make_key`; and the learning rate, f32[] or `optimizer.Rates`.
+    of `make_key`; and the learning rate, f32[] or `optimizer.Rates`, which
+    transformations such as `optax.adam(1e-3)` do not read.
 
     It returns the next state and the metrics of the batch before the update:
     `loss`, `top1_error`, `top5_error`, f32[]; `num_examples`, f32[], the number
@@ -164,6 +168,7 @@ def make_train_step(
     metrics["num_examples"] = num_examples
     return metrics["loss"], (metrics, alexnet.running_averages(net))
 
+  optimizer = optax.with_extra_args_support(optimizer)
   specs = alexnet.param_specs(alexnet.abstract_net(network))
   loss_and_metrics = sharding.on_each_device(
     loss_on_device,
@@ -176,7 +181,9 @@ def make_train_step(
     gradients, (metrics, averages) = jax.grad(loss_and_metrics, has_aux=True)(
       state.net, batch, statistics, key
     )
-    with jax.named_scope("update"):
+    # optax mixes integers and floats, which strict promotion would reject.
+    promotion = jax.numpy_dtype_promotion("standard")
+    with jax.named_scope("update"), promotion:
       updates, optimizer_state = optimizer.update(
         gradients, state.optimizer_state, state.net, learning_rate=learning_rate
       )
