@@ -6,7 +6,8 @@ first, and layers that read only their own tower have groups=2. `fc6.weight` is
 [4096,9216], its columns in the order channel, row, column.
 """
 
-from collections.abc import Mapping
+import difflib
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -54,15 +55,25 @@ def to_grouped(net: AlexNet, network: Network, channels: str = "rgb") -> Arrays:
 
 
 def from_grouped(
-  arrays: Mapping[str, np.ndarray], network: Network, channels: str = "rgb"
+  arrays: Mapping[str, np.ndarray],
+  network: Network,
+  channels: str = "rgb",
+  name_of: Callable[[str], str] = str,
 ) -> AlexNet:
   """The inverse of `to_grouped`, bit for bit.
 
+  Args:
+    arrays: as of `to_grouped`.
+    network: the network that they belong to.
+    channels: the order in which their first layer reads the colours.
+    name_of: what an array is called in error messages.
+
   Raises:
-    UserError: names every array that is missing, unknown or misshapen.
+    UserError: names every array that is missing, unknown, misshapen or has
+      values that are not finite.
   """
   inputs, abstract = _inputs(network), abstract_net(network)
-  _check(arrays, abstract, network)
+  _check(arrays, abstract, network, name_of)
   arrays = _reorder_channels(arrays, channels)
 
   def leaf(path, like):
@@ -131,20 +142,36 @@ def _reorder_channels(arrays: Mapping[str, Any], channels: str) -> Arrays:
   return {**arrays, first: np.ascontiguousarray(arrays[first][:, ::-1])}
 
 
-def _check(arrays, abstract: AlexNet, network: Network) -> None:
+def _check(arrays, abstract: AlexNet, network: Network, name_of) -> None:
   zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), abstract)
   expected = to_grouped(zeros, network)
-  problems = [f"{name} is missing" for name in expected if name not in arrays]
+  names = {name_of(name): name for name in expected}
+  problems = [
+    f"{theirs} is missing"
+    for theirs, name in names.items()
+    if name not in arrays
+  ]
   for name, array in arrays.items():
+    theirs = name_of(name)
     if name not in expected:
-      problems.append(f"{name} is unknown")
+      near = difflib.get_close_matches(theirs, names, n=1, cutoff=0.0)
+      problems.append(f"{theirs} is unknown (the nearest name is {near[0]})")
       continue
     shape, wanted = list(array.shape), list(expected[name].shape)
     if shape != wanted:
-      problems.append(f"{name} has shape {shape}, expected {wanted}")
+      problems.append(f"{theirs} has shape {shape}, expected {wanted}")
     if array.dtype != np.float32:
-      problems.append(f"{name} has type {array.dtype}, expected float32")
+      problems.append(f"{theirs} has type {array.dtype}, expected float32")
+    elif wrong := array.size - np.count_nonzero(np.isfinite(array)):
+      what = "value that is" if wrong == 1 else "values that are"
+      problems.append(f"{theirs} has {wrong:,} {what} not finite")
   if problems:
+    hint, scores = "", arrays.get("fc8.bias", np.zeros(0))
+    if scores.ndim == 1 and 0 < len(scores) != network.num_classes:
+      hint = (
+        f" They have {len(scores)} classes and the network has"
+        f" {network.num_classes} (num_classes)."
+      )
     raise UserError(
-      f"the weights do not fit this network: {'; '.join(problems)}."
+      f"the weights do not fit this network: {'; '.join(problems)}.{hint}"
     )

@@ -5,7 +5,8 @@ import difflib
 import functools
 import itertools
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -22,7 +23,7 @@ from alexnet_jax.model.alexnet import AlexNet
 from alexnet_jax.model.shapes import shapes
 from alexnet_jax.runtime import paths
 from alexnet_jax.runtime.command import UserError
-from alexnet_jax.training import runs, step
+from alexnet_jax.training import runs, step, weights_file
 
 # Pictures per call of the compiled program.
 BATCH = 32
@@ -190,18 +191,26 @@ def one_device(towers: int) -> Mesh:
 
 
 def load(
-  path: str | os.PathLike, checkpoint: str | int = "newest"
+  path: str | os.PathLike,
+  checkpoint: str | int = "newest",
+  config: Mapping[str, Any] | str | None = None,
 ) -> Classifier:
-  """The trained network of a run, ready for pictures.
+  """The trained network of a run or of a file of weights, ready for pictures.
 
   Args:
-    path: the directory of the run.
-    checkpoint: "newest", "best" (of the lowest validation error) or a step.
+    path: the directory of the run, or the file (see `weights_file.read`).
+    checkpoint: of the run: "newest", "best" (of the lowest validation error) or
+      a step.
+    config: for weights of other programs, the configuration of their network:
+      a file such as configs/torchvision.py, or what its `get_config` returns.
 
   Raises:
-    UserError: there is no run or no such checkpoint.
+    UserError: there is no run or no such checkpoint; or the file is damaged,
+      does not fit the network, or does not tell what network it is of.
   """
   workdir = paths.local_path(os.fspath(path), "the path")
+  if os.path.isfile(workdir):
+    return _load_weights(workdir, config)
   config = runs.load_config(workdir)
   mesh = one_device(config["network"]["towers"])
   state, metadata = runs.load_state(workdir, mesh, checkpoint=str(checkpoint))
@@ -213,4 +222,19 @@ def load(
     classes=data.classes,
     dataset=config["dataset"],
     source=f"{workdir}, checkpoint {int(state.step)}",
+  )
+
+
+def _load_weights(path, config) -> Classifier:
+  weights = weights_file.read(path)
+  config = weights.configuration(config)
+  data = weights.run_data(config)
+  mesh = one_device(config["network"]["towers"])
+  return Classifier(
+    weights.net(config),
+    data.image_statistics(config, mesh),
+    image_size=config["image_size"],
+    classes=data.classes,
+    dataset=data.dataset,
+    source=weights.path,
   )
