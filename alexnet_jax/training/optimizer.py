@@ -90,7 +90,8 @@ def momentum_sgd(
       rate = rate_of(learning_rate, path)
       if layer in factor_of:
         if factor_of[layer] == 0:
-          return v  # 0 since `init`
+          # A constant, so that XLA leaves out gradient and update.
+          return jnp.zeros_like(v)
         rate = factor_of[layer] * rate
       decay = decay_of.get(layer, weight_decay)
       decayed = _is_kernel(path) or (decay_biases and _is_bias(path))
