@@ -16,7 +16,7 @@ import time
 
 from absl import flags
 
-from alexnet_jax.data import images, preparing, sources
+from alexnet_jax.data import image_folders, images, preparing, sources
 from alexnet_jax.data.originals import Options
 from alexnet_jax.data.shards import Encoding
 from alexnet_jax.runtime import command, paths
@@ -28,6 +28,12 @@ _SOURCE_DIR = paths.DEFINE_path(
 )
 _DATA_DIR = paths.DEFINE_path("data_dir", "", "folder for the dataset")
 _NAME = flags.DEFINE_string("name", "", "default: the source's name + _256")
+_LAYOUT = flags.DEFINE_enum(
+  "layout",
+  "",
+  ["", *image_folders.LAYOUTS],
+  "layout of folder:DIR; default: found by looking",
+)
 _LIMIT = flags.DEFINE_integer(
   "limit", 0, "number of images per class and split; 0: all", 0
 )
@@ -43,7 +49,7 @@ _RESCALE = flags.DEFINE_enum(
   "keep the centre (paper), warp it all, or as torchvision or Caffe",
 )
 _HOLDOUT = flags.DEFINE_float(
-  "holdout", 0.0, "share of each class for a missing validation split (folder)"
+  "holdout", 0.0, "share of each class for a missing validation split", 0, 0.99
 )
 _EXIF_ORIENTATION = flags.DEFINE_enum(
   "exif_orientation",
@@ -77,8 +83,9 @@ def main() -> int | None:
       " --check to examine a prepared dataset."
     )
   options = Options(
-    _SOURCE_DIR.value,
-    _HOLDOUT.value,
+    source_dir=_SOURCE_DIR.value,
+    holdout=_HOLDOUT.value,
+    layout=_LAYOUT.value,
     exif_orientation=_EXIF_ORIENTATION.value,
   )
   originals = preparing.open_originals(_SOURCE.value, options)

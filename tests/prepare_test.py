@@ -86,6 +86,8 @@ def write_odd(folder):
   (place / "bomb.png").write_bytes(png_header(30_000, 30_000))
   (folder / "train" / "nothing").mkdir()
   (place / "folder").mkdir()
+  (place / "folder" / "below.jpg").write_bytes(jpeg(8))
+  (place / "link.jpg").symlink_to("nowhere")
   return folder
 
 
@@ -103,10 +105,10 @@ def test_unusual_images_are_converted_or_listed(tmp_path):
   assert sorted(skipped) == ["bomb.png", "cut.jpg", "empty.jpg", "notes.txt"]
   assert "900000000 pixels" in skipped["bomb.png"]
   assert all(skipped.values())
-  assert train["classes"] == {"ash": 6 + 6, "elm": 6, "oak": 6}
+  assert train["classes"] == {"ash": 6 + 7, "elm": 6, "oak": 6}
   left_out = "\n".join(stored["plan"]["left_out"])
   assert "nothing holds no image" in left_out
-  assert "ash/folder is no file" in left_out
+  assert "ash/link.jpg is no file" in left_out
   assert "Traceback" not in result.stderr
   assert "4 skipped" in result.stdout
 

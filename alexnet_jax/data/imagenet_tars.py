@@ -11,24 +11,25 @@ import re
 import tarfile
 from collections.abc import Iterator
 
-import tensorflow_datasets as tfds
-
-from alexnet_jax.data import parallel
+from alexnet_jax.data import image_folders, label_lists, parallel
 from alexnet_jax.data.byte_ranges import ByteRanges
+from alexnet_jax.data.folder_summary import summarize
 from alexnet_jax.data.originals import Options, Originals
 from alexnet_jax.data.sources import IMAGENET_FILES
+from alexnet_jax.data.tar_members import members
 from alexnet_jax.runtime.command import UserError
 
-# Name, first byte and number of bytes of a file in a tar.
-Members = Iterator[tuple[str, int, int]]
 # The same of images, after their WordNet ids.
 Images = Iterator[tuple[str, str, int, int]]
 
 
 def open_tars(place: str, options: Options) -> Originals:
   """Opens the tars in the folder `place`: train, validation, for 2010 test."""
-  del options
   directory = pathlib.Path(place)
+  if not any(directory.glob("ILSVRC*.tar")) and image_folders.has_class_tars(
+    directory
+  ):
+    return image_folders.open_folders(place, options)
   year, tars = _find_tars(directory)
   left_out: list[str] = []
   splits = {}
@@ -59,14 +60,21 @@ def open_tars(place: str, options: Options) -> Originals:
         f" ({left_out[0] if left_out else 'it is empty'}). Download it again,"
         " or use a folder of images: --source=folder:DIR."
       )
-  official = _official_list("labels.txt")
+  official = label_lists.official("labels.txt")
   # Part of the images still has the labels of all 1,000 classes.
   class_names = official if set(numbers) <= set(official) else sorted(numbers)
   labels = {wnid: label for label, wnid in enumerate(class_names)}
   for images in splits.values():
     images.relabel([labels[wnid] for wnid in numbers])
   files = tuple(tars.values())
-  return Originals(f"imagenet{year}", splits, class_names, files, left_out)
+  return Originals(
+    f"imagenet{year}",
+    splits,
+    class_names,
+    files,
+    left_out,
+    layout=f"the tars of ILSVRC-{year}",
+  )
 
 
 def _with_progress(images: Images, title: str) -> Images:
@@ -90,7 +98,7 @@ def _find_tars(directory: pathlib.Path) -> tuple[str, dict[str, pathlib.Path]]:
     raise UserError(
       f"{directory} has {names or 'no tars'}, but the files of one year are"
       f" needed: {' or '.join(IMAGENET_FILES.values())}. Register at"
-      " image-net.org and download them."
+      f" image-net.org and download them. It has {summarize(directory)}."
     )
   (year,) = years
   tars = {"train": found[year, "train"], "validation": found[year, "val"]}
@@ -101,10 +109,10 @@ def _find_tars(directory: pathlib.Path) -> tuple[str, dict[str, pathlib.Path]]:
 
 
 def _training_images(path: pathlib.Path, left_out: list[str]) -> Images:
-  for name, offset, size in _members(path, left_out):
+  for name, offset, size in members(path, left_out):
     if name.endswith(".tar"):
       wnid = pathlib.PurePosixPath(name).stem
-      for member in _members(path, left_out, offset, size):
+      for member in members(path, left_out, offset, size):
         yield wnid, *member
     else:
       left_out.append(f"{path.name}: {name} is no tar of a class")
@@ -113,7 +121,7 @@ def _training_images(path: pathlib.Path, left_out: list[str]) -> Images:
 def _numbered_images(
   path: pathlib.Path, wnids: list[str], left_out: list[str]
 ) -> Images:
-  for member in _members(path, left_out):
+  for member in members(path, left_out):
     name = member[0]
     number = re.search(r"_(\d+)\.jpe?g$", name, re.IGNORECASE)
     if number and 1 <= int(number[1]) <= len(wnids):
@@ -122,39 +130,12 @@ def _numbered_images(
       left_out.append(f"{path.name}: {name} has no known label")
 
 
-def _members(
-  path: pathlib.Path, left_out: list[str], start: int = 0, size: int = -1
-) -> Members:
-  """Yields the files in a tar, or in the tar at `start` within a tar."""
-  end = path.stat().st_size if size < 0 else start + size
-  with open(path, "rb") as file:
-    file.seek(start)
-    try:
-      with tarfile.open(fileobj=file, mode="r:") as tar:
-        for member in tar:
-          tar.members = []  # keeps memory constant
-          if member.isreg() and not member.issparse():
-            if member.offset_data + member.size > end:
-              raise tarfile.TarError(f"{member.name} is incomplete")
-            yield member.name, member.offset_data, member.size
-          elif not member.isdir():
-            left_out.append(f"{path.name}: {member.name} is no regular file")
-        # tarfile takes damage between two members for the end of the tar.
-        file.seek(tar.offset)
-        if file.read(512) != bytes(512):
-          raise tarfile.TarError(f"no header at byte {tar.offset:,}")
-    except (tarfile.TarError, OSError, EOFError) as error:
-      raise UserError(
-        f"{path} is damaged or cut short: {error}. Download it again."
-      ) from error
-
-
 def _read_labels(directory: pathlib.Path, year: str, split: str) -> list[str]:
   """The WordNet id of each image of a split, in the order of their numbers."""
   kits = sorted(directory.glob(f"ILSVRC{year}_devkit*.tar.gz"))
   if not kits:
     if year == "2012" and split == "validation":
-      return _official_list("validation_labels.txt")
+      return label_lists.official("validation_labels.txt")
     raise UserError(
       f"The labels of ILSVRC{year}'s {split} images are in its development"
       f" kit: download ILSVRC{year}_devkit-1.0.tar.gz from image-net.org into"
@@ -182,9 +163,3 @@ def _read_labels(directory: pathlib.Path, year: str, split: str) -> list[str]:
   synsets = scipy_io.loadmat(io.BytesIO(meta), squeeze_me=True)["synsets"]
   wnids = {int(row[f"ILSVRC{year}_ID"]): str(row["WNID"]) for row in synsets}
   return [wnids[int(number)] for number in labels]
-
-
-def _official_list(name: str) -> list[str]:
-  """A list of WordNet ids for ILSVRC-2012 that tfds ships."""
-  path = tfds.core.tfds_path(f"datasets/imagenet2012/{name}")
-  return path.read_text().split()

@@ -28,6 +28,8 @@ from alexnet_jax.data import (
   sources,
   tfds_originals,
 )
+from alexnet_jax.data.byte_ranges import ByteRanges
+from alexnet_jax.data.images import UndecodableImage, decode
 from alexnet_jax.data.originals import Options, Originals, Split
 from alexnet_jax.data.pixel_statistics import PixelSums
 from alexnet_jax.data.shards import Encoding, Shard
@@ -65,6 +67,11 @@ def open_originals(source: str, options: Options | None = None) -> Originals:
         raise UserError(
           f"--source_dir={options.source_dir} has no effect: it is the folder"
           f" of tfds:NAME, and the source is {source}. Leave it out."
+        )
+      if options.layout and layout != "folder":
+        raise UserError(
+          f"--layout={options.layout} has no effect: only folder:DIR has"
+          f" several layouts, and the source is {source}. Leave it out."
         )
       originals = open_layout(place, options)
       originals.check()
@@ -125,6 +132,7 @@ def prepare(
     _check_same(manifest["plan"], plan, target, "was made")
     print(f"{target} is already prepared.")
     return str(target)
+  _check_classes(originals, chosen)
   unfinished = pathlib.Path(data_dir, f".{name}.incomplete")
   with files.WorkdirLock(str(unfinished), "--data_dir"):
     parts = {
@@ -174,6 +182,54 @@ def _choose(images: Split, limit: int) -> np.ndarray:
     labels[order], labels[order]
   )
   return np.flatnonzero(ranks < limit)
+
+
+def _check_classes(originals: Originals, chosen: dict[str, np.ndarray]) -> None:
+  """Looks for a readable image of each class, where images are cheap to find.
+
+  A folder beside the class folders, or a class that was damaged in copying,
+  would otherwise be found after hours.
+
+  Raises:
+    UserError: no training image of a class can be decoded.
+  """
+  for split, indices in chosen.items():
+    images = originals.splits[split]
+    if not isinstance(images, ByteRanges):
+      continue
+
+    def why_unreadable(indices: np.ndarray, images=images) -> str:
+      for index in indices.tolist():
+        try:
+          decode(images[index][0])
+        except UndecodableImage as error:
+          reason = f"{images.example_name(index)}: {error}"
+        else:
+          return ""
+      return f"{len(indices):,} images, for example {reason}"
+
+    labels = images.labels()[indices]
+    order = np.argsort(labels, kind="stable")
+    numbers, firsts = np.unique(labels[order], return_index=True)
+    tasks = np.split(indices[order], firsts[1:])
+    reasons = parallel.map_images(
+      why_unreadable,
+      tasks,
+      f"Checking {split}",
+      size=lambda task: 1,
+      unit="classes",
+    )
+    for number, reason in zip(numbers.tolist(), reasons, strict=True):
+      if not reason:
+        continue
+      class_name = originals.class_names[number]
+      text = f"no image of class {class_name} can be read ({reason})"
+      if split == "train":
+        raise UserError(
+          f"In the training images of {originals.name}, {text}. Replace them,"
+          " or move the class away."
+        )
+      print(f"note: in the {split} images, {text}")
 
 
 def _deal(

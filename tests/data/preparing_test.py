@@ -373,14 +373,30 @@ def test_a_split_without_a_decodable_image_is_refused(tmp_path):
     make(f"folder:{folder}", tmp_path)
 
 
+def test_a_class_without_a_readable_image_is_found_before_the_work(
+  tmp_path, capsys
+):
+  folder = write_folder(tmp_path / "in")
+  for path in (folder / "validation" / "elm").glob("*.jpg"):
+    path.write_bytes(b"damaged")
+  make(f"folder:{folder}", tmp_path, "one")
+  noted = capsys.readouterr().out
+  assert "note: in the validation images, no image of class elm can" in noted
+  for path in (folder / "train" / "oak").glob("*.jpg"):
+    path.write_bytes(b"damaged")
+  with pytest.raises(UserError, match=r"class oak can be read \(6 images"):
+    make(f"folder:{folder}", tmp_path, "two")
+  assert not (tmp_path / ".two.incomplete").exists()
+
+
 def test_shards_may_be_empty(tmp_path):
   folder = write_folder(tmp_path / "in")
-  for path in sorted((folder / "train").rglob("*.jpg"))[:16]:
-    path.write_bytes(b"damaged")
+  for path in (folder / "train").rglob("*.jpg"):
+    if path.stem != "3":
+      path.write_bytes(b"damaged")
   made = make(f"folder:{folder}", tmp_path, shard_size=2)
   source = sources.open_directory(made, "train")
-  assert len(source) == 2
-  assert sorted(source[i][1] for i in range(2)) == [2, 2]
+  assert sorted(source[i][1] for i in range(len(source))) == [0, 1, 2]
 
 
 @pytest.mark.slow

@@ -1,0 +1,111 @@
+"""Split names: which split a file or a folder belongs to, by its name."""
+
+import collections
+import os
+import pathlib
+import re
+
+from alexnet_jax.data.folder_summary import summarize
+from alexnet_jax.runtime.command import UserError
+
+# The names in use, in lower case, and what the prepared dataset calls them.
+SPLITS = {
+  "train": "train",
+  "training": "train",
+  "val": "validation",
+  "valid": "validation",
+  "validation": "validation",
+  "test": "test",
+  "testing": "test",
+}
+MAX_DEPTH = 3  # of the folders below DIR in which shards are looked for
+
+
+def split_of_folder(name: str) -> str:
+  """The split of a folder of this name, "" if it is not one's."""
+  return SPLITS.get(name.lower(), "")
+
+
+def split_of_file(name: str) -> str:
+  """The split that a word of a file name names, else "".
+
+  It is "train" for `train-00000-of-00014.parquet` and for
+  `imagenet1k-train-0003.tar`.
+  """
+  words = re.split("[^a-z]+", name.lower())
+  found = {SPLITS[word] for word in words if word in SPLITS}
+  return found.pop() if len(found) == 1 else ""
+
+
+def find_shards(
+  directory: pathlib.Path, suffix: str, left_out: list[str]
+) -> dict[str, list[pathlib.Path]]:
+  """The files below a folder that end in `suffix`, sorted, by their split.
+
+  The split is a word of the file's name, or else the name of a folder that
+  holds it. If no file has a split, all are training images; if only some have
+  one, the others are added to `left_out`.
+
+  Raises:
+    UserError: there is no such file, or there are several datasets.
+  """
+  found = collections.defaultdict(list)
+  datasets = set()
+  for path in _walk(directory, suffix):
+    folders = list(path.relative_to(directory).parent.parts)
+    named = [split_of_folder(folder) for folder in folders]
+    split = split_of_file(path.name) or next(filter(None, reversed(named)), "")
+    found[split].append(path)
+    if split:
+      datasets.add("/".join(f for f in folders if not split_of_folder(f)))
+  if not found:
+    raise UserError(
+      f"{directory} has no files *{suffix}; it has {summarize(directory)}."
+    )
+  if len(datasets) > 1:
+    raise UserError(
+      f"{directory} has several datasets, in the folders"
+      f" {', '.join(name or '.' for name in sorted(datasets))}. Give one of"
+      " them."
+    )
+  if unnamed := found.pop("", []):
+    if not found:
+      return {"train": unnamed}
+    left_out += [
+      f"{os.path.relpath(path, directory)} has no split in its name"
+      for path in unnamed
+    ]
+  return dict(found)
+
+
+def missing_shards(paths: list[pathlib.Path]) -> str:
+  """A note on shards named `...-00003-of-00014...` of which some are absent."""
+  numbers, counts = set(), set()
+  for path in paths:
+    if match := re.search(r"(\d+)-of-(\d+)", path.name):
+      numbers.add(int(match[1]))
+      counts.add(int(match[2]))
+  if len(counts) != 1 or len(numbers) == max(counts):
+    return ""
+  absent = min(set(range(max(counts))) - numbers, default=0)
+  return (
+    f"only {len(numbers):,} of {max(counts):,} files are here; number"
+    f" {absent:05} is missing"
+  )
+
+
+def _walk(directory: pathlib.Path, suffix: str) -> list[pathlib.Path]:
+  found = []
+  for folder, subfolders, names in os.walk(directory):
+    depth = len(pathlib.Path(folder).relative_to(directory).parts)
+    subfolders[:] = sorted(
+      name
+      for name in subfolders
+      if depth < MAX_DEPTH and not name.startswith(".")
+    )
+    found += [
+      pathlib.Path(folder, name)
+      for name in sorted(names)
+      if name.lower().endswith(suffix) and not name.startswith(".")
+    ]
+  return found
