@@ -1,15 +1,20 @@
 """Top-1 and top-5 error over every example of a split (sections 4.1 and 6).
 
   python -m alexnet_jax.evaluate --workdir=DIR[,DIR...] [--views=1|10]
-      [--checkpoint=newest|best|STEP] [--split=validation] [--json=FILE]
+      [--checkpoint=newest|best|STEP] [--split=validation]
+      [--dataset=NAME] [--data_dir=DIR] [--skip_unknown_classes]
+      [--per_class=FILE.csv] [--json=FILE]
 
 Several workdirs are an ensemble: the class probabilities are averaged over
 views and networks. `--split` is train, validation or test, as the run's
-configuration names them.
+configuration names them. The images must be those of the training's dataset.
+
+`--dataset` evaluates on another dataset, `--split` is then one of its splits.
+Its classes are matched with the network's by name, and scores are restricted to
+them, as is usual for ImageNet-A and ImageNet-R.
 """
 
 import json
-import pathlib
 
 from absl import flags
 from rich.console import Console
@@ -18,7 +23,9 @@ from rich.table import Table
 from alexnet_jax.data.augment import VIEWS
 from alexnet_jax.runtime import command, paths, processes
 from alexnet_jax.runtime.command import UserError
-from alexnet_jax.training import runs
+from alexnet_jax.runtime.files import write_atomic
+from alexnet_jax.training import run_evaluation
+from alexnet_jax.training.run_evaluation import Evaluation
 
 ERRORS = "top-1 error", "top-5 error"
 
@@ -28,13 +35,40 @@ def main() -> None:
   flag = flags.FLAGS
   if flag.views not in VIEWS:
     raise UserError(f"--views must be 1 (centre) or 10 (got {flag.views}).")
-  result = runs.evaluate_runs(
+  if flag.skip_unknown_classes and not flag.dataset:
+    raise UserError(
+      "--skip_unknown_classes needs --dataset=NAME: the dataset of the training"
+      " has no unknown classes."
+    )
+  found = run_evaluation.evaluate_runs(
     flag.workdir,
     views=flag.views,
     split=flag.split,
     data_dir=flag.data_dir,
+    dataset=flag.dataset,
     checkpoint=flag.checkpoint,
+    skip_unknown_classes=flag.skip_unknown_classes,
   )
+  _print(found)
+  if flag.json:
+    _write(flag.json, json.dumps(found.result, indent=2) + "\n")
+  if flag.per_class:
+    _write(flag.per_class, found.classes.to_csv())
+
+
+def _print(found: Evaluation) -> None:
+  result = found.result
+  print(f"{result['dataset']}, {result['split']}")
+  if result["num_classes"] < found.num_network_classes:
+    print(
+      f"scores are restricted to {result['num_classes']:,} of the network's"
+      f" {found.num_network_classes:,} classes"
+    )
+  if found.unknown:
+    print(
+      f"left out: {result['num_left_out']:,} images of {len(found.unknown):,}"
+      " classes that the network does not know"
+    )
   table = Table("checkpoint", "examples", "views", *ERRORS, "loss")
   table.add_row(
     f"{result['checkpoint']}, step {result['step']}",
@@ -45,8 +79,16 @@ def main() -> None:
     f"{result['loss']:.4f}",
   )
   Console().print(table)
-  if flag.json:
-    pathlib.Path(flag.json).write_text(json.dumps(result, indent=2) + "\n")
+
+
+def _write(path: str, text: str) -> None:
+  try:
+    write_atomic(path, text)
+  except OSError as error:
+    raise UserError(
+      f"{path} cannot be written ({error.strerror}). Check the path, its"
+      " permissions and the free disk space."
+    ) from None
 
 
 if __name__ == "__main__":
@@ -65,10 +107,22 @@ if __name__ == "__main__":
     "checkpoint to read: newest, best (lowest validation error) or a step",
   )
   flags.DEFINE_string(
-    "split", "validation", "split to evaluate: train, validation or test"
+    "split",
+    "validation",
+    "split to evaluate: train, validation or test; of another --dataset, one of"
+    " its splits",
+  )
+  flags.DEFINE_string(
+    "dataset", "", "another dataset, whose classes are matched by name"
   )
   paths.DEFINE_path(
     "data_dir", "", "directory of the dataset, if it has moved since training"
   )
+  flags.DEFINE_bool(
+    "skip_unknown_classes",
+    False,
+    "leave out images of classes that the network does not know",
+  )
+  paths.DEFINE_path("per_class", "", "write the errors by class to this CSV")
   paths.DEFINE_path("json", "", "write the result to this file")
   command.run(main)

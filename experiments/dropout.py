@@ -16,7 +16,7 @@ are dead, that is zero for every image. Trains three networks on ImageNet.
 
 from collections.abc import Sequence
 
-from alexnet_jax.training.runs import evaluate_runs
+from alexnet_jax.training.run_evaluation import evaluate_runs
 from experiments.common import frame
 from experiments.common.curves import running_mean
 from experiments.common.experiment import Analysis, Experiment, Quick, Run
@@ -36,6 +36,10 @@ HALF_THE_RATE = {
 }
 
 
+def _top1_error(workdir: str, split: str) -> float:
+  return evaluate_runs([workdir], views=1, split=split).result["top1_error"]
+
+
 def errors(outcomes: Outcomes) -> dict:
   """By run and split: each seed's top-1 error at the end, centre view.
 
@@ -45,10 +49,7 @@ def errors(outcomes: Outcomes) -> dict:
   """
   return {
     name: {
-      split: [
-        evaluate_runs([outcome.workdir], views=1, split=split)["top1_error"]
-        for outcome in repeats
-      ]
+      split: [_top1_error(outcome.workdir, split) for outcome in repeats]
       for split in SPLITS
     }
     for name, repeats in outcomes.items()

@@ -7,7 +7,7 @@ centre view alone, 37.5% and 17.0% averaged over corners, centre and their
 reflections. Evaluates one network both ways; trains it on ImageNet first.
 """
 
-from alexnet_jax.training.runs import evaluate_runs
+from alexnet_jax.training.run_evaluation import evaluate_runs
 from experiments.common import frame
 from experiments.common.experiment import Analysis, Experiment, Quick, Run
 from experiments.common.outcome import Outcomes
@@ -17,7 +17,7 @@ def measure(outcomes: Outcomes) -> dict:
   """The errors with one view and with ten, of every seed."""
   return {
     str(views): [
-      evaluate_runs([outcome.workdir], views=views, split="validation")
+      evaluate_runs([outcome.workdir], views=views, split="validation").result
       for outcome in outcomes["paper"]
     ]
     for views in (1, 10)

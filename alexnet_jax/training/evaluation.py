@@ -1,6 +1,6 @@
 """Top-1 and top-5 error over every example of a split (sections 4.1 and 6)."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,9 @@ def evaluate(
   mesh: Mesh,
   num_examples: int,
   max_undecodable: int = 0,
+  *,
+  left_out: Collection[int] = (),
+  observe: Callable[[jax.Array, step.Batch], None] = lambda *_: None,
 ) -> dict[str, float]:
   """Evaluates one network, or several as an ensemble; counts an example once.
 
@@ -28,6 +31,10 @@ def evaluate(
     batches: on the devices of `mesh`; examples of weight 0 only fill up.
     num_examples: number of examples that `batches` must hold.
     max_undecodable: how many of these may be missing.
+    left_out: indices of examples that `batches` leave out; it may grow while
+      they are read.
+    observe: called with the log-probabilities f32[B,classes] of each batch, and
+      the batch.
 
   Returns:
     `num_examples`, the number of examples counted, and the means `loss`,
@@ -40,10 +47,15 @@ def evaluate(
   totals: dict[str, float] = {}
   for batch in batches:
     predictions = [predict(batch["image"]) for predict in predictors]
-    sums = score(_average(predictions), batch["label"], batch["weight"])
+    average = _average(predictions)
+    observe(average, batch)
+    sums = score(average, batch["label"], batch["weight"])
     for name, value in jax.device_get(sums).items():
       totals[name] = totals.get(name, 0.0) + float(value)
   counted = round(totals.pop("weight", 0))
+  num_examples -= len(left_out)
+  if not counted:
+    raise UserError("the evaluation has no image: all of them are left out.")
   if not num_examples - max_undecodable <= counted <= num_examples:
     raise UserError(
       f"the evaluation counted {counted} of {num_examples} examples; the others"

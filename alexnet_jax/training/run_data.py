@@ -8,7 +8,7 @@ import json
 import pathlib
 import sys
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,6 +22,7 @@ from alexnet_jax.model import sharding
 from alexnet_jax.runtime.command import UserError
 from alexnet_jax.runtime.files import crc32_of_json, write_atomic
 from alexnet_jax.training.job import make_pixels
+from alexnet_jax.training.known_classes import list_names
 
 
 class RunData(NamedTuple):
@@ -104,7 +105,7 @@ class RunData(NamedTuple):
       return
     reason = f"the dataset was {own}, this one is {present}"
     if tuple(source.class_names) != self.classes:
-      before, now = map(_list_classes, (self.classes, source.class_names))
+      before, now = map(list_names, (self.classes, source.class_names))
       reason = f"its classes were {before}, here they are {now}"
     raise UserError(
       f"{source.name} is not of the dataset that the network was trained with:"
@@ -135,11 +136,6 @@ class RunData(NamedTuple):
       mean = mean[start : start + side, start : start + side]
     statistics = ImageStatistics(mean, components.astype(np.float32), pixels)
     return sharding.place(statistics, sharding.REPLICATED, mesh)
-
-
-def _list_classes(names: Sequence[str], count: int = 5) -> str:
-  listed = ", ".join(names[:count])
-  return f"{listed}, ... ({len(names):,})" if len(names) > count else listed
 
 
 def _damaged_error(path: pathlib.Path) -> UserError:

@@ -1,4 +1,4 @@
-"""A run on disk: its configuration, its newest checkpoint, its errors."""
+"""A run on disk: its configuration, its checkpoints, its data, its errors."""
 
 import contextlib
 import dataclasses
@@ -24,7 +24,7 @@ from alexnet_jax.runtime.command import UserError
 from alexnet_jax.runtime.files import write_atomic
 from alexnet_jax.training import metrics, run_data, step
 from alexnet_jax.training.checkpoint import Checkpoints, latest_step
-from alexnet_jax.training.evaluation import Predict, evaluate
+from alexnet_jax.training.evaluation import Predict
 from alexnet_jax.training.job import Recipe
 from alexnet_jax.training.run_data import RunData
 
@@ -224,9 +224,8 @@ class Predictor:
   """
 
   predict: Predict
-  classes: tuple[str, ...]  # class names, in the order of the probabilities
   step: int  # of the checkpoint
-  data: dict[str, str]  # fingerprints of the images it was trained with
+  data: RunData  # of the run, such as its classes
 
   def __call__(self, images: jax.Array) -> jax.Array:
     return self.predict(images)
@@ -251,9 +250,8 @@ def load_predictor(
   predict = step.make_predict(net.towers.network, views, mesh)
   return Predictor(
     lambda images: predict(net, images, statistics),
-    data.classes,
     int(state.step),
-    metadata.get("data", {"train": data.fingerprint}),
+    data,
   )
 
 
@@ -308,59 +306,6 @@ def example_batches(
   count = math.ceil((num_examples or len(source)) / batch_size)
   batches = itertools.islice(batches, count)
   yield from track(batches, title, count, transient=True)
-
-
-def evaluate_runs(
-  workdirs: Sequence[str],
-  *,
-  views: int,
-  split: str,
-  data_dir: str = "",
-  checkpoint: str = "newest",
-) -> dict[str, Any]:
-  """Evaluates one run, or several as an ensemble.
-
-  Returns what `evaluation.evaluate` returns; `views`, which is 1 (centre) or 10
-  (section 4.1); `checkpoint`; and `step`, that of the checkpoint, or a list of
-  them for an ensemble. `split` and `data_dir` are those of `open_split`,
-  `checkpoint` is that of `load_state`.
-
-  Raises:
-    UserError: the runs do not fit together, or one cannot be read.
-  """
-  run_configs = [load_config(workdir) for workdir in workdirs]
-  for key in ("dataset", "num_classes", "image_size", "pixels.rescale"):
-    values = [str(dict(configs.flatten(run))[key]) for run in run_configs]
-    if len(set(values)) > 1:
-      raise UserError(
-        f"these runs cannot be averaged: {key} differs ({', '.join(values)})."
-      )
-  config = run_configs[0]
-  if split not in config["splits"]:
-    raise UserError(
-      f"--split={split} is not a split of this run; choose one of"
-      f" {', '.join(config['splits'])}."
-    )
-  towers = min(config["network"]["towers"] for config in run_configs)
-  mesh = sharding.make_mesh(towers=towers)
-  source = open_split(config, split, data_dir)
-  predictors = [
-    load_predictor(workdir, mesh, views, data_dir, checkpoint)
-    for workdir in workdirs
-  ]
-  batches = pipeline.to_device(
-    example_batches(config, source, mesh, f"{config['dataset']} {split}"),
-    sharding.batch_sharding(mesh),
-  )
-  found = evaluate(
-    predictors, batches, mesh, len(source), config["max_undecodable"]
-  )
-  steps = [predictor.step for predictor in predictors]
-  which = {
-    "checkpoint": checkpoint,
-    "step": steps[0] if len(steps) == 1 else steps,
-  }
-  return found | {"views": views} | which
 
 
 class Run(NamedTuple):

@@ -292,6 +292,24 @@ def make_score(mesh: Mesh) -> Callable[..., dict[str, jax.Array]]:
   )
 
 
+def make_outcomes(mesh: Mesh) -> Callable[..., dict[str, jax.Array]]:
+  """Makes the outcome of each example, compiled at the first call.
+
+  Returns:
+    A function of (log_probabilities f32[B,num_classes], label i32[B]) that
+    returns `predicted` i32[B], the most probable class, and `top1_error` and
+    `top5_error` f32[B], as `top_error`.
+  """
+
+  def outcomes(log_probabilities, label):
+    return {
+      "predicted": jnp.argmax(log_probabilities, axis=1).astype(jnp.int32),
+      **_top_errors(log_probabilities, label),
+    }
+
+  return jax.jit(sharding.on_each_device(outcomes, mesh, (BATCH, BATCH), BATCH))
+
+
 def top_error(scores: jax.Array, labels: jax.Array, k: int) -> jax.Array:
   """Whether each label is missing from the k best classes, f32[B], 0 to 1.
 
@@ -310,15 +328,21 @@ def top_error(scores: jax.Array, labels: jax.Array, k: int) -> jax.Array:
   return 1 - jnp.clip((k - above) / jnp.maximum(ties, 1.0), 0.0, 1.0)
 
 
+def _top_errors(log_probabilities, label):
+  best = min(5, log_probabilities.shape[1])
+  return {
+    "top1_error": top_error(log_probabilities, label, 1),
+    "top5_error": top_error(log_probabilities, label, best),
+  }
+
+
 def _sums(log_probabilities, label, weight):
   """Sums over the examples of all devices, f32[] each."""
   own = jnp.take_along_axis(log_probabilities, label[:, None], axis=1)
-  classes = log_probabilities.shape[1]
   values = {
     "weight": jnp.ones_like(weight),
     "loss": -own[:, 0],
-    "top1_error": top_error(log_probabilities, label, 1),
-    "top5_error": top_error(log_probabilities, label, min(5, classes)),
+    **_top_errors(log_probabilities, label),
   }
   return {
     name: lax.psum(jnp.sum(weight * value), DATA)

@@ -18,7 +18,8 @@ import alexnet_jax
 from alexnet_jax.data import sources
 from alexnet_jax.model import sharding
 from alexnet_jax.runtime.command import UserError
-from alexnet_jax.training import runs, step
+from alexnet_jax.training import step
+from alexnet_jax.training.run_evaluation import evaluate_runs
 
 
 @pytest.fixture(scope="module")
@@ -230,7 +231,7 @@ def test_evaluation_counts_every_example_and_repeats_the_training_s_errors(
   place, whole, views
 ):
   workdir = str(place / "whole")
-  found = runs.evaluate_runs([workdir], views=views, split="validation")
+  found = evaluate_runs([workdir], views=views, split="validation").result
   assert found["num_examples"] == 10
   assert found["views"] == views
   if views == 1:
@@ -253,9 +254,9 @@ def test_a_moved_workdir_needs_no_training_image(place, whole, tmp_path):
     patch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     with pytest.raises(UserError, match="incomplete"):
       sources.open_split("tiny", "train", data_dir)
-    found = runs.evaluate_runs(
+    found = evaluate_runs(
       [workdir], views=1, split="validation", data_dir=data_dir
-    )
+    ).result
     net = alexnet_jax.load(workdir)
   last = lines(place, "whole")[-1]
   for name in ("loss", "top1_error", "top5_error"):

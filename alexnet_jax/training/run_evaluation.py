@@ -1,0 +1,119 @@
+"""Evaluation of trained runs, on a split of their dataset or on another one."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from alexnet_jax.data import pipeline, sources
+from alexnet_jax.data.sources import Source
+from alexnet_jax.model import sharding
+from alexnet_jax.runtime import config as configs
+from alexnet_jax.runtime.command import UserError
+from alexnet_jax.training import runs
+from alexnet_jax.training.class_errors import ClassErrors
+from alexnet_jax.training.evaluation import evaluate
+from alexnet_jax.training.known_classes import KnownClasses
+
+
+class Evaluation(NamedTuple):
+  """The errors of a network, or of an ensemble, on a split."""
+
+  # As in the JSON of the evaluate command: `dataset`, `split`, `checkpoint`,
+  # `step` (a list for an ensemble), `views`, `num_classes`, `num_examples`,
+  # `num_left_out` (images of unknown classes), `loss`, `top1_error`,
+  # `top5_error`.
+  result: dict[str, Any]
+  classes: ClassErrors
+  num_network_classes: int  # classes that the network tells apart
+  unknown: tuple[str, ...]  # classes of the dataset that it does not know
+
+
+def evaluate_runs(
+  workdirs: Sequence[str],
+  *,
+  views: int,
+  split: str,
+  data_dir: str = "",
+  dataset: str = "",
+  checkpoint: str = "newest",
+  skip_unknown_classes: bool = False,
+) -> Evaluation:
+  """Evaluates one run, or several as an ensemble.
+
+  Args:
+    workdirs: of the runs.
+    views: 1 (centre) or 10 (section 4.1).
+    split: "train", "validation" or "test", as the configurations name them; of
+      another `dataset`, a split or slice of it.
+    data_dir: where the dataset is now; "": where it was in training.
+    dataset: the name of another dataset, whose classes are matched by name; "":
+      that of the runs, whose images must be those of the training.
+    checkpoint: which one of each run, as in `runs.load_state`.
+    skip_unknown_classes: whether images of classes that a network does not know
+      are left out. If not, they are an error.
+
+  Raises:
+    UserError: the runs do not fit together, or one cannot be read; the dataset
+      is missing, or not that of the runs, or has unknown classes.
+  """
+  run_configs = [runs.load_config(workdir) for workdir in workdirs]
+  keys = ["image_size", "pixels.rescale"]
+  keys += [] if dataset else ["dataset", "num_classes"]
+  for key in keys:
+    values = [str(dict(configs.flatten(run))[key]) for run in run_configs]
+    if len(set(values)) > 1:
+      raise UserError(
+        f"these runs cannot be averaged: {key} differs ({', '.join(values)})."
+      )
+  config = run_configs[0]
+  source = _open_split(config, split, data_dir, dataset)
+  mesh = sharding.make_mesh(
+    towers=min(run["network"]["towers"] for run in run_configs)
+  )
+  own_data_dir = "" if dataset else data_dir
+  predictors = [
+    runs.load_predictor(workdir, mesh, views, own_data_dir, checkpoint)
+    for workdir in workdirs
+  ]
+  if not dataset:
+    for predictor in predictors:
+      predictor.data.check_source(source)
+  networks = [predictor.data.classes for predictor in predictors]
+  known = KnownClasses(source, networks, skip_unknown_classes)
+  classes = ClassErrors(known.names, mesh)
+  batches = runs.example_batches(config, source, mesh, source.name)
+  found = evaluate(
+    [
+      known.restrict(predictor, predictor.data.classes, mesh)
+      for predictor in predictors
+    ],
+    pipeline.to_device(known.relabel(batches), sharding.batch_sharding(mesh)),
+    mesh,
+    len(source),
+    config["max_undecodable"],
+    left_out=known.left_out,
+    observe=classes.add,
+  )
+  steps = [predictor.step for predictor in predictors]
+  result = {
+    "dataset": dataset or config["dataset"],
+    "split": split,
+    "checkpoint": checkpoint,
+    "step": steps[0] if len(steps) == 1 else steps,
+    "views": views,
+    "num_classes": len(known.names),
+    "num_left_out": len(known.left_out),
+  }
+  return Evaluation(result | found, classes, len(networks[0]), known.unknown)
+
+
+def _open_split(
+  config: dict[str, Any], split: str, data_dir: str, dataset: str
+) -> Source:
+  if dataset:
+    return sources.open_split(dataset, split, data_dir or config["data_dir"])
+  if split not in config["splits"]:
+    raise UserError(
+      f"--split={split} is not a split of this run; choose one of"
+      f" {', '.join(config['splits'])}."
+    )
+  return runs.open_split(config, split, data_dir)
