@@ -1,8 +1,10 @@
 """Faster forms of the expensive layers.
 
 `layers.py` has the definitions. These functions return the same values and
-gradients; tests compare them. docs/performance.md says what each of them saves,
-and what else was tried.
+gradients; tests compare them. Each has a hand-written derivative
+(`jax.custom_jvp`) in a form whose transpose, from which JAX makes the gradient,
+is fast on a CPU. So both modes of differentiation work, to any order.
+docs/performance.md says what each of them saves, and what else was tried.
 """
 
 import functools
@@ -12,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.custom_derivatives import SymbolicZero
 
 from alexnet_jax.model import sharding
 
@@ -37,8 +40,8 @@ def convolve(
   kernel = cast_like(x, kernel)
   if groups > 1 or -(-kernel.shape[0] // stride) > _MAX_POSITIONS:
     return _convolve_definition(x, kernel, stride, padding, groups)
-  # The hand-written gradients of x and kernel both differ between devices along
-  # the axes of either, so shard_map wants both arguments to differ along them.
+  # Made to differ along the same axes here: the gradients are then summed over
+  # devices here, and not inside the branches of `platform_dependent`.
   axes = sharding.varying(x) | sharding.varying(kernel)
   x, kernel = (sharding.vary(a, axes) for a in (x, kernel))
   return _convolve(x, kernel, stride, padding)
@@ -78,14 +81,15 @@ def _window(x, axis, start, length):
   return lax.pad(x, np.zeros((), x.dtype), config)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+@functools.partial(jax.custom_jvp, nondiff_argnums=(2, 3))
 def _convolve(x, kernel, stride, padding):
-  def definition(x, kernel):
-    return _convolve_definition(x, kernel, stride, padding)
-
   def with_fourth_channel(x, kernel):
     # Three channels do not fill the processor's vectors.
-    return definition(_window(x, 3, 0, 4), _window(kernel, 2, 0, 4))
+    x, kernel = _window(x, 3, 0, 4), _window(kernel, 2, 0, 4)
+    return _convolve_definition(x, kernel, stride, padding)
+
+  def definition(x, kernel):
+    return _convolve_definition(x, kernel, stride, padding)
 
   if x.shape[3] != 3:
     return definition(x, kernel)
@@ -94,110 +98,107 @@ def _convolve(x, kernel, stride, padding):
   )
 
 
-def _convolve_forward(x, kernel, stride, padding):
-  return _convolve(x, kernel, stride, padding), (x, kernel)
+@functools.partial(_convolve.defjvp, symbolic_zeros=True)
+def _convolve_derivative(stride, padding, primals, tangents):
+  """A convolution is linear in each argument; the kernel's part is special."""
+  x, kernel = primals
+  by_x, by_kernel = tangents
+  y = _convolve(x, kernel, stride, padding)
+  parts = []
+  if not isinstance(by_x, SymbolicZero):
+    parts.append(_convolve_definition(by_x, kernel, stride, padding))
+  if not isinstance(by_kernel, SymbolicZero):
+    parts.append(_convolve_by_matrices(x, by_kernel, stride, padding))
+  return y, sum(parts) if parts else jnp.zeros_like(y)
 
 
-def _convolve_backward(stride, padding, saved, g):
-  x, kernel = saved
+def _convolve_by_matrices(x, kernel, stride, padding):
+  """A convolution that JAX differentiates by the kernel faster on a CPU."""
 
-  def transposed(x, g):
-    return jax.vjp(
-      lambda x, k: _convolve_definition(x, k, stride, padding), x, kernel
-    )[1](g)
+  def definition(x, kernel):
+    return _convolve_definition(x, kernel, stride, padding)
 
-  def by_matrices(x, g):
+  def by_matrices(x, kernel):
+    out = [
+      (length + sum(padding) - kernel.shape[0]) // stride + 1
+      for length in x.shape[1:3]
+    ]
     if stride == 1:
-      return _kernel_gradient(x, g, size=kernel.shape[0], before=padding[0])
-    return _strided_kernel_gradient(x, g, kernel.shape, stride, padding[0])
+      return _convolve_as_product(x, kernel, out, before=padding[0])
+    x, kernel = _blocks(x, kernel, stride, out, before=padding[0])
+    return _convolve_as_product(x, kernel, out, before=0)
 
   if stride == 1 and x.shape[3] < _FEW_CHANNELS:
-    return transposed(x, g)
-  return transposed(x, g)[0], lax.platform_dependent(
-    x, g, cpu=by_matrices, default=lambda x, g: transposed(x, g)[1]
-  )
+    return definition(x, kernel)
+  return lax.platform_dependent(x, kernel, cpu=by_matrices, default=definition)
 
 
-_convolve.defvjp(_convolve_forward, _convolve_backward)
+def _blocks(x, kernel, stride, out, before):
+  """The same convolution with stride 1.
 
-
-def _strided_kernel_gradient(x, g, kernel_shape, stride, before):
-  """Like `_kernel_gradient`, of a convolution with a stride.
-
-  It is the same as a convolution of stride 1 whose input has a block of stride
-  x stride pixels at each position (224 x 224 x 3 with stride 4 becomes 57 x 57
-  x 48), and whose kernel is padded with zeros and divided likewise (11 x 11 x 3
-  becomes 3 x 3 x 48).
+  Its input has a block of stride x stride pixels at each position (224 x 224 x
+  3 with stride 4 becomes 57 x 57 x 48), and its kernel is padded with zeros and
+  divided likewise (11 x 11 x 3 becomes 3 x 3 x 48).
   """
-  size, _, channels, features = kernel_shape
+  size, _, channels, features = kernel.shape
   count = -(-size // stride)  # blocks of the kernel along an axis
-  height, width = [length + count - 1 for length in g.shape[1:3]]  # of x
+  height, width = [length + count - 1 for length in out]  # of x, in blocks
   x = _window(x, 1, -before, stride * height)
   x = _window(x, 2, -before, stride * width)
   x = x.reshape(-1, height, stride, width, stride, channels)
   x = x.transpose(0, 1, 3, 2, 4, 5)
   x = x.reshape(-1, height, width, stride**2 * channels)
-  gradient = _kernel_gradient(x, g, size=count, before=0)
-  gradient = gradient.reshape(count, count, stride, stride, channels, features)
-  gradient = gradient.transpose(0, 2, 1, 3, 4, 5)
-  whole = (stride * count, stride * count, channels, features)
-  return gradient.reshape(whole)[:size, :size]
+  for axis in (0, 1):
+    kernel = _window(kernel, axis, 0, stride * count)
+  kernel = kernel.reshape(count, stride, count, stride, channels, features)
+  kernel = kernel.transpose(0, 2, 1, 3, 4, 5)
+  return x, kernel.reshape(count, count, stride**2 * channels, features)
 
 
-def _kernel_gradient(x, g, *, size, before):
-  """The gradient of a kernel as one large matrix product.
+def _convolve_as_product(x, kernel, out, before):
+  """A convolution of stride 1 as one large matrix product.
 
-  The gradient at position (i, j) of the kernel is the sum over images and
-  positions (h, w) of x[h + i - before, w + j - before] * g[h, w]. Copies of x
-  shifted for each j and copies of g shifted for each i, side by side, give all
-  of them as one product of a size*C by a size*F matrix.
+  Copies of x shifted along a row for each column j of the kernel, side by side,
+  times a size*C by size*F matrix give for each row i of the kernel its part of
+  the result, which is shifted along a column. The gradient of the kernel is
+  then one product too: of these copies of x and copies of the result's
+  gradient, shifted for each i.
   """
-  height, width = x.shape[1], g.shape[2]
+  size, features = kernel.shape[0], kernel.shape[-1]
+  height, width = x.shape[1], out[1]
   moved_x = jnp.concatenate(
     [_window(x, 2, j - before, width) for j in range(size)], axis=-1
   )
-  moved_g = jnp.concatenate(
-    [_window(g, 1, before - i, height) for i in range(size)], axis=-1
-  )
-  product = lax.dot_general(
-    moved_x.reshape(-1, moved_x.shape[-1]),
-    moved_g.reshape(-1, moved_g.shape[-1]),
-    (((0,), (0,)), ((), ())),
-  )
-  product = product.reshape(size, x.shape[-1], size, g.shape[-1])
-  return product.transpose(2, 0, 1, 3)
+  matrix = kernel.transpose(1, 2, 0, 3).reshape(moved_x.shape[-1], -1)
+  product = moved_x.reshape(-1, moved_x.shape[-1]) @ matrix
+  product = product.reshape(-1, height, width, size * features)
+  rows = lax.split(product, [features] * size, axis=3)
+  return sum(_window(row, 1, i - before, out[0]) for i, row in enumerate(rows))
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3, 4))
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1, 2, 3, 4))
 def local_response_norm(
   x: jax.Array, k: float, n: int, alpha: float, beta: float
 ) -> jax.Array:
-  """`layers.local_response_norm`; its backward pass keeps x and nothing else.
+  """`layers.local_response_norm`, with one power where its derivative has two.
 
-  The gradient, with s = k + alpha * sum_j a_j^2, is
+  With s = k + alpha * sum_j a_j^2, the derivative in the direction d is
 
-    g s^-beta - 2 alpha beta a sum_j (g_j a_j s_j^(-beta - 1)),
-
-  where the second sum is over the maps that have this one as a neighbour.
+    (d - 2 alpha beta a sum_j (a_j d_j) / s) s^-beta.
   """
   a = at_least_float32(x)
   s = k + alpha * sum_neighbours(a * a, n, before=n // 2)
   return (a * _power(s, beta)).astype(x.dtype)
 
 
-def _norm_forward(x, k, n, alpha, beta):
-  return local_response_norm(x, k, n, alpha, beta), x
-
-
-def _norm_backward(k, n, alpha, beta, x, g):
-  a = at_least_float32(x)
+@local_response_norm.defjvp
+def _norm_derivative(k, n, alpha, beta, primals, tangents):
+  (x,), (d,) = primals, tangents
+  y = local_response_norm(x, k, n, alpha, beta)
+  a, d = at_least_float32(x), at_least_float32(d)
   s = k + alpha * sum_neighbours(a * a, n, before=n // 2)
-  scaled = at_least_float32(g) * _power(s, beta)
-  others = sum_neighbours(scaled * a / s, n, before=n - 1 - n // 2)
-  return ((scaled - 2 * alpha * beta * a * others).astype(x.dtype),)
-
-
-local_response_norm.defvjp(_norm_forward, _norm_backward)
+  others = sum_neighbours(2 * alpha * beta * a * d, n, before=n // 2) / s * a
+  return y, ((d - others) * _power(s, beta)).astype(x.dtype)
 
 
 def at_least_float32(x: jax.Array) -> jax.Array:
@@ -228,18 +229,13 @@ def _power(s, beta):
   return s**-beta
 
 
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1, 2, 3))
 def max_pool(x: jax.Array, size: int, stride: int, overhang: bool) -> jax.Array:
   """`layers.max_pool`; for its backward pass it keeps one byte per window.
 
   The byte says which unit of the window is the largest. If several are, the
   first of them (by row, then by column) gets the gradient, as in `layers`.
   """
-  return _max_pool(x, x.shape[1:3], size, stride, overhang)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3, 4))
-def _max_pool(x, shape, size, stride, overhang):
-  del shape  # for the backward pass
   for axis in (2, 1):
     x = functools.reduce(jnp.maximum, _places(x, axis, size, stride, overhang))
   return x
@@ -260,8 +256,10 @@ def _places(x, axis, size, stride, overhang):
   ]
 
 
-def _max_pool_forward(x, shape, size, stride, overhang):
-  y = _max_pool(x, shape, size, stride, overhang)
+@max_pool.defjvp
+def _max_pool_derivative(size, stride, overhang, primals, tangents):
+  (x,), (d,) = primals, tangents
+  y = max_pool(x, size, stride, overhang)
   units = [
     unit
     for row in _places(x, 1, size, stride, overhang)
@@ -270,11 +268,11 @@ def _max_pool_forward(x, shape, size, stride, overhang):
   winner = jnp.zeros(y.shape, np.min_scalar_type(size * size))
   for place, unit in reversed(list(enumerate(units))):
     winner = jnp.where(unit == y, np.array(place, winner.dtype), winner)
-  return y, winner
+  return y, _pick(d, winner, size, stride)
 
 
-def _max_pool_backward(shape, size, stride, overhang, winner, g):
-  """Gives each unit the gradients of the windows in which it is the largest.
+def _pick(x, winner, size, stride):
+  """The unit of each window that `winner` names, as JAX differentiates it fast.
 
   Windows overlap, so a unit belongs to several. Along one axis, for size 3 and
   stride 2 (the numbers are places in a window):
@@ -287,33 +285,34 @@ def _max_pool_backward(shape, size, stride, overhang, winner, g):
 
   A unit of block b has, in window b, a place equal to its position in the
   block. In window b - 1 its place is `stride` higher, in window b - 2 twice
-  that, and so on, while it is below `size`. The loop below adds up the windows
-  0, 1, ... blocks back, for all blocks at once. (One padded array for each of
-  the size * size places is less code, and four times slower on a CPU.)
+  that, and so on, while it is below `size`. The loop below picks, for all
+  windows at once, the unit from the block itself, 1 block further on, and so
+  on. The transpose adds up, for all units at once, the gradients of the windows
+  that have picked it. (To pick from one slice of x for each of the size * size
+  places is less code, and its transpose is four times slower on a CPU.)
   """
-  del overhang
+  windows = winner.shape[1:3]
   windows_of_a_unit = -(-size // stride)  # at most, along one axis
-  blocks = [windows + windows_of_a_unit - 1 for windows in g.shape[1:3]]
+  blocks = [count + windows_of_a_unit - 1 for count in windows]
+  x = _window(_window(x, 1, 0, stride * blocks[0]), 2, 0, stride * blocks[1])
+  x = x.reshape(-1, blocks[0], stride, blocks[1], stride, x.shape[-1])
 
-  def of_window(x, rows_back, columns_back):
+  def of_window(x, back):
     """For each block, x of the window so far back; the same for all units."""
-    x = _window(x, 1, -rows_back, blocks[0])
-    x = _window(x, 2, -columns_back, blocks[1])
+    for axis in (1, 2):
+      x = _window(x, axis, -back[axis - 1], blocks[axis - 1])
     return x[:, :, None, :, None, :]  # [B,block,unit,block,unit,C]
 
-  gradient = jnp.zeros((), g.dtype)
-  for back in itertools.product(range(windows_of_a_unit), repeat=2):
+  picked = jnp.zeros((), x.dtype)
+  for back in itertools.product(reversed(range(windows_of_a_unit)), repeat=2):
     row = stride * back[0] + np.arange(stride)[:, None]
     column = stride * back[1] + np.arange(stride)
     inside = np.maximum(row, column) < size
     place = np.where(inside, size * row + column, size**2)  # size**2: none
     place = place.astype(winner.dtype).reshape(1, 1, stride, 1, stride, 1)
-    won = of_window(winner, *back) == place
-    gradient += jnp.where(won, of_window(g, *back), np.zeros((), g.dtype))
-  gradient = gradient.reshape(
-    g.shape[0], stride * blocks[0], stride * blocks[1], g.shape[3]
-  )
-  return (_window(_window(gradient, 1, 0, shape[0]), 2, 0, shape[1]),)
-
-
-_max_pool.defvjp(_max_pool_forward, _max_pool_backward)
+    won = of_window(winner, back) == place
+    unit = jnp.where(won, x, np.zeros((), x.dtype)).sum((2, 4))
+    for axis in (1, 2):
+      unit = _window(unit, axis, back[axis - 1], windows[axis - 1])
+    picked += unit
+  return picked

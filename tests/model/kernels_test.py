@@ -23,6 +23,10 @@ def _random(*shape, seed=0):
   return jnp.asarray(np.random.default_rng(seed).standard_normal(shape))
 
 
+# Both modes of differentiation; the second order is what Hessian-vector
+# products need.
+ORDERS = [1, pytest.param(2, marks=pytest.mark.slow)]
+
 CONVOLUTIONS = {
   # x, kernel, stride, padding
   "conv1": ((2, 32, 32, 3), (11, 11, 3, 4), 4, (0, 3)),
@@ -59,8 +63,9 @@ def test_convolution_is_the_formula(name):
   np.testing.assert_allclose(y, expected, atol=1e-12)
 
 
+@pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("name", CONVOLUTIONS)
-def test_gradients_of_a_convolution(name):
+def test_derivatives_of_a_convolution(name, order):
   shape, kernel_shape, stride, padding = CONVOLUTIONS[name]
   x, kernel = _random(*shape), _random(*kernel_shape, seed=1)
   check_grads(
@@ -70,8 +75,7 @@ def test_gradients_of_a_convolution(name):
       )
     ),
     (x, kernel),
-    order=1,
-    modes=["rev"],
+    order=order,
   )
 
 
@@ -138,14 +142,15 @@ NORMS = {
 }
 
 
+@pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("name", NORMS)
-def test_norm_and_its_gradient(name):
+def test_norm_and_its_derivatives(name, order):
   options = NORMS[name]
   x = _random(2, 3, 3, 9)
   fast = jax.jit(lambda x: kernels.local_response_norm(x, **options))
   definition = layers.local_response_norm(x, **options)
   np.testing.assert_allclose(fast(x), definition, rtol=1e-13)
-  check_grads(fast, (x,), order=1, modes=["rev"])
+  check_grads(fast, (x,), order=order)
 
 
 def _pool_by_loops(x, size, stride, overhang):
@@ -193,11 +198,12 @@ def test_pooling_and_its_gradient_where_units_tie(size, stride, side, overhang):
 POOL = {"size": 3, "stride": 2, "overhang": True}
 
 
-def test_gradient_of_pooling_without_ties():
+@pytest.mark.parametrize("order", ORDERS)
+def test_derivatives_of_pooling_without_ties(order):
   pool = functools.partial(kernels.max_pool, **POOL)
   x = jnp.asarray(np.random.default_rng(0).permutation(2 * 7 * 7 * 2))
   x = 0.1 * x.reshape(2, 7, 7, 2).astype(jnp.float64)
-  check_grads(jax.jit(pool), (x,), order=1, modes=["rev"], eps=1e-4)
+  check_grads(jax.jit(pool), (x,), order=order, eps=1e-4)
 
 
 @pytest.mark.parametrize(
