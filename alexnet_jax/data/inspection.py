@@ -17,6 +17,7 @@ import numpy as np
 from alexnet_jax.data import images, parallel, pipeline, preparing, sources
 from alexnet_jax.data.pixel_statistics import PixelSums, Statistics
 from alexnet_jax.data.sources import Source
+from alexnet_jax.data.tfds_originals import open_stored_split
 from alexnet_jax.runtime.command import UserError
 
 Verdict = tuple[str, str]  # "ok", "note" or "FAIL", and an explanation
@@ -92,7 +93,7 @@ def _inspect_dataset(folder: str, need: float) -> bool:
 
   print(f"{folder}:")
   scans = {
-    split: scan(sources.open_directory(folder, split), size)
+    split: scan(open_stored_split(folder, split), size)
     for split in sources.open_builder(folder).info.splits
     if re.fullmatch(r"\w+", split)
   }

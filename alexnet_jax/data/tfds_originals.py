@@ -34,27 +34,41 @@ def open_tfds(name: str, options: Options) -> Originals:
       " For images in folders use --source=folder:DIR instead."
     ) from error
   info = sources.open_builder(directory).info
-  keys, class_names = sources.read_features(info)
+  _, class_names = sources.read_features(info)
   splits, files = {}, []
   for split, split_info in info.splits.items():
-    if info.file_format == tfds.core.FileFormat.ARRAY_RECORD:
-      records = sources.open_directory(directory, split)
-      examples, identity = records.records, records.fingerprint
-    elif info.file_format == tfds.core.FileFormat.TFRECORD:
-      examples = sources.Examples(_TFRecords(split_info), *keys)
-      identity = f"{split_info.num_bytes} bytes in {split_info.shard_lengths}"
-    else:
-      raise UserError(
-        f"{directory} is stored as {info.file_format.value}; prepare reads"
-        " array_record and tfrecord."
-      )
-    digest = hashlib.sha256(identity.encode()).hexdigest()
-    labels = _read_labels(examples, split)
-    splits[split] = Records(examples, labels, digest, split)
+    source = open_stored_split(directory, split)
+    digest = hashlib.sha256(source.fingerprint.encode()).hexdigest()
+    labels = _read_labels(source.records, split)
+    splits[split] = Records(source.records, labels, digest, split)
     files += map(pathlib.Path, split_info.filepaths)
   name = info.full_name.rpartition("/")[0]
   layout = f"tfds dataset {info.full_name}"
   return Originals(name, splits, list(class_names), files, layout=layout)
+
+
+def open_stored_split(directory: str, split: str) -> sources.Source:
+  """Opens a split of the tfds dataset in a folder, whatever its format.
+
+  Raises UserError if it is neither ArrayRecord nor TFRecord, or is damaged.
+  """
+  info = sources.open_builder(directory).info
+  if info.file_format == tfds.core.FileFormat.ARRAY_RECORD:
+    return sources.open_directory(directory, split)
+  if info.file_format != tfds.core.FileFormat.TFRECORD:
+    raise UserError(
+      f"{directory} is stored as {info.file_format.value}; only array_record"
+      " and tfrecord can be read."
+    )
+  keys, class_names = sources.read_features(info)
+  stored = info.splits[split]
+  return sources.Source(
+    sources.Examples(_TFRecords(stored), *keys),
+    class_names,
+    fingerprint=f"{stored.num_bytes} bytes in {stored.shard_lengths}",
+    name=f"{info.full_name} {split}",
+    directory=directory,
+  )
 
 
 class Records:

@@ -5,7 +5,7 @@ import pytest
 import tensorflow_datasets as tfds
 from sample_data import ENCODING, jpeg, picture
 
-from alexnet_jax.data import images, preparing, sources
+from alexnet_jax.data import images, inspection, preparing, sources
 from alexnet_jax.data.originals import Options
 from alexnet_jax.runtime.command import UserError
 
@@ -81,6 +81,15 @@ def test_tfrecord_is_converted_as_the_error_message_says(tmp_path):
   expected = [images.rescale(picture(s)) for s in (0, 1, 2, 10, 11)]
   errors = [np.abs(image.astype(float) - w).mean() for w in expected]
   assert min(errors) < 3
+
+
+def test_a_tfrecord_set_is_checked(tmp_path, capsys, monkeypatch):
+  monkeypatch.setattr(inspection, "THROUGHPUT_SECONDS", 0.1)
+  write_tfrecord(tmp_path)
+  inspection.inspect(str(tmp_path), "trees", need=0.0)
+  lines = capsys.readouterr().out.splitlines()
+  assert "ok    train images: 5, all 90 x 120" in lines
+  assert "3 classes of 1 to 2 images" in lines[2]
 
 
 def test_tfrecord_cut_short_is_refused(tmp_path):
