@@ -1,47 +1,78 @@
-"""Weights to and from the layout of PyTorch and Caffe, as safetensors.
+"""Weights to and from the layout of PyTorch and Caffe.
 
   python -m alexnet_jax.weights export --workdir=DIR --output=FILE
       [--channels=rgb|bgr] [--checkpoint=newest|best|STEP]
-  python -m alexnet_jax.weights import --workdir=DIR --input=FILE
+  python -m alexnet_jax.weights import --input=FILE --config=FILE --output=FILE
+      [--mean_image=FILE] [--channels=rgb|bgr]
+  python -m alexnet_jax.weights import --input=FILE --workdir=DIR
       [--channels=rgb|bgr]
 
-That layout has one tower with grouped convolutions; docs/weights.md lists names
-and shapes. Caffe's conv1 reads blue, green, red: use --channels=bgr.
+Export writes a safetensors file that carries the network, the mean image and
+the class names. Import reads such a file, or published weights of AlexNet, as
+safetensors, PyTorch's .pth (if PyTorch is installed) or .caffemodel. With
+--config, such as configs/torchvision.py, it writes a file that carries its
+network; --mean_image is Caffe's imagenet_mean.binaryproto or
+ilsvrc_2012_mean.npy. With --workdir it saves the weights as a new checkpoint of
+that run, which has at least one; the same training command then continues from
+there with a velocity of zero.
 
-Import needs a run in DIR with a checkpoint; a training of one step is enough.
-It saves the weights as a new checkpoint with a velocity of zero, and the same
-training command then continues from there.
+--channels is the order in which conv1 of the file reads the colours. Without
+it, the file, its layout or the configuration says so. docs/weights.md lists
+names and shapes.
 """
 
 from absl import flags
 
 from alexnet_jax.runtime import command, paths
+from alexnet_jax.runtime import config as configs
 from alexnet_jax.runtime.command import UserError
+from alexnet_jax.training import weights_file
 from alexnet_jax.training.weights import export_weights, import_weights
 
 
 def main(subcommand: str) -> None:
   flag = flags.FLAGS
-  if not flag.workdir:
-    raise UserError("--workdir is missing; set it to the directory of a run.")
-  name = "output" if subcommand == "export" else "input"
-  file = flag[name].value
-  if not file:
-    raise UserError(f"--{name} is missing; set it to a safetensors file.")
   if subcommand == "export":
-    step = export_weights(flag.workdir, file, flag.channels, flag.checkpoint)
-    print(f"wrote {file}: the weights after step {step}")
+    _require("workdir", "the directory of a run")
+    _require("output", "a safetensors file")
+    step = export_weights(
+      flag.workdir, flag.output, flag.channels, flag.checkpoint
+    )
+    print(f"wrote {flag.output}: the weights after step {step}")
+    return
+  _require("input", "a file of weights")
+  if bool(flag.workdir) == bool(flag.output):
+    raise UserError(
+      "give either --workdir=DIR, the run that receives the weights, or"
+      " --config=FILE and --output=FILE, the file to write."
+    )
+  if flag.workdir:
+    step = import_weights(flag.workdir, flag.input, flag.channels)
+    where = f"{flag.workdir}: saved the weights of {flag.input}"
+    print(f"{where} as checkpoint {step}")
   else:
-    step = import_weights(flag.workdir, file, flag.channels)
-    print(f"{flag.workdir}: saved the weights of {file} as checkpoint {step}")
+    weights_file.convert(
+      flag.input, flag.config, flag.output, flag.mean_image, flag.channels
+    )
+    print(f"wrote {flag.output}, which carries its network")
+
+
+def _require(name: str, meaning: str) -> None:
+  if not flags.FLAGS[name].value:
+    raise UserError(f"--{name} is missing; set it to {meaning}.")
 
 
 if __name__ == "__main__":
   paths.DEFINE_path("workdir", "", "directory of the run")
-  paths.DEFINE_path("output", "", "export: the file to write")
+  paths.DEFINE_path("output", "", "the file to write")
   paths.DEFINE_path("input", "", "import: the file to read")
+  configs.DEFINE_config(required=False)
+  paths.DEFINE_path("mean_image", "", "import: file with Caffe's mean image")
   flags.DEFINE_enum(
-    "channels", "rgb", ["rgb", "bgr"], "order in which conv1 reads the colours"
+    "channels",
+    "",
+    ["", "rgb", "bgr"],
+    "order in which conv1 of the file reads the colours",
   )
   flags.DEFINE_string(
     "checkpoint",

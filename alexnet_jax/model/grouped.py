@@ -22,13 +22,15 @@ from alexnet_jax.runtime.command import UserError
 Arrays = dict[str, np.ndarray]
 
 
-def to_grouped(net: AlexNet, network: Network, channels: str = "rgb") -> Arrays:
+def to_grouped(
+  net: AlexNet, network: Network, reverse_colours: bool = False
+) -> Arrays:
   """The parameters of all towers as those of one tower.
 
   Args:
     net: all towers, on any mesh.
     network: the network that `net` is.
-    channels: "rgb", or "bgr" for a conv1 that reads blue first, as Caffe's.
+    reverse_colours: reverse what the first layer reads, RGB or BGR.
 
   Returns:
     `conv1.weight`, `conv1.bias`, ..., `fc8.bias`, f32. Weights of convolutions
@@ -51,13 +53,13 @@ def to_grouped(net: AlexNet, network: Network, channels: str = "rgb") -> Arrays:
     else:
       value = value.reshape(-1)
     arrays[f"{layer}.{kind}"] = np.ascontiguousarray(value)
-  return _reorder_channels(arrays, channels)
+  return _reversed(arrays) if reverse_colours else arrays
 
 
 def from_grouped(
   arrays: Mapping[str, np.ndarray],
   network: Network,
-  channels: str = "rgb",
+  reverse_colours: bool = False,
   name_of: Callable[[str], str] = str,
 ) -> AlexNet:
   """The inverse of `to_grouped`, bit for bit.
@@ -65,7 +67,7 @@ def from_grouped(
   Args:
     arrays: as of `to_grouped`.
     network: the network that they belong to.
-    channels: the order in which their first layer reads the colours.
+    reverse_colours: as of `to_grouped`.
     name_of: what an array is called in error messages.
 
   Raises:
@@ -74,7 +76,8 @@ def from_grouped(
   """
   inputs, abstract = _inputs(network), abstract_net(network)
   _check(arrays, abstract, network, name_of)
-  arrays = _reorder_channels(arrays, channels)
+  if reverse_colours:
+    arrays = _reversed(arrays)
 
   def leaf(path, like):
     layer, kind = _name(path)
@@ -134,10 +137,8 @@ def _inputs(network: Network) -> dict[str, tuple[int, int, int]]:
   return result
 
 
-def _reorder_channels(arrays: Mapping[str, Any], channels: str) -> Arrays:
-  """`arrays` with the first layer's input channels reversed for "bgr"."""
-  if channels != "bgr":
-    return dict(arrays)
+def _reversed(arrays: Mapping[str, np.ndarray]) -> Arrays:
+  """`arrays` with the input channels of the first layer reversed."""
   first = next(f"{n}.weight" for n in LAYERS if f"{n}.weight" in arrays)
   return {**arrays, first: np.ascontiguousarray(arrays[first][:, ::-1])}
 

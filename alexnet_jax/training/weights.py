@@ -1,17 +1,12 @@
-"""A run's weights as a safetensors file, in the layout of PyTorch and Caffe."""
-
-import pathlib
+"""A run's weights to and from a file, in the layout of PyTorch and Caffe."""
 
 import jax
 import jax.numpy as jnp
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
 
 from alexnet_jax.model import sharding
-from alexnet_jax.model.grouped import from_grouped, to_grouped
-from alexnet_jax.runtime.command import UserError
+from alexnet_jax.model.grouped import to_grouped
 from alexnet_jax.runtime.files import WorkdirLock, write_atomic
-from alexnet_jax.training import runs
+from alexnet_jax.training import runs, weights_file
 from alexnet_jax.training.job import Recipe
 from alexnet_jax.training.step import TrainState, to_dict
 
@@ -19,47 +14,69 @@ from alexnet_jax.training.step import TrainState, to_dict
 def export_weights(
   workdir: str,
   output: str,
-  channels: str = "rgb",
+  channels: str = "",
   checkpoint: str = "newest",
 ) -> int:
   """Writes the weights of one of a run's checkpoints to the file `output`.
 
-  `channels` is the order in which conv1 reads the colours, "rgb" or "bgr";
-  `checkpoint` is that of `runs.load_state`. Returns the number of steps after
-  which the weights are.
+  The file carries the network, the mean image, the class names and how pixels
+  become inputs: see `weights_file.to_bytes`.
+
+  Args:
+    workdir: of the run.
+    output: the safetensors file.
+    channels: the order in which the first layer of the file reads the colours,
+      "rgb" or "bgr"; "": that of the run.
+    checkpoint: as of `runs.load_state`.
+
+  Returns:
+    The number of steps after which the weights are.
 
   Raises:
     UserError: no checkpoint, or the layout does not fit the network.
   """
-  mesh = _mesh(workdir)
-  state, _ = runs.load_state(workdir, mesh, checkpoint=checkpoint)
-  grouped = to_grouped(state.net, state.net.towers.network, channels)
-  write_atomic(output, save(grouped))
-  return int(state.step)
+  config = runs.load_config(workdir)
+  state, metadata = runs.load_state(
+    workdir, _mesh(config), checkpoint=checkpoint
+  )
+  data = runs.load_data(workdir, config, metadata=metadata)
+  own = config["pixels"]["order"]
+  order = channels or own
+  arrays = to_grouped(
+    state.net, state.net.towers.network, reverse_colours=order != own
+  )
+  step = int(state.step)
+  content = weights_file.to_bytes(
+    arrays, config=config, order=order, data=data, step=step
+  )
+  write_atomic(output, content)
+  return step
 
 
-def import_weights(workdir: str, source: str, channels: str = "rgb") -> int:
+def import_weights(workdir: str, source: str, channels: str = "") -> int:
   """Saves the weights in the file `source` as the newest checkpoint of a run.
 
   The checkpoint is one step after the present one and has a new optimiser
-  state (a velocity of zero). Returns its step. `channels` as `export_weights`.
+  state (a velocity of zero). Returns its step.
+
+  Args:
+    workdir: of a run with a checkpoint.
+    source: a file that `weights_file.read` reads.
+    channels: the order in which the first layer of the file reads the colours,
+      "rgb" or "bgr"; "": what the file or its layout says, else that of the
+      run.
 
   Raises:
     UserError: there is no run or checkpoint in `workdir`, or the arrays in
       `source` do not fit its network. Nothing is changed then.
   """
   config = runs.load_config(workdir)
-  if not pathlib.Path(source).is_file():
-    raise UserError(f"--input={source}: no such file.")
-  try:
-    arrays = load_file(source)
-  except SafetensorError as error:
-    raise UserError(f"{source} is not a safetensors file: {error}.") from None
+  weights = weights_file.read(source)
+  net = weights._replace(order=channels or weights.order).net(config)
   with WorkdirLock(workdir):
     keep = config["checkpoints_to_keep"]
     checkpoints = runs.open_checkpoints(workdir, keep)
-    old, metadata = runs.load_state(workdir, _mesh(workdir), checkpoints)
-    net = from_grouped(arrays, old.net.towers.network, channels)
+    old, metadata = runs.load_state(workdir, _mesh(config), checkpoints)
     optimizer = Recipe.from_config(config).optimizer
     now = int(old.step) + 1
     state = TrainState(jnp.asarray(now, jnp.int32), net, optimizer.init(net))
@@ -70,7 +87,6 @@ def import_weights(workdir: str, source: str, channels: str = "rgb") -> int:
   return now
 
 
-def _mesh(workdir: str) -> jax.sharding.Mesh:
+def _mesh(config) -> jax.sharding.Mesh:
   """One device, whatever the training used."""
-  towers = runs.load_config(workdir)["network"]["towers"]
-  return sharding.make_mesh(1, 1, towers=towers)
+  return sharding.make_mesh(1, 1, towers=config["network"]["towers"])

@@ -103,9 +103,9 @@ class Weights(NamedTuple):
     network = networks.from_dict(config["network"], config["num_classes"])
     wanted = config["pixels"]["order"]
     order = self.order or self.layout.order or wanted
-    channels = "rgb" if order == wanted else "bgr"
+    reverse = order != wanted
     try:
-      return from_grouped(self.arrays, network, channels, self.layout.theirs)
+      return from_grouped(self.arrays, network, reverse, self.layout.theirs)
     except UserError as error:
       raise UserError(f"{self.path}: {error}") from None
 
@@ -155,7 +155,7 @@ def read(path: str) -> Weights:
     arrays = framework_files.read_caffe(path)
   else:
     arrays, metadata = _read_safetensors(path)
-  mean_image = arrays.pop(MEAN_IMAGE, None) if "config" in metadata else None
+  mean_image = arrays.pop(MEAN_IMAGE, None)
   weights = Weights(path, *published.rename(arrays))
   if "config" not in metadata:
     return weights
@@ -172,6 +172,7 @@ def convert(
   config: Mapping[str, Any] | str | None,
   output: str,
   mean_image: str = "",
+  channels: str = "",
 ) -> None:
   """Writes the weights of a file as one that carries its network.
 
@@ -181,11 +182,14 @@ def convert(
     output: the safetensors file to write.
     mean_image: file with Caffe's mean image, if the configuration subtracts one
       that `path` does not have.
+    channels: the order in which the first layer of the file reads the colours,
+      "rgb" or "bgr"; "": what the file, its layout or the configuration says.
 
   Raises:
     UserError: a file is damaged or missing, or does not fit the network.
   """
   weights = read(path)
+  weights = weights._replace(order=channels or weights.order)
   config = weights.configuration(config)
   if mean_image:
     mean = framework_files.read_mean_image(mean_image)

@@ -3,23 +3,25 @@
 import json
 import pathlib
 import shutil
-import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
+from sample_data import command
 
+from alexnet_jax.data.pixel_statistics import Statistics
 from alexnet_jax.model import network as networks
 from alexnet_jax.model import sharding
 from alexnet_jax.model.grouped import to_grouped
 from alexnet_jax.runtime import config
 from alexnet_jax.runtime.command import UserError
-from alexnet_jax.training import runs, step, weights
+from alexnet_jax.training import classifier, runs, step, weights
 from alexnet_jax.training.checkpoint import Checkpoints
 from alexnet_jax.training.optimizer import momentum_sgd
+from alexnet_jax.training.run_data import RunData
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -39,6 +41,10 @@ def original(tmp_path_factory):
     lambda x: jnp.asarray(random.normal(size=x.shape).astype(x.dtype)), shapes
   )._replace(step=jnp.int32(3))
   (workdir / "config.json").write_text(json.dumps(config.to_json(values)))
+  mean = random.uniform(0, 255, (256, 256, 3)).astype(np.float32)
+  statistics = Statistics(mean, np.ones(3), np.eye(3), 9)
+  names = ("ash", "elm", "oak", "fir", "yew")
+  RunData("trees", "trees/1.0.0:train", names, statistics).save(str(workdir))
   checkpoints = Checkpoints(str(workdir / "checkpoints"))
   checkpoints.save(3, step.to_dict(state), {"of": "the run"})
   checkpoints.wait()
@@ -56,6 +62,7 @@ def test_a_run_exports_and_imports(run, tmp_path):
   assert weights.export_weights(run, file) == 3
   changed = {name: array + 1 for name, array in load_file(file).items()}
   save_file(changed, file)
+  del changed["mean_image"]
   assert weights.import_weights(run, file) == 4
   # The new checkpoint: one step later, a velocity of zero, the same metadata.
   checkpoints = Checkpoints(f"{run}/checkpoints", read_only=True)
@@ -70,21 +77,48 @@ def test_a_run_exports_and_imports(run, tmp_path):
     np.testing.assert_array_equal(array, changed[name])
 
 
+def test_an_exported_file_carries_its_network(run, tmp_path):
+  file = str(tmp_path / "file.safetensors")
+  weights.export_weights(run, file)
+  with safe_open(file, "np") as opened:
+    facts, mean = opened.metadata(), opened.get_tensor("mean_image")
+  assert json.loads(facts["classes"]) == ["ash", "elm", "oak", "fir", "yew"]
+  assert json.loads(facts["scale"]) == [1.0, 1.0, 1.0]
+  assert (facts["channels"], facts["step"]) == ("rgb", "3")
+  # No path of the machine that trained the network.
+  saved = json.loads(facts["config"])
+  assert (saved["data_dir"], saved["start_from"]) == ("", "")
+  assert saved["network"] == runs.load_config(run)["network"]
+  stored = np.load(pathlib.Path(run, "statistics.npz"))["mean_image"]
+  np.testing.assert_array_equal(mean, stored.transpose(2, 0, 1))
+  # So it needs nothing else, and is the run.
+  picture = np.random.default_rng(1).integers(0, 256, (90, 70, 3), np.uint8)
+  net, same = classifier.load(file), classifier.load(run)
+  assert net.classes == same.classes
+  np.testing.assert_array_equal(net.predict(picture), same.predict(picture))
+
+
 def test_the_command_exports_for_caffe(run, tmp_path):
   file = str(tmp_path / "bgr.safetensors")
   arguments = ["export", f"--workdir={run}", f"--output={file}"]
-  result = subprocess.run(
-    [sys.executable, "-m", "alexnet_jax.weights", *arguments, "--channels=bgr"],
-    cwd=ROOT,
-    capture_output=True,
-    text=True,
-  )
+  result = command("weights", *arguments, "--channels=bgr")
   assert "the weights after step 3" in result.stdout, result.stderr
   rgb = str(tmp_path / "rgb.safetensors")
   weights.export_weights(run, rgb)
   np.testing.assert_array_equal(
     load_file(file)["conv1.weight"], load_file(rgb)["conv1.weight"][:, ::-1]
   )
+  np.testing.assert_array_equal(
+    load_file(file)["mean_image"], load_file(rgb)["mean_image"][::-1]
+  )
+  # Back in the run, both files are the same network.
+  for name in (file, rgb):
+    weights.import_weights(run, name)
+    again = str(tmp_path / "again.safetensors")
+    weights.export_weights(run, again)
+    np.testing.assert_array_equal(
+      load_file(again)["conv1.weight"], load_file(rgb)["conv1.weight"]
+    )
 
 
 def test_a_file_of_another_network_changes_nothing(run, tmp_path):
