@@ -117,8 +117,8 @@ def scan(source: Source, size: int) -> Scan:
   """Reads and decodes every image of a split, on all cores."""
   found = Scan(source, size)
 
-  def read(indices: np.ndarray) -> tuple[list[str], np.ndarray, PixelSums]:
-    damaged, decoder_errors, sums = [], np.zeros(3), PixelSums(size)
+  def read(indices: np.ndarray) -> tuple[list[str], np.ndarray]:
+    damaged, decoder_errors = [], np.zeros(3)
     for index in indices.tolist():
       try:
         # `source[index]` would refuse the labels that are to be listed.
@@ -136,17 +136,16 @@ def scan(source: Source, size: int) -> Scan:
         image.min(),
         image.max(),
       )
-      sums.add(images.rescale(image, size))
+      found.sums.add(images.rescale(image, size))
       if index % 64 == 0:
         decoder_errors += _compare_decoders(encoded, image)
-    return damaged, decoder_errors, sums
+    return damaged, decoder_errors
 
   tasks = parallel.chunks(np.arange(len(source)))
   parts = parallel.map_images(read, tasks, f"Checking {source.name}")
-  for damaged, decoder_errors, sums in parts:
+  for damaged, decoder_errors in parts:
     found.damaged += damaged
     found.decoder_errors += decoder_errors
-    found.sums.merge(sums)
   return found
 
 

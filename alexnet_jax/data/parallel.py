@@ -23,7 +23,7 @@ Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 CHUNK = 16  # consecutive images per task, so that a disk seeks once for them
-AHEAD = 64  # finished tasks that may wait for the consumer
+AHEAD = 64  # finished results that may wait for the consumer
 
 NICENESS = 10  # of decoding threads on Linux; the training step has 0
 
@@ -100,29 +100,36 @@ def map_images(
   total: int | None = None,
   num_done: int = 0,
   unit: str = "images",
+  ahead: int = AHEAD,
+  threads: int = 0,
 ) -> Iterator[Result]:
   """Yields `function(task)` for each task, in order, computed on all cores.
 
-  At most AHEAD results wait for the consumer, so memory does not grow with the
-  number of tasks. Progress is shown on standard error. An interrupt or an error
-  does not wait for tasks that have begun.
+  At most `ahead` results wait for the consumer while each thread computes one
+  more, so memory does not grow with the number of tasks. Progress is shown on
+  standard error, unless `title` is "". An interrupt or an error does not wait
+  for tasks that have begun.
 
   Args:
     size: how many images a task has.
     total: images of all tasks; None: computed, which needs a sequence.
     num_done: images that were finished earlier, which no task has.
     unit: what is counted, if it is not images.
+    ahead: results that may wait.
+    threads: number of threads; 0: `num_cores`.
   """
   if total is None:
     total = sum(map(size, tasks))
   waiting = collections.deque()
-  pool = concurrent.futures.ThreadPoolExecutor(num_cores())
+  threads = threads or num_cores()
+  pool = concurrent.futures.ThreadPoolExecutor(threads)
   finished = False
   try:
     with Progress(title, num_done + total, num_done, unit) as progress:
       remaining = iter(tasks)
       while True:
-        for task in itertools.islice(remaining, AHEAD + 1 - len(waiting)):
+        room = ahead + threads - len(waiting)
+        for task in itertools.islice(remaining, room):
           waiting.append((task, pool.submit(function, task)))
         if not waiting:
           finished = True
@@ -149,7 +156,14 @@ class Progress:
     num_done: int = 0,
     unit: str = "images",
   ):
-    """`total` is None if unknown; `num_done` of it was finished before."""
+    """Shows nothing if `title` is "".
+
+    Args:
+      title: what is done.
+      total: units in all; None if unknown.
+      num_done: units of these that were finished before.
+      unit: what is counted.
+    """
     console = rich.console.Console(stderr=True)
     self._title, self._unit, self._total = title, unit, total
     self._start, self._num_done, self._count = time.monotonic(), num_done, 0
@@ -162,7 +176,7 @@ class Progress:
       _RateColumn(unit),
       rich.progress.TimeRemainingColumn(),
       console=console,
-      disable=not console.is_terminal,
+      disable=not (title and console.is_terminal),
       transient=True,
       # Else text for a pipe or a file would appear above the bar instead.
       redirect_stdout=sys.stdout.isatty(),
@@ -183,7 +197,7 @@ class Progress:
       return
     self._count += count
     seconds = time.monotonic() - self._start
-    if seconds >= self._next_report:
+    if self._title and seconds >= self._next_report:
       self._next_report = seconds + NEXT_REPORT
       self._report(self._count / seconds)
 

@@ -4,6 +4,7 @@ The mean image is subtracted from every input (paper, section 2); the
 principal components are the directions of the lighting noise (section 4.1).
 """
 
+import dataclasses
 import hashlib
 import io
 import os
@@ -55,36 +56,80 @@ class Statistics(NamedTuple):
     return cls(*arrays, int(num_images))
 
 
+@dataclasses.dataclass
+class _Part:
+  """The sums of some images; only one thread at a time may change it."""
+
+  num_images: int
+  total: np.ndarray
+  products: np.ndarray
+
+  @classmethod
+  def zeros(cls, size: int) -> "_Part":
+    return cls(0, np.zeros((size, size, 3)), np.zeros((3, 3), np.int64))
+
+
 class PixelSums:
   """Sums over images of side `size`, exact in whatever order they are added.
 
   The sums are integers, and float64 represents every integer up to 2^53
   exactly: enough for 10^13 images. OpenCV computes them, because NumPy's
   matrix product runs on one thread at a time.
+
+  Several threads may add images at once: each takes sums that no other one is
+  using, so there are as many as threads, however many images.
   """
 
   def __init__(self, size: int):
-    self.num_images = 0
-    self.total = np.zeros((size, size, 3), np.float64)  # of the images
-    # i64[3,3], the sum of x x^T over the RGB values x of all pixels.
-    self.products = np.zeros((3, 3), np.int64)
+    self._size = size
+    self._parts: list[_Part] = []
+    self._idle: list[_Part] = []  # those that no thread is using
 
   def add(self, image: np.ndarray) -> None:
     """Adds one uint8[S,S,3] image."""
-    self.num_images += 1
-    cv2.accumulate(image, self.total)
+    try:
+      part = self._idle.pop()
+    except IndexError:
+      part = _Part.zeros(self._size)
+      self._parts.append(part)
+    part.num_images += 1
+    cv2.accumulate(image, part.total)
     pixels = image.reshape(-1, 3)
     products = cv2.mulTransposed(pixels, True, dtype=cv2.CV_64F)
-    self.products += products.astype(np.int64)
+    part.products += products.astype(np.int64)
+    self._idle.append(part)
 
-  def merge(self, other: "PixelSums") -> None:
-    self.num_images += other.num_images
-    self.total += other.total
-    self.products += other.products
+  def merge(
+    self, num_images: int, total: np.ndarray, products: np.ndarray
+  ) -> None:
+    """Adds the sums over other images, as the properties return them."""
+    if not self._parts:
+      self._parts.append(_Part.zeros(self._size))
+      self._idle.append(self._parts[0])
+    part = self._parts[0]
+    part.num_images += int(num_images)
+    part.total += total
+    part.products += products
+
+  @property
+  def num_images(self) -> int:
+    return sum(part.num_images for part in self._parts)
+
+  @property
+  def total(self) -> np.ndarray:
+    """f64[S,S,3], the sum of the images."""
+    zero = np.zeros((self._size, self._size, 3))
+    return sum((part.total for part in self._parts), zero)
+
+  @property
+  def products(self) -> np.ndarray:
+    """i64[3,3], the sum of x x^T over the RGB values x of all pixels."""
+    zero = np.zeros((3, 3), np.int64)
+    return sum((part.products for part in self._parts), zero)
 
   def covariance(self) -> np.ndarray:
     """f64[3,3], the covariance of RGB over all pixels."""
-    count = self.num_images * self.total.shape[0] * self.total.shape[1]
+    count = self.num_images * self._size**2
     mean = self.total.sum((0, 1)) / count
     return self.products / count - np.outer(mean, mean)
 
@@ -126,21 +171,21 @@ def load_or_compute(
 
 
 def _compute(source: Source, size: int, rescale: str) -> Statistics:
-  def add_up(indices: np.ndarray) -> tuple[PixelSums, list[str]]:
-    sums, failures = PixelSums(size), []
+  total, count = PixelSums(size), len(source)
+
+  def add_up(indices: np.ndarray) -> list[str]:
+    failures = []
     for index in indices.tolist():
       try:
-        sums.add(RESCALE[rescale](decode(source[index][0]), size))
+        total.add(RESCALE[rescale](decode(source[index][0]), size))
       except UndecodableImage as error:
         name = source.example_name(index)
         failures.append(f"{name} cannot be decoded: {error}")
-    return sums, failures
+    return failures
 
   title = f"Statistics of {source.name}"
-  total, count = PixelSums(size), len(source)
   tasks = parallel.chunks(np.arange(count))
-  for sums, failures in parallel.map_images(add_up, tasks, title):
-    total.merge(sums)
+  for failures in parallel.map_images(add_up, tasks, title):
     for failure in failures:
       print(failure, file=sys.stderr)
   if not total.num_images:

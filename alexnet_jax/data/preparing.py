@@ -31,7 +31,6 @@ from alexnet_jax.data import (
 from alexnet_jax.data.byte_ranges import ByteRanges
 from alexnet_jax.data.images import UndecodableImage, decode
 from alexnet_jax.data.originals import Options, Originals, Split
-from alexnet_jax.data.pixel_statistics import PixelSums
 from alexnet_jax.data.shards import Encoding, Shard
 from alexnet_jax.runtime import files, paths
 from alexnet_jax.runtime.command import UserError
@@ -352,9 +351,7 @@ def _write_metadata(
     f" side, rescale={plan['rescale']}.",
     supervised_keys=("image", "label"),
   )
-  sums = PixelSums(size)
-  for shard in parts["train"]:
-    sums.merge(shard.pixel_sums())
+  sums = shards.TrainingSums(parts["train"], size).sums
   sums.statistics().save(
     str(folder / "statistics.npz"),
     sources.open_directory(str(folder), "train").fingerprint,

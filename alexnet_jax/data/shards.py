@@ -5,14 +5,15 @@ A preparation that is killed continues with the first shard that is missing.
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
-import itertools
+import io
 import json
 import os
 import pathlib
 import sys
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import simplejpeg
@@ -23,7 +24,10 @@ from alexnet_jax.data import images, parallel
 from alexnet_jax.data.originals import Originals
 from alexnet_jax.data.pixel_statistics import PixelSums
 from alexnet_jax.data.sources import permutation
+from alexnet_jax.runtime import files
 from alexnet_jax.runtime.command import UserError
+
+SUMS = ("num_images", "total", "products")  # of PixelSums
 
 
 class Encoding(NamedTuple):
@@ -38,17 +42,15 @@ class Encoding(NamedTuple):
 class Converted:
   """Some images of one split, ready to write."""
 
-  def __init__(self, size: int):
+  def __init__(self):
     self.records: list[bytes] = []  # serialised tf.train.Example of each image
     self.labels: list[int] = []
-    self.sums = PixelSums(size)  # of the pixels that readers of records decode
     self.skipped: list[tuple[str, str]] = []  # (name, reason) if undecodable
     self.digest = b""  # of the original bytes, skipped or not, in their order
 
   def add(self, other: "Converted") -> None:
     self.records += other.records
     self.labels += other.labels
-    self.sums.merge(other.sums)
     self.skipped += other.skipped
     self.digest = hashlib.sha256(self.digest + other.digest).digest()
 
@@ -68,12 +70,15 @@ class Shard:
     return self.folder / "data" / self.file
 
   @property
-  def _facts_path(self) -> pathlib.Path:
+  def facts_path(self) -> pathlib.Path:
     return self.folder / "facts" / f"{self.file}.npz"
 
-  def write(self, converted: Converted) -> None:
-    """Writes the records in a shuffled order, then renames the file."""
-    records, sums = converted.records, converted.sums
+  def write(self, converted: Converted, finish: Callable[[], None]) -> None:
+    """Writes the records in a shuffled order, then renames the file.
+
+    `finish` is called between the two.
+    """
+    records = converted.records
     # Compressing JPEGs again takes time and saves nothing.
     options = "group_size:1,uncompressed"
     path = str(self.folder / "facts" / self.file)
@@ -83,74 +88,120 @@ class Shard:
     writer.close()
     with open(path, "rb+") as file:
       os.fsync(file.fileno())
-    with open(self._facts_path, "wb") as file:
-      np.savez(
-        file,
-        count=len(records),
-        num_bytes=sum(map(len, records)),
-        labels=np.array(converted.labels, np.int32),
-        skipped=json.dumps(converted.skipped),
-        digest=converted.digest.hex(),
-        total=sums.total,
-        products=sums.products,
-      )
+    _save(
+      self.facts_path,
+      num_bytes=sum(map(len, records)),
+      labels=np.array(converted.labels, np.int32),
+      skipped=json.dumps(converted.skipped),
+      digest=converted.digest.hex(),
+    )
+    finish()
     os.replace(path, self.path)
 
   def facts(self) -> tuple[int, np.ndarray, list[tuple[str, str]], str]:
     """Bytes and labels of the records, (name, reason) of skipped, digest."""
-    with np.load(self._facts_path, allow_pickle=False) as stored:
+    with np.load(self.facts_path, allow_pickle=False) as stored:
       num_bytes, digest = int(stored["num_bytes"]), str(stored["digest"])
       skipped = json.loads(str(stored["skipped"]))
       return num_bytes, stored["labels"], skipped, digest
 
-  def pixel_sums(self) -> PixelSums:
-    """The pixel sums of a finished shard: megabytes, so read when needed."""
-    with np.load(self._facts_path, allow_pickle=False) as stored:
-      sums = PixelSums(len(stored["total"]))
-      sums.num_images = int(stored["count"])
-      sums.total[:] = stored["total"]
-      sums.products[:] = stored["products"]
-    return sums
+
+class TrainingSums:
+  """The sums over the pixels of the finished training shards, in one file.
+
+  A shard is counted before it gets its name. If it is killed in between, the
+  shard is converted again, to the same pixels, and not counted again.
+  """
+
+  def __init__(self, shards: Sequence[Shard], size: int):
+    """Reads the sums of an earlier preparation of the training `shards`."""
+    self._path = shards[0].folder / "facts" / "training_sums.npz"
+    self.sums = PixelSums(size)
+    self._counted = np.zeros(len(shards), bool)
+    if self._path.exists():
+      with np.load(self._path, allow_pickle=False) as stored:
+        self._counted[:] = stored["counted"]
+        self.sums.merge(*(stored[name] for name in SUMS))
+    # Earlier versions stored the sums of each shard with its other facts.
+    for shard in shards:
+      if shard.path.exists() and not self._counted[shard.number]:
+        with np.load(shard.facts_path, allow_pickle=False) as stored:
+          self.sums.merge(*(stored[name] for name in ("count", *SUMS[1:])))
+        self._counted[shard.number] = True
+
+  def add(self, shard: Shard, sums: PixelSums) -> None:
+    """Adds the sums of a training shard, unless it is counted already."""
+    if self._counted[shard.number]:
+      return
+    self._counted[shard.number] = True
+    self.sums.merge(*(getattr(sums, name) for name in SUMS))
+    values = {name: getattr(self.sums, name) for name in SUMS}
+    _save(self._path, counted=self._counted, **values)
+
+
+def _save(path: pathlib.Path, **arrays: Any) -> None:
+  """Writes arrays as .npz in one step."""
+  content = io.BytesIO()
+  np.savez(content, **arrays)
+  files.write_atomic(path, content.getvalue())
 
 
 def write_shards(
   shards: Sequence[Shard], originals: Originals, encoding: Encoding
 ) -> None:
   """Writes the shards that are not finished, converting on all cores."""
-  tasks = [
-    (shard, chunk)
-    for shard in shards
-    if not shard.path.exists()
-    for chunk in parallel.chunks(shard.indices)
-  ]
+  missing = [shard for shard in shards if not shard.path.exists()]
   total = sum(len(shard.indices) for shard in shards)
-  num_done = total - sum(len(chunk) for _, chunk in tasks)
-  if num_done:
-    message = f"{num_done:,} of {total:,} images are done already."
+  num_missing = sum(len(shard.indices) for shard in missing)
+  if num_missing < total:
+    message = f"{total - num_missing:,} of {total:,} images are done already."
     print(message, file=sys.stderr)
+  training = [shard for shard in shards if shard.split == "train"]
+  training_sums = TrainingSums(training, encoding.size)
+  sums: dict[Shard, PixelSums] = {}  # of the shards in progress
+
+  def tasks() -> Iterator[tuple[str, np.ndarray, PixelSums]]:
+    for shard in missing:
+      sums[shard] = PixelSums(encoding.size)
+      for chunk in parallel.chunks(shard.indices):
+        yield shard.split, chunk, sums[shard]
+
+  def finish(shard: Shard) -> None:
+    shard_sums = sums.pop(shard)
+    if shard.split == "train":
+      training_sums.add(shard, shard_sums)
+
   converted = parallel.map_images(
-    lambda task: convert(originals, task[0].split, task[1].tolist(), encoding),
-    tasks,
+    lambda task: convert(originals, *task, encoding),
+    tasks(),
     "Preparing",
     size=lambda task: len(task[1]),
-    num_done=num_done,
+    total=num_missing,
+    num_done=total - num_missing,
   )
   with contextlib.closing(converted):
-    for shard, group in itertools.groupby(tasks, lambda task: task[0]):
-      whole = Converted(encoding.size)
-      for _ in group:
+    for shard in missing:
+      whole = Converted()
+      for _ in parallel.chunks(shard.indices):
         whole.add(next(converted))
-      shard.write(whole)
+      shard.write(whole, functools.partial(finish, shard))
 
 
 def convert(
-  originals: Originals, split: str, indices: list[int], encoding: Encoding
+  originals: Originals,
+  split: str,
+  indices: np.ndarray,
+  sums: PixelSums,
+  encoding: Encoding,
 ) -> Converted:
-  """Rescales and encodes images of a split; UserError if one is unreadable."""
+  """Rescales and encodes images of a split; adds their pixels to `sums`.
+
+  Raises UserError if an original cannot be read.
+  """
   rescale = images.RESCALE[encoding.rescale]
-  result = Converted(encoding.size)
+  result = Converted()
   digest = hashlib.sha256()
-  for index in indices:
+  for index in indices.tolist():
     name = originals.splits[split].example_name(index)
     try:
       original, label = originals.splits[split][index]
@@ -176,6 +227,6 @@ def convert(
     feature["file_name"].bytes_list.value.append(name.encode(errors="replace"))
     result.records.append(example.SerializeToString(deterministic=True))
     result.labels.append(label)
-    result.sums.add(images.decode(encoded))
+    sums.add(images.decode(encoded))
   result.digest = digest.digest()
   return result

@@ -11,6 +11,8 @@ from collections.abc import Callable
 
 from absl import flags, logging
 
+from alexnet_jax.runtime.watch import exit_now
+
 HELP_FLAGS = ("--help", "-help", "-h", "-?", "--helpshort", "--helpfull")
 
 
@@ -48,7 +50,7 @@ def run(
     status = 2
   except KeyboardInterrupt:
     print("interrupted", file=sys.stderr)
-    status = 130
+    exit_now(130)  # threads may be in the middle of long work
   except BrokenPipeError:  # the reader (`| head`) has closed the pipe
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     status = 0
