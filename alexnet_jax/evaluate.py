@@ -5,6 +5,8 @@
       [--dataset=NAME] [--data_dir=DIR] [--skip_unknown_classes]
       [--per_class=FILE.csv] [--json=FILE]
 
+  python -m alexnet_jax.evaluate --weights=FILE [--config=FILE] ...
+
 Several workdirs are an ensemble: the class probabilities are averaged over
 views and networks. `--split` is train, validation or test, as the run's
 configuration names them. The images must be those of the training's dataset.
@@ -12,6 +14,9 @@ configuration names them. The images must be those of the training's dataset.
 `--dataset` evaluates on another dataset, `--split` is then one of its splits.
 Its classes are matched with the network's by name, and scores are restricted to
 them, as is usual for ImageNet-A and ImageNet-R.
+
+`--weights` is a file that `weights export` wrote, or published weights of
+AlexNet (docs/weights.md), which need the `--config` of their network.
 """
 
 import json
@@ -22,6 +27,7 @@ from rich.table import Table
 
 from alexnet_jax.data.augment import VIEWS
 from alexnet_jax.runtime import command, paths, processes
+from alexnet_jax.runtime import config as configs
 from alexnet_jax.runtime.command import UserError
 from alexnet_jax.runtime.files import write_atomic
 from alexnet_jax.training import run_evaluation
@@ -40,15 +46,29 @@ def main() -> None:
       "--skip_unknown_classes needs --dataset=NAME: the dataset of the training"
       " has no unknown classes."
     )
-  found = run_evaluation.evaluate_runs(
-    flag.workdir,
-    views=flag.views,
-    split=flag.split,
-    data_dir=flag.data_dir,
-    dataset=flag.dataset,
-    checkpoint=flag.checkpoint,
-    skip_unknown_classes=flag.skip_unknown_classes,
-  )
+  if bool(flag.workdir) == bool(flag.weights):
+    raise UserError(
+      "give either --workdir=DIR, the directory of a run, or --weights=FILE."
+    )
+  if flag.config is not None and not flag.weights:
+    raise UserError(
+      "--config needs --weights=FILE: a run has its own configuration."
+    )
+  options = {
+    "views": flag.views,
+    "split": flag.split,
+    "data_dir": flag.data_dir,
+    "dataset": flag.dataset,
+    "skip_unknown_classes": flag.skip_unknown_classes,
+  }
+  if flag.weights:
+    found = run_evaluation.evaluate_weights(
+      flag.weights, config=flag.config, **options
+    )
+  else:
+    found = run_evaluation.evaluate_runs(
+      flag.workdir, checkpoint=flag.checkpoint, **options
+    )
   _print(found)
   if flag.json:
     _write(flag.json, json.dumps(found.result, indent=2) + "\n")
@@ -96,8 +116,9 @@ if __name__ == "__main__":
     "workdir",
     None,
     "run directory, or several separated by commas",
-    required=True,
   )
+  paths.DEFINE_path("weights", "", "file of weights, instead of a run")
+  configs.DEFINE_config(required=False)
   flags.DEFINE_integer(
     "views", 1, "views per image: 1 (centre) or 10 (section 4.1)"
   )

@@ -1,8 +1,11 @@
 """Prints the most probable classes of pictures.
 
-  python -m alexnet_jax.predict --workdir=DIR | --weights=FILE
+  python -m alexnet_jax.predict --workdir=DIR | --weights=FILE [--config=FILE]
       [--checkpoint=newest|best|STEP] [--top=5] [--views=1|10] [--json=FILE]
       [--features=LAYER --output=FILE.npz] PICTURE|FOLDER...
+
+The file of weights is one that `weights export` wrote, or published weights of
+AlexNet, which need the --config of their network (docs/weights.md).
 
 Folders are searched with all folders in them. A picture that cannot be read is
 named, the others are done, and the exit status is 1.
@@ -26,6 +29,7 @@ from rich.text import Text
 from alexnet_jax.data import picture_files
 from alexnet_jax.data.augment import VIEWS
 from alexnet_jax.runtime import command, paths, processes
+from alexnet_jax.runtime import config as configs
 from alexnet_jax.runtime.command import UserError
 from alexnet_jax.training import classifier, prediction
 
@@ -45,7 +49,7 @@ def main(*places: str) -> int:
   processes.configure()
   source = flag.workdir or flag.weights
   with Console(stderr=True).status(f"Loading {source}"):
-    net = classifier.load(source, flag.checkpoint)
+    net = classifier.load(source, flag.checkpoint, flag.config)
   if flag.features:
     net.check_layer(flag.features)
   print(f"{net.source}; views: {flag.views}")
@@ -150,7 +154,8 @@ def _check_flags(flag: flags.FlagValues, places: Sequence[str]) -> None:
 
 if __name__ == "__main__":
   paths.DEFINE_path("workdir", "", "directory of the run")
-  paths.DEFINE_path("weights", "", "exported weights, instead of a run")
+  paths.DEFINE_path("weights", "", "file of weights, instead of a run")
+  configs.DEFINE_config(required=False)
   flags.DEFINE_string(
     "checkpoint",
     "newest",

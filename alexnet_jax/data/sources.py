@@ -229,6 +229,20 @@ def dataset_of(fingerprint: str) -> str:
   return ":".join(match.groups()) if match else fingerprint
 
 
+def stored_rescaling(source: Source) -> str:
+  """How `prepare` rescaled the images, a key of `images.RESCALE`.
+
+  "" if they are not a prepared dataset, or only a part of a split.
+  """
+  path = pathlib.Path(source.directory, "manifest.json")
+  if not source.directory or not path.is_file():
+    return ""
+  try:
+    return str(json.loads(path.read_bytes())["plan"]["rescale"])
+  except (ValueError, KeyError, TypeError):
+    return ""
+
+
 def hold_out(source: Source, count: int, seed: int) -> tuple[Source, Source]:
   """Splits a source at random into (the rest, `count` held-out examples).
 

@@ -211,6 +211,11 @@ def load(
   workdir = paths.local_path(os.fspath(path), "the path")
   if os.path.isfile(workdir):
     return _load_weights(workdir, config)
+  if config is not None:
+    raise UserError(
+      f"{path} is the directory of a run, which has its own configuration, or"
+      " does not exist; a configuration is needed only for a file of weights."
+    )
   config = runs.load_config(workdir)
   mesh = one_device(config["network"]["towers"])
   state, metadata = runs.load_state(workdir, mesh, checkpoint=str(checkpoint))

@@ -154,13 +154,14 @@ class Job(NamedTuple):
   timetable: Timetable
 
   def summary(self, start_step: int) -> str:
-    """What the run will do from `start_step` on, in three lines."""
+    """What the run will do from `start_step` on, in a few lines."""
     config, count = self.config, f"{len(self.validation):,}"
     validation = f"the {count} images of the split {config.splits.validation!r}"
     if config.holdout:
       validation = f"{count} training images held out"
     resumed = f", resumed after step {start_step:,}" if start_step else ""
     chance = math.log(config.num_classes)
+    note = rescaling_note(config, self.train)
     return (
       f"{config.dataset}: {len(self.train):,} training images; validation on"
       f" {validation}\n"
@@ -169,6 +170,7 @@ class Job(NamedTuple):
       f" images{resumed}; a batch may span two epochs\n"
       f"chance-level loss is ln({config.num_classes}) = {chance:.3f}; expect to"
       " start just above it and possibly stay there for a while"
+      + (f"\n{note}" if note else "")
     )
 
   def check_data(self, saved: Mapping[str, str]) -> None:
@@ -260,6 +262,17 @@ def make_job(config: ConfigDict) -> Job:
   }
   schedule = configs.call(make_schedule, config, "schedule", **ends)
   return Job(config, recipe, mesh, schedule, train, validation, timetable)
+
+
+def rescaling_note(config: Mapping[str, Any], source: Source) -> str:
+  """A sentence if images were prepared otherwise than `pixels.rescale`."""
+  stored, wanted = sources.stored_rescaling(source), config["pixels"]["rescale"]
+  if stored in ("", wanted):
+    return ""
+  return (
+    f"pixels.rescale={wanted} has no effect: the images of {source.name} were"
+    f" prepared with --rescale={stored}."
+  )
 
 
 def unused_keys(config: ConfigDict) -> dict[str, str]:

@@ -1,17 +1,21 @@
 """Evaluation of trained runs, on a split of their dataset or on another one."""
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
+
+from jax.sharding import Mesh
 
 from alexnet_jax.data import pipeline, sources
 from alexnet_jax.data.sources import Source
-from alexnet_jax.model import sharding
+from alexnet_jax.model import alexnet, sharding
 from alexnet_jax.runtime import config as configs
 from alexnet_jax.runtime.command import UserError
-from alexnet_jax.training import runs
+from alexnet_jax.training import job, runs, weights_file
 from alexnet_jax.training.class_errors import ClassErrors
 from alexnet_jax.training.evaluation import evaluate
 from alexnet_jax.training.known_classes import KnownClasses
+from alexnet_jax.training.runs import Predictor
 
 
 class Evaluation(NamedTuple):
@@ -77,6 +81,85 @@ def evaluate_runs(
   if not dataset:
     for predictor in predictors:
       predictor.data.check_source(source)
+  found = _evaluate(config, source, mesh, predictors, skip_unknown_classes)
+  steps = [predictor.step for predictor in predictors]
+  return found._replace(
+    result={
+      "dataset": dataset or config["dataset"],
+      "split": split,
+      "checkpoint": checkpoint,
+      "step": steps[0] if len(steps) == 1 else steps,
+      "views": views,
+      **found.result,
+    }
+  )
+
+
+def evaluate_weights(
+  path: str,
+  *,
+  config: Mapping[str, Any] | str | None,
+  views: int,
+  split: str,
+  data_dir: str = "",
+  dataset: str = "",
+  skip_unknown_classes: bool = False,
+) -> Evaluation:
+  """Evaluates the weights in a file; the arguments are as `evaluate_runs`'s.
+
+  Classes are matched by name. A file without class names has those of the
+  dataset, if there are as many; a thousand of another program's are those of
+  ILSVRC-2012.
+
+  Args:
+    path: of a file that `weights_file.read` reads.
+    config: of its network, as in `Weights.configuration`.
+    views, split, data_dir: as of `evaluate_runs`.
+    dataset: its name; "": that of the configuration.
+    skip_unknown_classes: as of `evaluate_runs`.
+
+  Raises:
+    UserError: the file is damaged or does not fit the network, or the dataset
+      is missing or has unknown classes.
+  """
+  weights = weights_file.read(path)
+  config = weights.configuration(config)
+  source = _open_split(config, split, data_dir, dataset)
+  if note := job.rescaling_note(config, source):
+    print(note, file=sys.stderr)
+  data = weights.run_data(config)
+  if not weights.has_class_names(config):
+    names = tuple(source.class_names)
+    if len(names) == config["num_classes"]:
+      data = data._replace(classes=names)
+  if data.fingerprint and not dataset:
+    data.check_source(source)
+  mesh = sharding.make_mesh(towers=config["network"]["towers"])
+  net = weights.net(config)
+  net = sharding.place(net, alexnet.param_specs(net), mesh)
+  predictor = runs.make_predictor(
+    net, data, config, views, mesh, number=weights.step
+  )
+  found = _evaluate(config, source, mesh, [predictor], skip_unknown_classes)
+  return found._replace(
+    result={
+      "dataset": dataset or config["dataset"],
+      "split": split,
+      "checkpoint": path,
+      "step": weights.step,
+      "views": views,
+      **found.result,
+    }
+  )
+
+
+def _evaluate(
+  config: dict[str, Any],
+  source: Source,
+  mesh: Mesh,
+  predictors: Sequence[Predictor],
+  skip_unknown_classes: bool,
+) -> Evaluation:
   networks = [predictor.data.classes for predictor in predictors]
   known = KnownClasses(source, networks, skip_unknown_classes)
   classes = ClassErrors(known.names, mesh)
@@ -93,17 +176,12 @@ def evaluate_runs(
     left_out=known.left_out,
     observe=classes.add,
   )
-  steps = [predictor.step for predictor in predictors]
   result = {
-    "dataset": dataset or config["dataset"],
-    "split": split,
-    "checkpoint": checkpoint,
-    "step": steps[0] if len(steps) == 1 else steps,
-    "views": views,
     "num_classes": len(known.names),
     "num_left_out": len(known.left_out),
+    **found,
   }
-  return Evaluation(result | found, classes, len(networks[0]), known.unknown)
+  return Evaluation(result, classes, len(networks[0]), known.unknown)
 
 
 def _open_split(

@@ -245,13 +245,25 @@ def load_predictor(
   """
   config = load_config(workdir)
   state, metadata = load_state(workdir, mesh, checkpoint=checkpoint)
-  net, data = state.net, load_data(workdir, config, data_dir, metadata)
+  data = load_data(workdir, config, data_dir, metadata)
+  return make_predictor(
+    state.net, data, config, views, mesh, number=int(state.step)
+  )
+
+
+def make_predictor(
+  net: AlexNet,
+  data: RunData,
+  config: Mapping[str, Any],
+  views: int,
+  mesh: Mesh,
+  number: int,
+) -> Predictor:
+  """The parameters `net`, on `mesh`, of step `number`; see `load_predictor`."""
   statistics = data.image_statistics(config, mesh)
   predict = step.make_predict(net.towers.network, views, mesh)
   return Predictor(
-    lambda images: predict(net, images, statistics),
-    int(state.step),
-    data,
+    lambda images: predict(net, images, statistics), number, data
   )
 
 

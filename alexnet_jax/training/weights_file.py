@@ -87,9 +87,16 @@ class Weights(NamedTuple):
     """
     if self.classes:
       return self.classes
-    if self.layout is not published.OURS and config["num_classes"] == 1000:
+    if self.has_class_names(config):
       return tuple(class_words.imagenet_words())
     return tuple(map(str, range(config["num_classes"])))
+
+  def has_class_names(self, config: Mapping[str, Any]) -> bool:
+    """Whether the names of the classes are known."""
+    published_thousand = (
+      self.layout is not published.OURS and config["num_classes"] == 1000
+    )
+    return bool(self.classes) or published_thousand
 
   def net(self, config: Mapping[str, Any]) -> AlexNet:
     """The parameters, for the network of a configuration.

@@ -5,6 +5,7 @@ are those of `reference.published`. The weights are random, and the networks
 narrow.
 """
 
+import io
 import json
 import pathlib
 import struct
@@ -13,12 +14,18 @@ import numpy as np
 import pytest
 import sample_data
 from ml_collections import ConfigDict
+from PIL import Image
 from reference import published as reference
 from safetensors.numpy import save_file
 
 from alexnet_jax.runtime import config as configs
 from alexnet_jax.runtime.command import UserError
-from alexnet_jax.training import classifier, framework_files, weights_file
+from alexnet_jax.training import (
+  classifier,
+  framework_files,
+  run_evaluation,
+  weights_file,
+)
 
 torch = pytest.importorskip(
   "torch", reason="torch is absent (pip install torch==2.13.0)"
@@ -47,10 +54,10 @@ def configuration(name, **changes) -> ConfigDict:
   return values
 
 
-def torchvision_weights():
+def torchvision_weights(classes=CLASSES):
   """A state dict of random weights, and the network itself."""
   torch.manual_seed(0)
-  net = reference.torchvision_network(torch, 1 / 16, CLASSES)
+  net = reference.torchvision_network(torch, 1 / 16, classes)
   with torch.no_grad():
     for parameter in net.parameters():
       parameter.mul_(2)  # or hardly a score depends on the picture
@@ -132,6 +139,35 @@ def write_converted(folder, blobs, name):
     str(caffemodel), configuration(name), output, mean_image=str(mean)
   )
   return output
+
+
+def test_torchvisions_error_on_a_dataset(tmp_path):
+  """Every example counts once; the dataset gives the names of the classes."""
+  data_dir = sample_data.write_tiny(tmp_path)
+  arrays, net = torchvision_weights(classes=3)
+  file = str(tmp_path / "alexnet.safetensors")
+  save_file(arrays, file)
+  inputs, labels = [], []
+  for number in range(40, 50):  # the validation split
+    png = io.BytesIO()
+    Image.fromarray(sample_data.Tiny.pictures[number]).save(png, "PNG")
+    inputs.append(reference.torchvision_inputs(png.getvalue()))
+    labels.append(number % 3)
+  with torch.no_grad():
+    scores = net(torch.tensor(np.stack(inputs)))
+  loss = torch.nn.functional.cross_entropy(scores, torch.tensor(labels)).item()
+  wrong = (scores.argmax(1).numpy() != labels).mean()
+  changes = {"dataset": "tiny", "num_classes": 3, "batch_size": 4}
+  found = run_evaluation.evaluate_weights(
+    file,
+    config=configuration("torchvision", **changes),
+    views=1,
+    split="validation",
+    data_dir=data_dir,
+  ).result
+  assert found["num_examples"] == 10
+  assert found["loss"] == pytest.approx(loss, rel=1e-5)
+  assert found["top1_error"] == pytest.approx(wrong)
 
 
 def test_swapped_colours_are_seen(jpegs, tmp_path):
