@@ -6,10 +6,13 @@ read it. There are four training and two validation images of each class.
 
 import colorsys
 import io
+import json
 import tarfile
 
 import numpy as np
+import pyarrow as pa
 import simplejpeg
+from pyarrow import parquet
 from sample_data import CLASSES, add
 
 from alexnet_jax.data import images, label_lists
@@ -171,10 +174,61 @@ def official_tars(folder):
   return f"tars:{folder}", Options()
 
 
+def write_parquet(
+  path, pairs, metadata_names=None, struct=True, group=5, labels=None
+):
+  """Writes (image, label) pairs as Hugging Face's datasets do."""
+  path.parent.mkdir(parents=True, exist_ok=True)
+  encoded, numbers = zip(*pairs, strict=True)
+  kind = pa.binary()
+  if struct:
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    encoded = [{"bytes": image, "path": "x.jpg"} for image in encoded]
+  table = pa.table(
+    {"image": pa.array(encoded, kind), "label": pa.array(labels or numbers)}
+  )
+  if metadata_names:
+    label = {"names": metadata_names, "_type": "ClassLabel"}
+    features = {"image": {"_type": "Image"}, "label": label}
+    text = json.dumps({"info": {"features": features}})
+    table = table.replace_schema_metadata({"huggingface": text})
+  parquet.write_table(table, path, row_group_size=group)
+
+
+def pairs_of(count):
+  return [(painted(n, i % 7), n) for i, n in enumerate(mixed(count))]
+
+
+def hugging_face(folder):
+  """As `imagenet-1k`: class names in the metadata, a test split of -1."""
+  data, names = folder / "data", list(CLASSES)
+  train = pairs_of(TRAIN)
+  write_parquet(data / "train-00000-of-00002.parquet", train[:7], names)
+  write_parquet(data / "train-00001-of-00002.parquet", train[7:], names)
+  validation = pairs_of(VALIDATION)
+  write_parquet(
+    data / "validation-00000-of-00001.parquet", validation, names, group=4
+  )
+  test = [(painted(0), -1)] * 3
+  write_parquet(data / "test-00000-of-00001.parquet", test, names)
+  return f"parquet:{folder}", Options()
+
+
+def plain_parquet(folder):
+  """Bytes and labels that are texts; the folder tells the split."""
+  for split, count in (("train", TRAIN), ("test", 1), ("valid", VALIDATION)):
+    pairs = pairs_of(count)
+    texts = [CLASSES[number] for _, number in pairs]
+    path = folder / "default" / split / "0000.parquet"
+    write_parquet(path, pairs, struct=False, labels=texts)
+  return f"parquet:{folder}", Options()
+
+
 ALL = {
   writer.__name__: writer
   for writer in (
     imagefolder, other_split_names, class_folders, nested, kaggle, kaggle_inner,
     official_list, tiny_imagenet, class_tars, class_tars_alone, official_tars,
+    hugging_face, plain_parquet,
   )
 }  # fmt: skip

@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from alexnet_jax.data import parallel
 from alexnet_jax.runtime.command import UserError
 
 BLOCK = 2**16  # names that are Python objects at the same time
@@ -159,6 +160,10 @@ class ByteRanges:
         values = np.frombuffer(mine, mine.typecode)[indices]
         theirs.frombytes(values.tobytes())
     return chosen
+
+  def chunks(self, indices: np.ndarray) -> list[np.ndarray]:
+    """Neighbours, so that a disk seeks once for several images."""
+    return parallel.chunks(indices)
 
   def __len__(self) -> int:
     return len(self._ends)

@@ -54,6 +54,9 @@ class Split(Protocol):
   def select(self, indices: np.ndarray) -> "Split":
     """The images at `indices`, i64[M] in ascending order."""
 
+  def chunks(self, indices: np.ndarray) -> list[np.ndarray]:
+    """Cuts `indices` where reading may go on at another place at no cost."""
+
 
 @dataclasses.dataclass
 class Originals:

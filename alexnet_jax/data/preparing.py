@@ -24,6 +24,7 @@ from alexnet_jax.data import (
   image_folders,
   imagenet_tars,
   parallel,
+  parquet_originals,
   shards,
   sources,
   tfds_originals,
@@ -42,6 +43,7 @@ LAYOUTS: dict[str, Callable[[str, Options], Originals]] = {
   "tars:DIR": imagenet_tars.open_tars,
   "folder:DIR": image_folders.open_folders,
   "tfds:NAME": tfds_originals.open_tfds,
+  "parquet:DIR": parquet_originals.open_parquet,
 }
 SOURCES = ", ".join(LAYOUTS)  # for messages
 
@@ -135,7 +137,7 @@ def prepare(
   unfinished = pathlib.Path(data_dir, f".{name}.incomplete")
   with files.WorkdirLock(str(unfinished), "--data_dir"):
     parts = {
-      split: _deal(unfinished, name, split, indices, shard_size)
+      split: _deal(unfinished, name, originals, split, indices, shard_size)
       for split, indices in chosen.items()
     }
     try:
@@ -232,14 +234,19 @@ def _check_classes(originals: Originals, chosen: dict[str, np.ndarray]) -> None:
 
 
 def _deal(
-  folder: pathlib.Path, name: str, split: str, chosen: np.ndarray, size: int
+  folder: pathlib.Path,
+  name: str,
+  originals: Originals,
+  split: str,
+  chosen: np.ndarray,
+  size: int,
 ) -> list[Shard]:
   """The shards of a split, of at most `size` images.
 
   Originals are often sorted by class, so chunks of neighbours are shuffled
   before they are dealt to shards.
   """
-  chunks = parallel.chunks(chosen)
+  chunks = originals.splits[split].chunks(chosen)
   order = sources.permutation(len(chunks), len(chosen))
   shuffled = np.concatenate([chunks[place] for place in order])
   count = -(-len(shuffled) // size)

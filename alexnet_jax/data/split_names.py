@@ -18,6 +18,7 @@ SPLITS = {
   "test": "test",
   "testing": "test",
 }
+ORDER = tuple(dict.fromkeys(SPLITS.values()))  # train, validation, test
 MAX_DEPTH = 3  # of the folders below DIR in which shards are looked for
 
 
@@ -75,7 +76,7 @@ def find_shards(
       f"{os.path.relpath(path, directory)} has no split in its name"
       for path in unnamed
     ]
-  return dict(found)
+  return {split: found[split] for split in ORDER if split in found}
 
 
 def missing_shards(paths: list[pathlib.Path]) -> str:

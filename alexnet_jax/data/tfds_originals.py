@@ -98,6 +98,9 @@ class Records:
   def example_name(self, index: int) -> str:
     return f"{self._name}[{self._indices[index]}]"
 
+  def chunks(self, indices: np.ndarray) -> list[np.ndarray]:
+    return parallel.chunks(indices)
+
   def select(self, indices: np.ndarray) -> "Records":
     indices = self._indices[indices]
     digest = hashlib.sha256(self.fingerprint.encode() + indices.tobytes())

@@ -28,6 +28,10 @@ FOUND = {
   " classes",
   "class_tars_alone": "a tar per class: 12 training images, 6 held out from"
   " them for validation; 3 classes",
+  "hugging_face": "Parquet files (columns image.bytes and label, 3 class"
+  " names): 12 training images, 6 validation images; 3 classes",
+  "plain_parquet": "Parquet files (columns image and label): 12 training"
+  " images, 6 validation images, 3 test images; 3 classes",
   "official_tars": "the tars of ILSVRC-2012: 12 training images, 6 validation"
   " images; 1,000 classes",
 }
