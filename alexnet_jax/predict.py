@@ -2,6 +2,7 @@
 
   python -m alexnet_jax.predict --workdir=DIR | --weights=FILE [--config=FILE]
       [--checkpoint=newest|best|STEP] [--top=5] [--views=1|10] [--json=FILE]
+      [--exif_orientation=auto|apply|ignore]
       [--features=LAYER --output=FILE.npz] PICTURE|FOLDER...
 
 The file of weights is one that `weights export` wrote, or published weights of
@@ -44,12 +45,14 @@ def main(*places: str) -> int:
   if not pictures:
     raise UserError(
       f"there are no pictures in {', '.join(places)}: looked for"
-      f" {' '.join(picture_files.SUFFIXES)} in it and all folders in it."
+      f" {' '.join(picture_files.suffixes())} in all folders."
     )
   processes.configure()
   source = flag.workdir or flag.weights
   with Console(stderr=True).status(f"Loading {source}"):
     net = classifier.load(source, flag.checkpoint, flag.config)
+  if flag.exif_orientation != "auto":
+    net.upright = flag.exif_orientation == "apply"
   if flag.features:
     net.check_layer(flag.features)
   print(f"{net.source}; views: {flag.views}")
@@ -137,6 +140,8 @@ def _check_flags(flag: flags.FlagValues, places: Sequence[str]) -> None:
       "give either --workdir=DIR, the directory of a run, or --weights=FILE,"
       " exported weights."
     )
+  if flag.workdir and flag.config:
+    raise UserError("--config is for --weights: a run has its configuration.")
   if not places:
     raise UserError("give the pictures, or folders of them, after the flags.")
   if flag.views not in VIEWS:
@@ -160,6 +165,13 @@ if __name__ == "__main__":
     "checkpoint",
     "newest",
     "checkpoint to read: newest, best (lowest validation error) or a step",
+  )
+  flags.DEFINE_enum(
+    "exif_orientation",
+    "auto",
+    ["auto", "apply", "ignore"],
+    "turn pictures as their EXIF orientation says; auto: as `prepare`, unless"
+    " the classes are ImageNet's",
   )
   flags.DEFINE_integer("top", 5, "number of classes shown for each picture")
   flags.DEFINE_integer(

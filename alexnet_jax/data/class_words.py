@@ -33,6 +33,11 @@ def in_words(names: Sequence[str], dataset: str = "") -> tuple[str, ...]:
   return tuple(known.get(name, name) for name in names)
 
 
+def is_imagenet(names: Sequence[str]) -> bool:
+  """Whether the classes are called by WordNet ids, such as n01440764."""
+  return all(re.fullmatch(r"n\d{8}", name) for name in names)
+
+
 @functools.cache
 def imagenet_words() -> dict[str, str]:
   """The words of ImageNet's thousand classes, by WordNet id."""

@@ -10,6 +10,7 @@ import io
 import re
 import threading
 import warnings
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import cv2
@@ -75,14 +76,21 @@ def decode(encoded: bytes, upright: bool = False) -> np.ndarray:
   return image
 
 
-def to_rgb(picture: Image.Image | np.ndarray) -> np.ndarray:
+def to_rgb(
+  picture: Image.Image | np.ndarray, upright: bool = False
+) -> np.ndarray:
   """uint8[H,W,3] of an image of Pillow, or of an array of RGB or grey pixels.
 
+  `upright` is that of `decode`, for images of Pillow.
+
   Raises:
-    UndecodableImage: the array is neither uint8[H,W,3] nor uint8[H,W].
+    UndecodableImage: the array is neither uint8[H,W,3] nor uint8[H,W], or the
+      image is damaged.
   """
   if isinstance(picture, Image.Image):
-    return np.array(_to_rgb(picture))
+    with _explaining_damage():
+      pixels = np.array(_to_rgb(picture))
+      return _turn(pixels, _orientation(picture)) if upright else pixels
   pixels = np.asarray(picture)
   if pixels.ndim == 2:  # grey
     pixels = np.repeat(pixels[..., np.newaxis], 3, axis=2)
@@ -160,18 +168,22 @@ def _with_end_marker(encoded: bytes, header: _JpegHeader) -> bytes:
 
 
 def _decode_with_pillow(encoded: bytes, upright: bool) -> np.ndarray:
+  with _explaining_damage(), open_image(encoded) as image:
+    _check_size(image.height, image.width)
+    # Pillow makes several copies: one large image at a time bounds memory.
+    large = image.height * image.width > LARGE
+    with _one_large_image if large else contextlib.nullcontext():
+      _scale_color_key(image, encoded)
+      return to_rgb(image, upright)
+
+
+@contextlib.contextmanager
+def _explaining_damage() -> Iterator[None]:
+  """Raises UndecodableImage for what Pillow raises: nearly any type."""
   try:
-    with open_image(encoded) as image:
-      _check_size(image.height, image.width)
-      # Pillow makes several copies: one large image at a time bounds memory.
-      large = image.height * image.width > LARGE
-      with _one_large_image if large else contextlib.nullcontext():
-        _scale_color_key(image, encoded)
-        pixels = np.array(_to_rgb(image))
-        return _turn(pixels, _orientation(image)) if upright else pixels
+    yield
   except UndecodableImage:
     raise
-  # On damaged files Pillow raises exceptions of nearly any type.
   except Exception as error:
     reason = str(error) or type(error).__name__
     # Without the address of the object that Pillow read.

@@ -17,6 +17,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from alexnet_jax.data.byte_ranges import ByteRanges, stamp
+from alexnet_jax.data.class_words import is_imagenet
 from alexnet_jax.data.sources import permutation
 from alexnet_jax.runtime.command import UserError
 
@@ -95,7 +96,7 @@ class Originals:
     orientation = f"EXIF orientation {'applied' if self.upright else 'ignored'}"
     return (
       f"{self.layout or self.name}: {', '.join(counts)}; {classes};"
-      f" {orientation}{' (ImageNet)' if self._is_imagenet() else ''}"
+      f" {orientation}{' (ImageNet)' if is_imagenet(self.class_names) else ''}"
     )
 
   def orient(self, choice: str) -> None:
@@ -108,11 +109,8 @@ class Originals:
     """
     if choice != "auto":
       self.upright = choice == "apply"
-    elif self._is_imagenet():
+    elif is_imagenet(self.class_names):
       self.upright = False
-
-  def _is_imagenet(self) -> bool:
-    return all(re.fullmatch(r"n\d{8}", name) for name in self.class_names)
 
   def check(self) -> None:
     """Checks names and labels before any work, and leaves out what has none.

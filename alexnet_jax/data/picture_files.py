@@ -1,5 +1,6 @@
 """Picture files: finding them in folders, and reading one of any size."""
 
+import functools
 import os
 import stat
 from collections.abc import Sequence
@@ -11,23 +12,28 @@ from alexnet_jax.data import images
 from alexnet_jax.data.images import UndecodableImage
 from alexnet_jax.runtime.command import UserError
 
-# Endings of the names of files in a folder that are taken for pictures.
-SUFFIXES = (
-  *(".avif", ".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm"),
-  *(".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"),
-)
 MAX_BYTES = 2**29  # of a file; MAX_PIXELS in 16 bits, not compressed, fit
 
 # A file, an image of Pillow, or an array: RGB uint8[H,W,3] or grey uint8[H,W].
 Picture = str | os.PathLike | Image.Image | np.ndarray
 
 
+@functools.cache
+def suffixes() -> tuple[str, ...]:
+  """Endings of the names of files in folders that are taken for pictures."""
+  Image.init()
+  known = Image.registered_extensions().items()
+  return tuple(
+    sorted(suffix for suffix, name in known if name in images.FORMATS)
+  )
+
+
 def find(places: Sequence[str]) -> tuple[list[str], list[str]]:
   """The pictures among files and in folders, and what is left out of folders.
 
   Folders are searched with all folders in them, in the order of the names. In a
-  folder only files of SUFFIXES count; a file that is named itself always does.
-  Hidden files and links to folders are left out.
+  folder only files with one of `suffixes` count; a file that is named itself
+  always does. Hidden files and links to folders are left out.
 
   Returns:
     The paths of the pictures, and of the files and folders that are left out.
@@ -66,7 +72,7 @@ def _search(folder: str, found: list[str], left_out: list[str]) -> None:
         left_out.append(path)
     for name in sorted(files):
       path = os.path.join(directory, name)
-      is_picture = name.lower().endswith(SUFFIXES) and os.path.isfile(path)
+      is_picture = name.lower().endswith(suffixes()) and os.path.isfile(path)
       hidden = name.startswith(".")
       (found if is_picture and not hidden else left_out).append(path)
 
@@ -78,7 +84,7 @@ def read(picture: Picture, upright: bool = False) -> np.ndarray:
     UndecodableImage: it is damaged or not an image; the message is the reason.
   """
   if not isinstance(picture, str | os.PathLike):
-    return images.to_rgb(picture)
+    return images.to_rgb(picture, upright)
   try:
     status = os.stat(picture)  # before opening: a pipe would be waited for
     if not stat.S_ISREG(status.st_mode):

@@ -15,7 +15,7 @@ from PIL import Image
 
 from alexnet_jax.data import images, parallel, picture_files
 from alexnet_jax.data.augment import VIEWS, ImageStatistics
-from alexnet_jax.data.class_words import in_words
+from alexnet_jax.data.class_words import in_words, is_imagenet
 from alexnet_jax.data.images import UndecodableImage
 from alexnet_jax.data.picture_files import Picture
 from alexnet_jax.model import alexnet, sharding
@@ -37,6 +37,8 @@ class Classifier:
     words: the same classes in words, such as "tench" for "n01440764".
     layers: the names of the layers, first to last, such as "conv1".
     source: where the parameters are from.
+    upright: whether files are turned as their EXIF orientation says; may be
+      set. As in `prepare` they are, unless the classes are ImageNet's.
   """
 
   def __init__(
@@ -73,6 +75,7 @@ class Classifier:
     self.source = source
     self.classes = tuple(classes)
     self.words = in_words(classes, dataset)
+    self.upright = not is_imagenet(classes)
     self.layers = tuple(shape.name for shape in shapes(network))
 
   def __repr__(self) -> str:
@@ -127,7 +130,7 @@ class Classifier:
       UndecodableImage: the reason, without the picture's name.
     """
     rescale = images.RESCALE[self._statistics.pixels.rescale]
-    return rescale(picture_files.read(picture), self._image_size)
+    return rescale(picture_files.read(picture, self.upright), self._image_size)
 
   def check_layer(self, layer: str) -> None:
     """Raises UserError, with the nearest name, unless `layer` exists."""

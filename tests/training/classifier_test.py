@@ -171,6 +171,25 @@ def test_pictures_of_any_size_and_kind(net, tmp_path):
   np.testing.assert_allclose(net.predict(iter([file])), alone, atol=1e-6)
 
 
+def test_a_photograph_is_turned_upright_unless_the_classes_are_imagenet_s(
+  net, tmp_path
+):
+  """Orientation 6: the camera was turned, and the pixels are stored so."""
+  upright = cv2.resize(PICTURES[0], (90, 72))
+  exif, file = Image.Exif(), tmp_path / "turned.png"
+  exif[0x0112] = 6
+  Image.fromarray(np.rot90(upright)).save(file, exif=exif)
+  found = net.predict([upright, file, Image.open(file)])
+  assert np.ptp(found, axis=0).max() < 1e-6
+  imagenet = classifier.Classifier(
+    net._net, net._statistics, image_size=SIZE, classes=["n01440764"] * CLASSES
+  )
+  assert net.upright and not imagenet.upright
+  np.testing.assert_array_equal(
+    imagenet.square(file), imagenet.square(np.rot90(upright))
+  )
+
+
 @pytest.mark.parametrize(
   "pictures, words",
   [
