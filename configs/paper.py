@@ -63,6 +63,7 @@ def get_config() -> ConfigDict:
   config.augmentation.lighting = 0.1  # standard deviation, along RGB's PCA
   config.augmentation.lighting_divisor = 1.0  # divides images after lighting
   config.augmentation.lighting_until = 0.0  # epoch; 0: until the end
+  config.augmentation.colour = 0.0  # random brightness, contrast, saturation
 
   # Figure 2. alexnet_jax/model/network.py has every key, its value and its
   # section.
@@ -99,7 +100,7 @@ def get_config() -> ConfigDict:
   # Measure the network's inside (docs/plateau.md) at every fifth training line
   # of metrics.jsonl; 0: never.
   config.diagnose_every_lines = 5
-  config.eval_every_epochs = 1
+  config.eval_every_epochs = 1.0
   config.checkpoint_every_steps = 1000  # 0: after evaluations only
   config.checkpoints_to_keep = 2  # the newest ones; the best is always kept
   config.stall_minutes = 10.0  # without a step, before a warning; 0: never

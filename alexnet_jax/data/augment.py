@@ -30,6 +30,9 @@ class Augmentation:
   lighting_divisor: float = 1.0  # divides the lit image; 1.1 in the 2012 source
   # Epoch from which there is neither noise nor division; 0 for never.
   lighting_until: float = 0.0
+  # Strength s of a random brightness, contrast and saturation, each a factor
+  # from 1 - s to 1 + s; 0 for none. Not in the paper.
+  colour: float = 0.0
   # Number of consecutive images with the same crop and flip; 32 in the 2012
   # source.
   shared_by: int = 1
@@ -54,6 +57,11 @@ class Augmentation:
       raise UserError(
         f"augmentation.shared_by={self.shared_by} shares crops and flips, but"
         " both are off: set augmentation.shared_by=1."
+      )
+    if not 0 <= self.colour <= 1:
+      raise UserError(
+        f"augmentation.colour must be from 0 to 1 (got {self.colour}): its"
+        " factors lie between 1 - colour and 1 + colour."
       )
     divided_or_ended = self.lighting_divisor != 1 or self.lighting_until
     if not self.lighting and divided_or_ended:
@@ -113,6 +121,10 @@ def training_images(
     if augmentation.crop:
       offset = jax.random.randint(crop_key, (2,), 0, margin + 1)
     flip = jax.random.bernoulli(flip_key) if augmentation.flip else False
+    if augmentation.colour:
+      # A split into three uses the numbers 0 to 2 of this key.
+      colour_key = jax.random.fold_in(key, 3)
+      image = _jitter_colours(image, colour_key, augmentation.colour)
     x = _crop_and_centre(image, statistics.mean_image, offset, crop_size, flip)
     if augmentation.lighting:
       strengths = augmentation.lighting * jax.random.normal(lighting_key, (3,))
@@ -149,6 +161,28 @@ def view_images(
     return statistics.pixels.scale(x)
 
   return _with_channels(jax.vmap(crop)(images), channels)
+
+
+def _jitter_colours(
+  image: jax.Array, key: jax.Array, strength: float
+) -> jax.Array:
+  """Random brightness, contrast and saturation: [S,S,3] -> f32[S,S,3].
+
+  Three steps, each limited to 0 to 255: a multiple of the image; a blend with
+  its mean grey; a blend of each pixel with its own grey. (torchvision's
+  `ColorJitter` in this order, without a change of hue.)
+  """
+  low, high = 1 - strength, 1 + strength
+  brightness, contrast, saturation = jax.random.uniform(
+    key, (3,), minval=low, maxval=high
+  )
+
+  def blend(x, other, factor):
+    return jnp.clip(factor * x + (1 - factor) * other, 0.0, 255.0)
+
+  x = jnp.clip(brightness * image.astype(jnp.float32), 0.0, 255.0)
+  x = blend(x, _with_channels(x, 1).mean(), contrast)
+  return blend(x, _with_channels(x, 1), saturation)
 
 
 def _with_channels(images: jax.Array, channels: int) -> jax.Array:

@@ -211,6 +211,8 @@ def apply_step(
       return pool(x, size, stride, network.pool_overhang)
     case "dropout":
       return dropout(x, keys, network.dropout_rate, network.dropout_inverted)
+    case "dropout_mean":
+      return dropout(x, None, network.dropout_rate, network.dropout_inverted)
   return getattr(layer, step)(x, training=keys is not None)
 
 

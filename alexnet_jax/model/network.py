@@ -19,7 +19,14 @@ EXCHANGE_DTYPES = ("float32", "bfloat16", "float16")
 COMPUTE_DTYPES = ("float32", "bfloat16")
 
 # The steps that can follow a layer (`Layer.then`).
-STEPS = ("relu", "tanh", "sigmoid", "dropout", "batch_norm")
+STEPS = (
+  "relu",
+  "tanh",
+  "sigmoid",
+  "dropout",
+  "dropout_mean",
+  "batch_norm",
+)
 # Steps that need maps, so they can follow convolutions only.
 MAP_STEPS = ("lrn", "within_map_norm", "pool", "avg_pool")
 # The steps that use the constants of a network whose names begin so.
@@ -27,7 +34,7 @@ STEPS_OF_CONSTANTS = {
   "lrn_": ("lrn",),
   "within_map_": ("within_map_norm",),
   "pool_": ("pool", "avg_pool"),
-  "dropout_": ("dropout",),
+  "dropout_": ("dropout", "dropout_mean"),
   "batch_norm_": ("batch_norm",),
 }
 # Steps with parameters of their own (`layers.STEP_MODULES`), and how many of
@@ -129,7 +136,8 @@ class Network:
   # Whether the last window may extend beyond the edge (2012 source, Caffe), or
   # only whole windows count (PyTorch). No difference for the paper's sizes.
   pool_overhang: bool = True
-  # "dropout", section 4.2.
+  # "dropout", section 4.2; "dropout_mean": its mean, in training too, so that
+  # the layers above read units of the same size without any noise.
   dropout_rate: float = 0.5
   # True: scale up in training instead of down in evaluation (Caffe, PyTorch).
   # With the other constants as they are, this is another network.

@@ -63,6 +63,7 @@ ADDED = {
     "mean": (),
     "deviation": (),
   },
+  "augmentation.colour": 0.0,
 }
 
 # Keys that no longer exist, with the only value that is still supported. A

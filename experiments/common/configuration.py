@@ -37,9 +37,9 @@ def configure(
   """The configuration of a run with one seed.
 
   The overrides of the run come first, then those of `--quick`, then those of
-  the command line. A `total_epochs` of the command line also scales the epochs
-  at which the schedule changes. Initial weights of a narrow network are scaled
-  as `narrow` says.
+  the command line, then the run's factors. A `total_epochs` of the command line
+  also scales the epochs at which the schedule changes. Initial weights of a
+  narrow network are scaled as `narrow` says.
 
   Raises:
     UserError: an override of the command line names no key, or has a value
@@ -49,21 +49,25 @@ def configure(
   overrides = {"seed": seed, **run.overrides}
   if options.quick:
     overrides |= QUICK | dict(experiment.quick.overrides)
-  for key, value in {**overrides, **options.overrides}.items():
-    planned_epochs = config.total_epochs
-    if isinstance(value, str):
-      value = _fill_in(value, run, seed, options)
+  for key, value in overrides.items():
+    _set(config, key, _fill_in(value, run, seed, options))
+  planned_epochs = config.total_epochs
+  for key, value in options.overrides.items():
+    value = _fill_in(value, run, seed, options)
     try:
       _set(config, key, value)
     except (KeyError, TypeError, ValueError):
-      if key not in options.overrides:
-        raise
       raise UserError(
         f"--set={key}={value}: {run.config} has no such key, or the key does"
         " not accept this value. configs/paper.py lists the valid keys."
       ) from None
-    if key == "total_epochs" and key in options.overrides:
-      _scale_schedule(config, config.total_epochs / planned_epochs)
+  if config.total_epochs != planned_epochs:
+    _scale_schedule(config, config.total_epochs / planned_epochs)
+  config.schedule.learning_rate *= run.rate
+  config.schedule.bias_learning_rate *= run.rate
+  if run.length != 1:
+    config.total_epochs = round(config.total_epochs * run.length)
+    _scale_schedule(config, run.length)
   narrow(config)
   return config
 
@@ -73,18 +77,21 @@ def narrow(config: ConfigDict) -> None:
 
   Narrow layers have fewer inputs. Their deviation is divided by the square
   root of `network.width`, so that the variance of what a unit receives is that
-  of the full network. conv1 reads three channels at any width and keeps its
-  own. `config` is changed in place.
+  of the full network. The first layer reads three channels at any width and
+  keeps its own. `config` is changed in place.
   """
   if config.network.width < 1:
     scale = config.network.width**0.5
-    for name in networks.LAYERS[1:-1]:
+    present = [n for n in networks.LAYERS[:-1] if config.network[n].features]
+    for name in present[1:]:
       config.network[name].std /= scale
     config.network.fc8_std /= scale
 
 
-def _fill_in(text: str, run: Run, seed: int, options: Options) -> str:
-  """Replaces {output}, {run} and {seed}."""
+def _fill_in(text: Any, run: Run, seed: int, options: Options) -> Any:
+  """Replaces {output}, {run} and {seed} in a string."""
+  if not isinstance(text, str):
+    return text
   values = {"output": options.output, "run": run.name, "seed": str(seed)}
   for name, value in values.items():
     text = text.replace(f"{{{name}}}", value)

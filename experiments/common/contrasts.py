@@ -6,6 +6,7 @@ the arms are compared within a seed. `statistics` draws the conclusion from
 these differences.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -30,6 +31,9 @@ def generalisation_gap(outcome: Outcome) -> float:
   return error_on_test_images(outcome) - error_on_training_images(outcome)
 
 
+DIRECTIONS = {"less": -math.inf, "more": math.inf}
+
+
 class Contrast(NamedTuple):
   """A linear combination of arms, and what the paper says of it.
 
@@ -38,8 +42,8 @@ class Contrast(NamedTuple):
     arms: the weight of each run; their sum is 0. {"a": 1, "b": -1} is a minus
       b; four weights make an interaction.
     claimed: the paper's difference in the unit of the measure, of which the
-      sign is the direction; 0: the paper says that there is none; None: the
-      paper says nothing.
+      sign is the direction; 0: that there is none; "less" or "more": a
+      direction without a number; None: nothing.
     margin: the largest difference that counts as none.
     measure: of one run.
     primary: whether its verdict counts in the study (docs/study.md).
@@ -47,7 +51,7 @@ class Contrast(NamedTuple):
 
   name: str
   arms: Mapping[str, float]
-  claimed: float | None
+  claimed: float | str | None
   margin: float
   measure: Callable[[Outcome], float] = error_on_test_images
   primary: bool = False
@@ -81,13 +85,20 @@ def compare(
     if all(name in outcomes for name in contrast.arms)
   }
   measured = {
-    name: values["difference"]["p_value"]
+    name: p_value(values)
     for name, values in found.items()
     if "difference" in values
   }
   for name, adjusted in statistics.holm(measured).items():
     found[name]["adjusted_p_value"] = adjusted
   return found
+
+
+def p_value(values: Mapping[str, Any]) -> float:
+  """Of a measured contrast: of equivalence if that is what is claimed."""
+  if values["claimed"] == 0:
+    return values["equivalence_p_value"]
+  return values["difference"]["p_value"]
 
 
 def _compare(contrast: Contrast, outcomes: Outcomes) -> dict[str, Any]:
@@ -141,9 +152,8 @@ def _conclude(
     ),
   }
   if contrast.claimed is not None:
-    result["verdict"] = statistics.verdict(
-      found, contrast.claimed, contrast.margin
-    )
+    claimed = DIRECTIONS.get(contrast.claimed, contrast.claimed)
+    result["verdict"] = statistics.verdict(found, claimed, contrast.margin)
   return result
 
 
@@ -174,7 +184,8 @@ def describe(found: Mapping[str, Mapping[str, Any]]) -> str:
       f" {d['seeds']} seeds)"
     )
     if values["claimed"]:
-      text += f", paper {values['claimed']:+g}"
+      paper = values["claimed"]
+      text += f", paper {paper if paper in DIRECTIONS else f'{paper:+g}'}"
     if "verdict" in values:
       text += f": {values['verdict']}"
     if values.get("verdict") == "undecided":
@@ -193,7 +204,7 @@ def draw(found: Mapping[str, Mapping[str, Any]], axes) -> None:
       d = values["difference"]
       axes.plot([d["low"], d["high"]], [row, row], color="black")
       axes.plot([d["mean"]], [row], "|", color="black", markersize=12)
-    if values["claimed"] is not None:
+    if not isinstance(values["claimed"], str | None):
       axes.plot([values["claimed"]], [row], "x", color="C3")
     reach = values["margin"]
     axes.fill_betweenx([row - 0.3, row + 0.3], -reach, reach, color="0.9")

@@ -24,11 +24,15 @@ class Run(NamedTuple):
     overrides: by dotted key, as `alexnet_jax.main --config.KEY=VALUE` takes
       them. In strings, {output}, {run} and {seed} are replaced by the output
       folder, the run's name and its seed.
+    rate, length: factors of the learning rates and of the number of epochs,
+      applied after the overrides of the command line.
   """
 
   name: str
   config: str
   overrides: Mapping[str, Any] = {}
+  rate: float = 1.0
+  length: float = 1.0
 
 
 class Analysis(NamedTuple):
@@ -40,12 +44,14 @@ class Analysis(NamedTuple):
     draw: plots the outcomes into matplotlib axes.
     claims: the numbers of the paper that a full result answers, by the keys
       of `alexnet_jax.analysis.claims`: {"value": number, "how": text}.
+    arms: the outcomes that the contrasts compare, by the names of their arms.
   """
 
   measure: Callable[[Outcomes], Result] = summary
   describe: Callable[[Result], str] = describe_errors
   draw: Callable[[Outcomes, Any], None] = draw_curves
   claims: Callable[[Result], dict[str, Any]] = lambda result: {}
+  arms: Callable[[Outcomes], Outcomes] = lambda outcomes: outcomes
 
 
 class Quick(NamedTuple):

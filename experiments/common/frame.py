@@ -84,7 +84,8 @@ def _measure(experiment: Experiment, outcomes: Outcomes) -> Result:
   """The result of the analysis, with the contrasts if there are any."""
   result = experiment.analysis.measure(outcomes)
   if experiment.contrasts:
-    result["contrasts"] = contrasts.compare(experiment.contrasts, outcomes)
+    arms = experiment.analysis.arms(outcomes)
+    result["contrasts"] = contrasts.compare(experiment.contrasts, arms)
   return result
 
 
@@ -221,6 +222,9 @@ def _try_out(
   """Carries out the trial, adds its outcomes, and returns the chosen runs."""
   overrides = {**options.overrides, **experiment.trial.overrides}
   short = options._replace(overrides=overrides)
+  if options.parallel > 1:
+    names = [run_name(run, 0) for run in runs]
+    side_by_side.train(experiment, names, short)
   for run in runs:
     outcomes[run.name] = [train(experiment, run, 0, short)]
   chosen = experiment.trial.choose(outcomes)
@@ -261,10 +265,21 @@ def _make_record(
       for name, repeats in outcomes.items()
     },
     "date": datetime.date.today().isoformat(),
+    "trainings": _summaries(outcomes),
     "in_words": _describe(experiment, result),
     "claims": {} if options.quick else analysis.claims(result),
   }
   return json.loads(json.dumps(record))
+
+
+def _summaries(outcomes: Outcomes) -> list[dict[str, Any]]:
+  """The summaries of all trainings: errors, deaths, seconds, commits."""
+  paths = (
+    pathlib.Path(outcome.workdir, OUTCOME)
+    for repeats in outcomes.values()
+    for outcome in repeats
+  )
+  return [json.loads(path.read_text()) for path in paths if path.exists()]
 
 
 def _describe(experiment: Experiment, result: Result) -> str:

@@ -65,6 +65,13 @@ class Outcome(NamedTuple):
     return self.evaluation(split).top1_error
 
   @property
+  def validation_error(self) -> float:
+    """The last top-1 error on the validation images or the holdout."""
+    if self.diverged:
+      return 1 - 1 / self.config["num_classes"]
+    return self.last("top1_error")
+
+  @property
   def diverged(self) -> dict[str, Any] | None:
     """At which step parameters became non-finite, and the message, or None."""
     path = pathlib.Path(self.workdir, DIVERGED)

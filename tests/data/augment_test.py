@@ -1,5 +1,7 @@
 """Augmentation, tested on images whose pixels are their own coordinates."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -249,6 +251,53 @@ def test_the_sources_mean_is_the_centre_whatever_the_crop_and_flip():
   np.testing.assert_allclose(view, bare - mean, atol=1e-4)
 
 
+def test_colours_are_jittered_as_pytorchs_formulas_say():
+  """Each result is that of three factors, found by a fit, within the range."""
+  random = np.random.default_rng(4)
+  # Far from 0 and 255, so that nothing is cut off and all steps are linear.
+  images = random.integers(100, 140, (40, SIZE, SIZE, 3)).astype(np.uint8)
+  augmentation = Augmentation(crop=False, flip=False, lighting=0.0, colour=0.4)
+  margin = (SIZE - CROP) // 2
+  jittered = _augment(images, _keys(40), _statistics(), augmentation)
+  factors = []
+  for image, found in zip(images.astype(float), jittered, strict=True):
+    grey = image @ [0.299, 0.587, 0.114]
+    crop = slice(margin, margin + CROP)
+    # found = b c s x + b c (1 - s) grey + b (1 - c) mean(grey)
+    x, g = image[crop, crop].ravel(), np.repeat(grey[crop, crop].ravel(), 3)
+    basis = np.stack([x, g, np.full_like(x, grey.mean())], axis=1)
+    (bcs, bc_rest, b_rest), *_ = np.linalg.lstsq(basis, found.ravel())
+    np.testing.assert_allclose(
+      basis @ [bcs, bc_rest, b_rest], found.ravel(), atol=1e-2
+    )
+    bc = bcs + bc_rest
+    factors.append((bc + b_rest, bc / (bc + b_rest), bcs / bc))
+  factors = np.array(factors)
+  assert factors.min() >= 0.6 - 1e-3 and factors.max() <= 1.4 + 1e-3
+  # Uniform from .6 to 1.4: mean 1, deviation .23, 40 draws of each factor.
+  np.testing.assert_allclose(factors.mean(axis=0), 1, atol=4 * 0.23 / 40**0.5)
+  np.testing.assert_allclose(factors.std(axis=0), 0.23, atol=0.08)
+
+
+def test_jittered_colours_stay_pixels_and_repeat_for_an_example():
+  images = np.random.default_rng(5).integers(0, 256, (8, SIZE, SIZE, 3))
+  augmentation = Augmentation(crop=False, flip=False, lighting=0.0, colour=1.0)
+  images = images.astype(np.uint8)
+  jittered = _augment(images, _keys(8), _statistics(), augmentation)
+  assert jittered.min() >= 0 and jittered.max() <= 255
+  again = _augment(images, _keys(8), _statistics(), augmentation)
+  np.testing.assert_array_equal(jittered, again)
+  # Crops, flips and lighting draw the same numbers as without it.
+  lit = Augmentation(lighting=0.1)
+  grey = np.full_like(images, 120)
+  statistics = _statistics(components=np.eye(3, dtype=np.float32))
+  plain = _augment(grey, _keys(8), statistics, lit)
+  both = _augment(
+    grey, _keys(8), statistics, dataclasses.replace(lit, colour=1e-6)
+  )
+  np.testing.assert_allclose(both, plain, atol=1e-2)
+
+
 @pytest.mark.parametrize(
   "augmentation, batch_size, message",
   [
@@ -256,6 +305,7 @@ def test_the_sources_mean_is_the_centre_whatever_the_crop_and_flip():
     (Augmentation(shared_by=2, crop=False, flip=False), 4, "both are off"),
     (Augmentation(lighting=0.0, lighting_divisor=1.1), 4, "lighting=0 makes"),
     (Augmentation(lighting=0.0, lighting_until=67.0), 4, "lighting=0 makes"),
+    (Augmentation(colour=1.5), 4, "colour must be from 0 to 1"),
   ],
 )
 def test_inconsistent_values_are_rejected(augmentation, batch_size, message):

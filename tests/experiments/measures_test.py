@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from alexnet_jax.analysis import figures
-from experiments import dropout, figure4, plateau, relu_tanh
+from experiments import biases, depth, figure4, plateau, rates, relu_tanh
 from experiments.common.curves import images_to_leave_plateau, running_mean
-from experiments.common.outcome import Outcome
+from experiments.common.outcome import Outcome, Outcomes
 
 
 def outcome(losses=(), errors=(), batch_size=10, classes=10, epoch=10):
@@ -28,35 +28,95 @@ def outcome(losses=(), errors=(), batch_size=10, classes=10, epoch=10):
   return Outcome("x", 0, "", config, lines)
 
 
-def test_epochs_to_25_percent_error():
-  falling = outcome(errors=[0.9, 0.4, 0.3, 0.2, 0.1, 0.5])
-  # Means of three: .53, .3, .2: that of the fifth step is the first below .25.
-  assert relu_tanh.epochs_to_bound(falling, window=3) == 0.5
-  assert relu_tanh.epochs_to_bound(outcome(errors=[0.26] * 9), window=3) is None
+def evaluated(*errors, name="x", seed=0):
+  """An outcome with these training errors in evaluation, one an epoch."""
+  lines = [
+    {"split": "validation", "epoch": float(epoch), "top1_error": error}
+    for epoch, error in enumerate(errors, 1)
+  ]
+  return Outcome(name, seed, "", {"num_classes": 10}, lines)
 
 
-def test_the_ratio_of_figure_1_uses_the_rates_chosen_in_the_trial():
-  def run(*errors):
-    """Each error for an epoch of a hundred steps."""
-    return [outcome(errors=np.repeat(errors, 100).tolist(), epoch=100)]
+def test_epochs_to_a_bound_are_interpolated():
+  falling = evaluated(0.7, 0.5, 0.3, 0.2)
+  assert relu_tanh.epochs_to(falling, 0.25) == pytest.approx(3.5)
+  assert relu_tanh.epochs_to(falling, 0.4) == pytest.approx(2.5)
+  assert relu_tanh.epochs_to(falling, 0.8) == pytest.approx(0.5)  # .9 at 0
+  assert relu_tanh.epochs_to(falling, 0.1) is None
 
-  runs = {
-    "relu-0.001": run(0.8, 0.0),
-    "relu-0.003": run(0.7, 0.7, 0.0),  # lower after the trial, crosses later
-    "tanh-0.001": run(0.8, 0.8, 0.8, 0.8, 0.8, 0.0),
-    "tanh-0.003": run(0.9),  # not continued
-  }
-  result = relu_tanh.measure(runs)
-  assert result["chosen"]["relu"]["learning_rate"] == 0.003
-  assert result["chosen"]["tanh"]["learning_rate"] == 0.001
-  # A mean of 39 errors is first below .25 with 13 of 0.7 in it and 26 of 0, or
-  # with 12 of 0.8 and 27 of 0.
-  ratio = (5 + 0.27) / (2 + 0.26)
-  assert result["ratio_to_relu"]["tanh"] == pytest.approx(ratio)
-  claim = relu_tanh.claims(result)["relu.speedup"]
-  assert claim["value"] == result["ratio_to_relu"]["tanh"]
-  runs["tanh-0.001"] = run(0.8, 0.8, 0.8)
-  assert relu_tanh.claims(relu_tanh.measure(runs)) == {}
+
+def test_the_ratio_of_figure_1_has_the_rates_that_seed_0_chose_at_the_bound():
+  def runs(name, *curves):
+    return [evaluated(*c, name=name, seed=s) for s, c in enumerate(curves)]
+
+  slow = (0.9, 0.9, 0.9, 0.9, 0.1)  # 25% at epoch 4.8125
+  outcomes = Outcomes(
+    {
+      # Lower after the first epoch, but later at 25%.
+      "relu-source-0.001": runs("a", (0.5, 0.45, 0.4, 0.2)),
+      "relu-source-0.002": runs("b", (0.9, 0.1), (0.9, 0.1), (0.9, 0.1)),
+      "tanh-source-0.001": runs("c", (0.9, 0.5, 0.5, 0.5)),
+      "tanh-source-0.002": runs("d", (0.9, 0.2), slow, slow),
+    }
+  )
+  result = relu_tanh.measure(outcomes)
+  assert result["chosen"]["relu-source"]["learning_rate"] == 0.002
+  assert result["chosen"]["tanh-source"]["learning_rate"] == 0.002
+  # Seed 0 chose and does not count; .8125 of the way from .9 to .1.
+  ratio = 4.8125 / 1.8125
+  assert result["ratios"]["source"]["25%"] == pytest.approx(ratio)
+  assert relu_tanh.claims(result)["relu.speedup"]["value"] == pytest.approx(
+    ratio
+  )
+  arms = relu_tanh.by_arm(outcomes)
+  assert [outcome.seed for outcome in arms["tanh-source"]] == [1, 2]
+  logs = [relu_tanh.log_epochs(arm[0]) for arm in arms.values()]
+  assert math.exp(logs[1] - logs[0]) == pytest.approx(ratio)
+
+
+def test_the_best_rate_is_that_of_the_lowest_validation_loss():
+  def run(rate, loss):
+    lines = [
+      {"split": "train", "loss": loss, "top1_error": 0.5},
+      {
+        "split": "validation",
+        "loss": loss,
+        "top1_error": 0.5,
+        "top5_error": 0.1,
+      },
+    ]
+    config = {"schedule": {"learning_rate": rate}, "num_classes": 10}
+    return [Outcome("x", 0, "", config, lines)]
+
+  tried = {0.005: 2.0, 0.01: 1.5, 0.02: 1.7}
+  outcomes = Outcomes({str(r): run(r, loss) for r, loss in tried.items()})
+  result = rates.measure(outcomes)
+  assert result["best"] == 0.01 and not result["at_an_edge"]
+  outcomes["0.005"] = run(0.005, 1.0)
+  assert rates.measure(outcomes)["at_an_edge"]
+
+
+def test_depth_chooses_each_rate_by_the_validation_error(monkeypatch):
+  """And reports the test error there, which chose nothing."""
+  test = {"source": 30.0, "no_conv3": 35.0, "no_conv3-rate2": 34.0}
+  monkeypatch.setattr(
+    depth, "error_on_test_images", lambda o: test[o.name] + o.seed
+  )
+
+  def runs(name, validation):
+    return [evaluated(validation, name=name, seed=seed) for seed in range(3)]
+
+  outcomes = Outcomes(
+    {
+      "source": runs("source", 0.3),
+      "no_conv3": runs("no_conv3", 0.35),
+      "no_conv3-rate2": runs("no_conv3-rate2", 0.32),
+    }
+  )
+  result = depth.tuned(outcomes)
+  assert list(result) == ["no_conv3"]
+  assert result["no_conv3"]["rate"] == 2.0
+  assert result["no_conv3"]["difference"]["mean"] == pytest.approx(4.0)
 
 
 def test_running_mean():
@@ -94,26 +154,8 @@ def test_a_run_is_counted_with_its_own_batch_size_and_classes():
   )
 
 
-def test_iterations_ratio_of_dropout():
-  fast = [400.0 - 3 * i for i in range(1, 101)]
-  slow = [400.0 - i for i in range(1, 101)]
-  # Two lines from one point, one three times as steep as the other.
-  assert dropout.iterations_ratio(fast, slow) == pytest.approx(3, abs=0.05)
-  assert dropout.iterations_ratio(fast, [400.0] * 100) is None
-
-
-def test_a_run_ends_when_all_units_of_fc7_are_dead():
-  lines = [
-    {"split": "train", "step": 20, "dead_fc7": 0.5, "dead_fc6": 1.0},
-    {"split": "train", "step": 40},
-    {"split": "train", "step": 60, "dead_fc7": 1.0},
-  ]
-  alive, dead = (
-    Outcome("x", 0, "", {}, lines[:end]) for end in (2, len(lines))
-  )
-  assert dropout.dead_by(dead) == 60 and dropout.EXPERIMENT.stop_early(dead)
-  assert dropout.dead_by(alive) is None
-  assert not dropout.EXPERIMENT.stop_early(alive)
+def test_the_early_loss_is_that_of_the_first_tenth():
+  assert biases.early_loss(outcome([3.0, 2.0] + [1.0] * 18)) == 2.5
 
 
 def test_hits_of_figure_4():

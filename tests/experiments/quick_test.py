@@ -14,6 +14,7 @@ from jax.experimental.compilation_cache import compilation_cache
 from alexnet_jax.data import images
 from experiments import readme
 from experiments.common import frame
+from experiments.common.base import SOURCE
 from experiments.common.experiment import Options, Run
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -41,14 +42,17 @@ def one_cache(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def shared_output(tmp_path_factory):
-  """The folder of the experiments whose runs named "paper" are the same."""
+  """The folder of the experiments that have runs in common."""
   return tmp_path_factory.mktemp("experiments")
 
 
-def trains_the_same_paper_run(experiment) -> bool:
-  runs = [run for run in experiment.runs if run.name == "paper"]
+def shares_a_run(experiment) -> bool:
+  """Whether its run "paper" or "source" is that of other experiments."""
+  common = {"paper": Run("paper", "configs/paper.py"), "source": SOURCE}
+  runs = [run for run in experiment.runs if run.name in common]
   return (
-    runs == [Run("paper", "configs/paper.py")]
+    bool(runs)
+    and all(run == common[run.name] for run in runs)
     and not experiment.quick.overrides
   )
 
@@ -62,7 +66,7 @@ def trains_the_same_paper_run(experiment) -> bool:
 )
 def test_it_runs_quickly_and_its_check_holds(name, tmp_path, shared_output):
   experiment = EXPERIMENTS[name]
-  shared = trains_the_same_paper_run(experiment)
+  shared = shares_a_run(experiment)
   output = shared_output if shared else tmp_path
   began = time.process_time()
   record = frame.carry_out(experiment, Options(str(output), quick=True))

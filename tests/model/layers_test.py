@@ -48,9 +48,9 @@ def make_layer(inputs, layer):
   return layers.make_layer(inputs, layer, Network(), jax.random.key(0))
 
 
-def apply_step(step, x):
-  """A step without parameters, with the paper's constants, in evaluation."""
-  return layers.apply_step(step, x, layer=None, network=Network(), keys=None)
+def apply_step(step, x, keys=None):
+  """A step without parameters, with the paper's constants."""
+  return layers.apply_step(step, x, layer=None, network=Network(), keys=keys)
 
 
 def layer_function(inputs, layer):
@@ -215,6 +215,14 @@ def test_pooling_of_whole_windows_only(pool):
   reference = functools.partial(getattr(formulas, pool), **options)
   assert ours(jnp.zeros((1, 54, 54, 1))).shape == (1, 26, 26, 1)
   assert_same(ours, reference, maps(1, 12, 12, 2))
+
+
+def test_the_mean_of_dropout_is_half_in_training_too():
+  x = jnp.asarray(maps(2, 50), jnp.float32)
+  keys = jax.random.split(jax.random.key(1), 2)
+  trained = apply_step("dropout_mean", x, keys=keys)
+  np.testing.assert_array_equal(trained, np.asarray(x) / 2)
+  np.testing.assert_array_equal(apply_step("dropout_mean", x), trained)
 
 
 @pytest.mark.parametrize("step", ["relu", "tanh", "sigmoid"])
