@@ -7,13 +7,15 @@ read it. There are four training and two validation images of each class.
 import colorsys
 import io
 import json
+import subprocess
+import sys
 import tarfile
 
 import numpy as np
 import pyarrow as pa
 import simplejpeg
 from pyarrow import parquet
-from sample_data import CLASSES, add
+from sample_data import CLASSES, ROOT, add
 
 from alexnet_jax.data import images, label_lists
 from alexnet_jax.data.originals import Options
@@ -224,11 +226,65 @@ def plain_parquet(folder):
   return f"parquet:{folder}", Options()
 
 
+def webdataset(folder):
+  """As `timm/imagenet-1k-wds`: numbers in KEY.cls, JSON beside."""
+  for split, count in (("train", TRAIN), ("validation", VALIDATION)):
+    pairs = pairs_of(count)
+    for shard in range(2):
+      members = []
+      for i, (encoded, number) in enumerate(pairs[shard::2]):
+        key = f"{CLASSES[number]}_{i}"
+        members += [
+          (f"{key}.cls", str(number).encode()),
+          (f"{key}.jpg", encoded),
+          (f"{key}.json", b'{"label": 99}'),
+        ]
+      _tar(folder / f"imagenet1k-{split}-{shard:04}.tar", members)
+  write(folder / "classnames.txt", "\n".join(CLASSES).encode())
+  return f"webdataset:{folder}", Options()
+
+
+def webdataset_in_folders(folder):
+  """Folders tell the split, KEY.json the class by its name."""
+  for split, count in (("train", TRAIN), ("val", VALIDATION)):
+    members = []
+    for i, (encoded, number) in enumerate(pairs_of(count)):
+      text = json.dumps({"label": CLASSES[number], "width": 80})
+      members += [
+        (f"./{i}.x/s.JPEG", encoded),
+        (f"./{i}.x/s.json", text.encode()),
+      ]
+    _tar(folder / split / "0.tar", members)
+  return f"webdataset:{folder}", Options()
+
+
+# Reads every training image of a source; prints the peak of memory in kB.
+READ_ALL = """
+import sys
+from alexnet_jax.data import preparing
+images = preparing.open_originals(sys.argv[1]).splits["train"]
+for index in range(len(images)):
+  images[index]
+with open("/proc/self/status") as file:
+  (line,) = (line for line in file if line.startswith("VmHWM"))
+print(line.split()[1])
+"""
+
+
+def peak_of_reading(source):
+  """The peak of memory, in MB, of a process that reads a source (Linux)."""
+  command = [sys.executable, "-c", READ_ALL, source]
+  result = subprocess.run(
+    command, cwd=ROOT, capture_output=True, text=True, check=True
+  )
+  return int(result.stdout) / 1000
+
+
 ALL = {
   writer.__name__: writer
   for writer in (
     imagefolder, other_split_names, class_folders, nested, kaggle, kaggle_inner,
     official_list, tiny_imagenet, class_tars, class_tars_alone, official_tars,
-    hugging_face, plain_parquet,
+    hugging_face, plain_parquet, webdataset, webdataset_in_folders,
   )
 }  # fmt: skip

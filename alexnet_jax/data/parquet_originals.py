@@ -69,9 +69,8 @@ def open_parquet(place: str, options: Options) -> Originals:
     UserError: there are no such files, or one is damaged or has no images.
   """
   del options
-  directory = pathlib.Path(place)
   left_out: list[str] = []
-  shards = split_names.find_shards(directory, ".parquet", left_out)
+  directory, shards = split_names.find_shards(place, ".parquet", left_out)
   texts: dict[str, int] = {}  # provisional labels of labels that are texts
   columns: dict[Columns, pathlib.Path] = {}  # and a file that has them
   groups: dict[str, list[Group]] = {split: [] for split in shards}

@@ -28,6 +28,7 @@ from alexnet_jax.data import (
   shards,
   sources,
   tfds_originals,
+  webdataset_originals,
 )
 from alexnet_jax.data.byte_ranges import ByteRanges
 from alexnet_jax.data.images import UndecodableImage, decode
@@ -44,6 +45,7 @@ LAYOUTS: dict[str, Callable[[str, Options], Originals]] = {
   "folder:DIR": image_folders.open_folders,
   "tfds:NAME": tfds_originals.open_tfds,
   "parquet:DIR": parquet_originals.open_parquet,
+  "webdataset:DIR": webdataset_originals.open_webdataset,
 }
 SOURCES = ", ".join(LAYOUTS)  # for messages
 
@@ -61,7 +63,8 @@ def open_originals(source: str, options: Options | None = None) -> Originals:
     place = paths.local_path(place, f"--source={layout}")
   for form, open_layout in LAYOUTS.items():
     if form.startswith(f"{layout}:") and place:
-      if form.endswith(":DIR") and not os.path.isdir(place):
+      pattern = "{" in place and layout in ("parquet", "webdataset")
+      if form.endswith(":DIR") and not (pattern or os.path.isdir(place)):
         raise UserError(f"The source folder {place} does not exist.")
       options = options or Options()
       if options.source_dir and layout != "tfds":

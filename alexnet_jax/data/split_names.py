@@ -5,7 +5,7 @@ import os
 import pathlib
 import re
 
-from alexnet_jax.data.folder_summary import summarize
+from alexnet_jax.data.folder_summary import nearest, printable, summarize
 from alexnet_jax.runtime.command import UserError
 
 # The names in use, in lower case, and what the prepared dataset calls them.
@@ -39,20 +39,29 @@ def split_of_file(name: str) -> str:
 
 
 def find_shards(
-  directory: pathlib.Path, suffix: str, left_out: list[str]
-) -> dict[str, list[pathlib.Path]]:
-  """The files below a folder that end in `suffix`, sorted, by their split.
+  place: str, suffix: str, left_out: list[str]
+) -> tuple[pathlib.Path, dict[str, list[pathlib.Path]]]:
+  """A folder, and by split its files that end in `suffix`, sorted.
 
   The split is a word of the file's name, or else the name of a folder that
   holds it. If no file has a split, all are training images; if only some have
   one, the others are added to `left_out`.
 
+  Args:
+    place: the folder, or files named like `DIR/train-{000..146}.tar`.
+
   Raises:
     UserError: there is no such file, or there are several datasets.
   """
+  if "{" in place and not os.path.isdir(place):
+    paths = _find_pattern(place)
+    directory = pathlib.Path(os.path.commonpath([p.parent for p in paths]))
+  else:
+    directory = pathlib.Path(place)
+    paths = _walk(directory, suffix)
   found = collections.defaultdict(list)
   datasets = set()
-  for path in _walk(directory, suffix):
+  for path in paths:
     folders = list(path.relative_to(directory).parent.parts)
     named = [split_of_folder(folder) for folder in folders]
     split = split_of_file(path.name) or next(filter(None, reversed(named)), "")
@@ -62,6 +71,7 @@ def find_shards(
   if not found:
     raise UserError(
       f"{directory} has no files *{suffix}; it has {summarize(directory)}."
+      f" {nearest(directory)}"
     )
   if len(datasets) > 1:
     raise UserError(
@@ -69,14 +79,14 @@ def find_shards(
       f" {', '.join(name or '.' for name in sorted(datasets))}. Give one of"
       " them."
     )
-  if unnamed := found.pop("", []):
-    if not found:
-      return {"train": unnamed}
-    left_out += [
-      f"{os.path.relpath(path, directory)} has no split in its name"
-      for path in unnamed
-    ]
-  return {split: found[split] for split in ORDER if split in found}
+  unnamed = found.pop("", [])
+  if not found:
+    return directory, {"train": unnamed}
+  left_out += [
+    f"{printable(os.path.relpath(path, directory))} has no split in its name"
+    for path in unnamed
+  ]
+  return directory, {split: found[split] for split in ORDER if split in found}
 
 
 def missing_shards(paths: list[pathlib.Path]) -> str:
@@ -93,6 +103,35 @@ def missing_shards(paths: list[pathlib.Path]) -> str:
     f"only {len(numbers):,} of {max(counts):,} files are here; number"
     f" {absent:05} is missing"
   )
+
+
+def _find_pattern(pattern: str) -> list[pathlib.Path]:
+  """The files of a pattern with braces, all of which must exist."""
+  paths = list(map(pathlib.Path, dict.fromkeys(_expand(pattern))))
+  missing = [path for path in paths if not path.is_file()]
+  if missing:
+    raise UserError(
+      f"{len(missing):,} of the {len(paths):,} files {pattern} do not exist,"
+      f" for example {missing[0]}."
+    )
+  return paths
+
+
+def _expand(pattern: str) -> list[str]:
+  """Expands {000..146} and {a,b} as a shell does."""
+  braces = re.search(r"\{([^{}]*)\}", pattern)
+  if not braces:
+    return [pattern]
+  parts = braces[1].split(",")
+  if numbers := re.fullmatch(r"(\d+)\.\.(\d+)", braces[1]):
+    first, last = map(int, numbers.groups())
+    width = len(numbers[1])
+    parts = [f"{number:0{width}}" for number in range(first, last + 1)]
+  return [
+    name
+    for part in parts
+    for name in _expand(pattern.replace(braces[0], part, 1))
+  ]
 
 
 def _walk(directory: pathlib.Path, suffix: str) -> list[pathlib.Path]:

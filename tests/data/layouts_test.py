@@ -32,6 +32,10 @@ FOUND = {
   " names): 12 training images, 6 validation images; 3 classes",
   "plain_parquet": "Parquet files (columns image and label): 12 training"
   " images, 6 validation images, 3 test images; 3 classes",
+  "webdataset": "WebDataset shards (class names from classnames.txt): 12"
+  " training images, 6 validation images; 3 classes",
+  "webdataset_in_folders": "WebDataset shards (class names from the labels): 12"
+  " training images, 6 validation images; 3 classes",
   "official_tars": "the tars of ILSVRC-2012: 12 training images, 6 validation"
   " images; 1,000 classes",
 }

@@ -2,15 +2,14 @@
 
 import concurrent.futures
 import json
-import subprocess
 import sys
 
 import numpy as np
 import pyarrow as pa
 import pytest
 from pyarrow import parquet
-from sample_data import ROOT, make, manifest
-from sample_layouts import painted, write_parquet
+from sample_data import make, manifest
+from sample_layouts import painted, peak_of_reading, write_parquet
 
 from alexnet_jax.data import parquet_originals, preparing, sources
 from alexnet_jax.data.images import UndecodableImage
@@ -180,18 +179,6 @@ def test_prepared_row_groups_are_mixed(tmp_path):
   }
 
 
-PEAK = """
-import sys
-from alexnet_jax.data import preparing
-images = preparing.open_originals(f"parquet:{sys.argv[1]}").splits["train"]
-for index in range(len(images)):
-  images[index]
-with open("/proc/self/status") as file:
-  (line,) = (line for line in file if line.startswith("VmHWM"))
-print(line.split()[1])
-"""
-
-
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_peak_memory_does_not_grow_with_the_dataset(tmp_path):
@@ -202,8 +189,5 @@ def test_peak_memory_does_not_grow_with_the_dataset(tmp_path):
       pairs = [(random.bytes(100_000), i % 3) for i in range(400)]
       path = tmp_path / f"{count}" / f"train-{number}.parquet"
       write_parquet(path, pairs, group=100)
-    command = [sys.executable, "-c", PEAK, str(tmp_path / f"{count}")]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    peaks[count] = int(result.stdout) / 1024
-  print(peaks)
+    peaks[count] = peak_of_reading(f"parquet:{tmp_path / str(count)}")
   assert peaks[10] < peaks[1] + 30  # MB
