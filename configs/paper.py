@@ -39,9 +39,12 @@ def get_config() -> ConfigDict:
   config.holdout = 0  # training images held out for validation
   config.max_undecodable = 0  # number of images that may be skipped
 
-  config.start_from = ""  # workdir of a run to copy start_layers from
+  # A run, or a file of weights, to copy start_layers from (finetune.py).
+  config.start_from = ""
   config.start_layers = ("conv1", "conv2", "conv3", "conv4", "conv5")
   config.start_checkpoint = "newest"  # of that run; or "best", or a step
+  # Whether to subtract the mean image of start_from; else this dataset's.
+  config.start_mean_image = False
 
   config.image_size = 256  # section 2: short side 256, then the centre
   # Section 2: "subtracting the mean activity ... from each pixel". False: each

@@ -49,6 +49,7 @@ ADDED = {
   "start_from": "",
   "start_layers": ("conv1", "conv2", "conv3", "conv4", "conv5"),
   "start_checkpoint": "newest",
+  "start_mean_image": False,
   "diagnose_every_lines": 0,
   "network.exchange_dtype": "float32",
   "network.compute_dtype": "float32",

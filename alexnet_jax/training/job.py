@@ -283,9 +283,8 @@ def unused_keys(config: ConfigDict) -> dict[str, str]:
   if config.pixels.mean:
     keys["centre_mean"] = "pixels.mean is the same at every pixel"
   if not config.start_from:
-    keys |= dict.fromkeys(
-      ("start_layers", "start_checkpoint"), "start_from is empty"
-    )
+    starts = ("start_layers", "start_checkpoint", "start_mean_image")
+    keys |= dict.fromkeys(starts, "start_from is empty")
   if not (config.augmentation.crop or config.augmentation.flip):
     reason = "augmentation.crop and augmentation.flip are off"
     keys["augmentation.shared_by"] = reason

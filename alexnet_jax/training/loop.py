@@ -17,8 +17,10 @@ from alexnet_jax.runtime.command import UserError
 from alexnet_jax.runtime.files import WorkdirLock
 from alexnet_jax.runtime.watch import Stopped, Watch, resume_hint
 from alexnet_jax.training import diagnostics, evaluation, metrics, runs, step
+from alexnet_jax.training import start as starts
 from alexnet_jax.training.job import Job, make_job
 from alexnet_jax.training.run_data import RunData
+from alexnet_jax.training.start import Start
 
 
 class Diverged(UserError):
@@ -58,12 +60,15 @@ def train_and_evaluate(
     runs.check_config(workdir, configs.to_json(config))
     watch.phase("opening the data")
     job = make_job(config)
-    finished = True
+    finished, start = True, None
+    if config.start_from and runs.newest_step(workdir) < 0:
+      watch.phase("reading start_from")
+      start = starts.read(configs.to_json(config), job.mesh)
     if runs.is_finished(workdir, job.timetable.last_step):
       print(f"{workdir}: finished after {job.timetable.last_step} steps")
     else:
       with WorkdirLock(output_dir):
-        loop = TrainingLoop(job, workdir, output_dir, watch)
+        loop = TrainingLoop(job, workdir, output_dir, watch, start)
         finished = loop.run(should_stop)
     if finished:
       metrics.print_table(metrics.read(workdir))
@@ -87,8 +92,18 @@ class TrainingLoop:
   `output_dir`, which is `workdir` in one process and temporary in the others.
   """
 
-  def __init__(self, job: Job, workdir: str, output_dir: str, watch: Watch):
-    """Restores the run from its newest checkpoint, or initialises it."""
+  def __init__(
+    self,
+    job: Job,
+    workdir: str,
+    output_dir: str,
+    watch: Watch,
+    start: Start | None = None,
+  ):
+    """Restores the run from its newest checkpoint, or initialises it.
+
+    `start` has the trained weights that a run without a checkpoint begins with.
+    """
     config = job.config
     self._job, self._watch = job, watch
     self._in_flight: collections.deque[StepInFlight] = collections.deque()
@@ -99,7 +114,7 @@ class TrainingLoop:
     self._checkpoints = runs.open_checkpoints(
       workdir, config.checkpoints_to_keep
     )
-    self._restore()
+    start = self._restore(start)
     self._step = int(self._state.step)
     data = RunData.read(workdir, config)
     if data:
@@ -114,11 +129,15 @@ class TrainingLoop:
     self._progress.print_line(job.summary(self._step))
     if self._rate_jump:
       self._progress.print_line(self._rate_jump)
+    if start:
+      self._progress.print_line(start.summary(configs.to_json(config)))
 
     watch.phase("computing the statistics of the training images")
     mesh = job.mesh
     if data is None:
       data = RunData.compute(config, job.train)
+      if start and start.mean_image is not None:
+        data = data.with_mean_image(start.mean_image)
       runs.write_data(output_dir, data)
     self._statistics = data.image_statistics(config, mesh)
     self._train_step = job.recipe.train_step(mesh)
@@ -297,8 +316,11 @@ class TrainingLoop:
     )
     self._stopwatch.pause()
 
-  def _restore(self) -> None:
-    """Reads everything that changes during training, or initialises it."""
+  def _restore(self, start: Start | None) -> Start | None:
+    """Reads everything that changes during training, or initialises it.
+
+    Returns the trained weights that the run begins with, if it begins.
+    """
     job, config = self._job, self._job.config
     recipe, mesh = job.recipe, job.mesh
     abstract = step.abstract_state(recipe.network, recipe.optimizer, mesh)
@@ -317,18 +339,16 @@ class TrainingLoop:
       self._schedule = job.schedule.resumed(saved["schedule"])
       epoch = job.timetable.epoch(int(self._state.step))
       self._rate_jump = self._schedule.jump(saved["schedule"], epoch)
-      return
+      return None
     self._state = step.init_state(
       recipe.network, recipe.optimizer, config.seed, mesh
     )
     if config.start_from:
-      runs.init_from_run(
-        self._state.net,
-        config.start_from,
-        config.start_layers,
-        mesh,
-        config.start_checkpoint,
-      )
+      # They are read already, unless every checkpoint was found damaged now.
+      start = start or starts.read(configs.to_json(config), mesh)
+      net = start.copy_layers(self._state.net, config.start_layers)
+      self._state = self._state._replace(net=net)
+    return start
 
   def _on_devices(
     self, host_batches: Iterable[dict[str, np.ndarray]]

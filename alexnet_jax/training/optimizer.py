@@ -72,7 +72,7 @@ def momentum_sgd(
 
   def init(params):
     leaves = jax.tree.leaves_with_path(params)
-    layers = {_layer(path) for path, _ in leaves}
+    layers = {layer_of(path) for path, _ in leaves}
     for key, named in (
       ("layer_weight_decay", decay_of),
       ("layer_rates", factor_of),
@@ -86,7 +86,7 @@ def momentum_sgd(
 
   def update(gradients, velocity, params, *, learning_rate, **_):
     def next_velocity(path, v, g, w):
-      layer = _layer(path)
+      layer = layer_of(path)
       rate = rate_of(learning_rate, path)
       if layer in factor_of:
         if factor_of[layer] == 0:
@@ -113,9 +113,15 @@ def rate_of(rates: Any, path: tuple[Any, ...]) -> Any:
   """Of `Rates`, or of one rate for all, the rate of the parameter at `path`."""
   if not isinstance(rates, Rates):
     return rates
-  if _layer(path) == "conv1":
+  if layer_of(path) == "conv1":
     return rates.conv1_weights if _is_kernel(path) else rates.conv1_biases
   return rates.weights if _is_kernel(path) else rates.biases
+
+
+def layer_of(path: tuple[Any, ...]) -> str:
+  """ "conv1" of .towers.conv1.bias.value, "fc8" of .fc8_bias.value."""
+  name = _names(path)[0]
+  return "fc8" if name == "fc8_bias" else name
 
 
 def _is_kernel(path: tuple[Any, ...]) -> bool:
@@ -126,12 +132,6 @@ def _is_kernel(path: tuple[Any, ...]) -> bool:
 def _is_bias(path: tuple[Any, ...]) -> bool:
   """Whether the path is a bias's: .towers.conv1.bias.value or .fc8_bias."""
   return _names(path)[-1] in ("bias", "fc8_bias")
-
-
-def _layer(path: tuple[Any, ...]) -> str:
-  """ "conv1" of .towers.conv1.bias.value, "fc8" of .fc8_bias.value."""
-  name = _names(path)[0]
-  return "fc8" if name == "fc8_bias" else name
 
 
 def _names(path: tuple[Any, ...]) -> list[str]:

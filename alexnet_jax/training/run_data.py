@@ -48,6 +48,13 @@ class RunData(NamedTuple):
     names = tuple(train.class_names)
     return cls(config["dataset"], train.fingerprint, names, statistics)
 
+  def with_mean_image(self, mean_image: np.ndarray) -> "RunData":
+    """The same with another mean image, f32[S,S,3], if one is subtracted."""
+    if self.statistics is None:
+      return self
+    statistics = self.statistics._replace(mean_image=mean_image)
+    return self._replace(statistics=statistics)
+
   def save(self, workdir: str) -> None:
     """Writes both files, each in one step; raises OSError if it cannot."""
     folder, checksum = pathlib.Path(workdir), None

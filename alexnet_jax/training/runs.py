@@ -11,12 +11,10 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from flax import nnx
 from jax.sharding import Mesh
 from rich.progress import track
 
 from alexnet_jax.data import pipeline, sources
-from alexnet_jax.model import network as networks
 from alexnet_jax.model import sharding
 from alexnet_jax.model.alexnet import AlexNet
 from alexnet_jax.runtime import config as configs
@@ -82,9 +80,14 @@ def _explaining_failure(path: pathlib.Path) -> Iterator[None]:
     ) from None
 
 
+def newest_step(workdir: str) -> int:
+  """Step of the newest checkpoint of a run; -1 if there is none."""
+  return latest_step(f"{workdir}/checkpoints")
+
+
 def is_finished(workdir: str, total_steps: int) -> bool:
   """Whether the run's last checkpoint and last evaluation are on disk."""
-  return latest_step(f"{workdir}/checkpoints") >= total_steps and any(
+  return newest_step(workdir) >= total_steps and any(
     line["split"] == "validation" and line["step"] >= total_steps
     for line in metrics.read(workdir)
   )
@@ -144,52 +147,6 @@ def load_state(
     )
   arrays, metadata = restored
   return step.from_dict(arrays, abstract), metadata
-
-
-def init_from_run(
-  net: AlexNet,
-  workdir: str,
-  names: Sequence[str],
-  mesh: Mesh,
-  checkpoint: str = "newest",
-) -> None:
-  """Replaces the weights and biases of some layers by those of another run.
-
-  The authors did so for their pre-trained networks (Table 2, "CNN*", and
-  `initw.py` of the 2012 source): the convolutional layers were copied, the
-  others began from random weights.
-
-  Args:
-    net: initial parameters on `mesh`; changed in place.
-    workdir: of the other run.
-    names: layers, such as "conv1"; one that the other run does not have keeps
-      its initial weights.
-    checkpoint: which one of the other run, as in `load_state`.
-
-  Raises:
-    UserError: no such run, checkpoint or layer, or a layer of another shape.
-  """
-  other = load_state(workdir, mesh, checkpoint=checkpoint)[0].net
-  for name in names:
-    if not hasattr(net.towers, name):
-      raise UserError(
-        f"start_layers names {name!r}, but this network has no such layer."
-      )
-    if not hasattr(other.towers, name):
-      continue
-    mine, theirs = getattr(net.towers, name), getattr(other.towers, name)
-    here, there = mine.kernel[...].shape, theirs.kernel[...].shape
-    if here != there:
-      raise UserError(
-        f"{name} has shape {there} in {workdir} and {here} here. Remove it from"
-        " start_layers, or set start_from to another run."
-      )
-    # Not the layer itself: its stride and padding are the other network's.
-    mine.kernel, mine.bias = theirs.kernel, theirs.bias
-    for name_of_step in networks.STEP_PARAMETERS:  # such as batch_norm
-      if hasattr(mine, name_of_step) and hasattr(theirs, name_of_step):
-        values = nnx.state(getattr(theirs, name_of_step))
-        nnx.update(getattr(mine, name_of_step), values)
 
 
 def load_data(
@@ -347,7 +304,7 @@ def load(workdir: str, checkpoint: str = "newest") -> Run:
   config = load_config(workdir)
   mesh = sharding.make_mesh(towers=config["network"]["towers"])
   net, metadata, number = None, {}, 0
-  if latest_step(f"{workdir}/checkpoints") >= 0:
+  if newest_step(workdir) >= 0:
     state, metadata = load_state(workdir, mesh, checkpoint=checkpoint)
     net, number = state.net, int(state.step)
   lines = metrics.read(workdir)
