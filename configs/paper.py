@@ -38,6 +38,7 @@ def get_config() -> ConfigDict:
   config.num_classes = 1000
   config.holdout = 0  # training images held out for validation
   config.max_undecodable = 0  # number of images that may be skipped
+  config.input_threads = 0  # that load batches; 0: as many as the CPU quota
 
   # A run, or a file of weights, to copy start_layers from (finetune.py).
   config.start_from = ""

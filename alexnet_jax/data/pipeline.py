@@ -11,6 +11,7 @@ import collections
 import functools
 import sys
 from collections.abc import Collection, Iterable, Iterator
+from typing import NamedTuple
 
 import grain
 import jax
@@ -21,6 +22,10 @@ from alexnet_jax.data import parallel
 from alexnet_jax.data.images import UndecodableImage, decode_into
 from alexnet_jax.data.sources import Source, permutation
 from alexnet_jax.runtime.command import UserError
+
+READY = 2  # loaded batches that wait for the consumer
+ON_DEVICE = 2  # batches that wait on the devices
+MEMORY = 4 * 2**30  # bytes that loaded batches take by default, at most
 
 Batch = dict[str, np.ndarray]
 # A batch, and why examples (by index) could not be decoded.
@@ -37,6 +42,7 @@ def train_batches(
   rescale: str = "crop",
   max_undecodable: int = 0,
   left_out: Collection[int] = (),
+  threads: int = 0,
   process_index: int = 0,
   process_count: int = 1,
 ) -> Iterator[Batch]:
@@ -49,6 +55,7 @@ def train_batches(
     max_undecodable: how many images may be left out of training.
     left_out: indices of the images left out before the run was resumed, in
       whichever process.
+    threads: as of `Loading`.
     process_index: which contiguous part of each batch this process loads.
     process_count: number of processes that share a batch.
 
@@ -75,8 +82,13 @@ def train_batches(
     indices = [order(int(e))[r] for e, r in zip(epochs, ranks, strict=True)]
     return load(np.array(indices), epochs)
 
-  batches = grain.MapDataset.range(start_step, sys.maxsize).map(load_batch)
-  return _load_ahead(source, batches, max_undecodable, set(left_out))
+  loading = Loading.plan(threads, load.batch_bytes)
+  options = grain.ReadOptions(
+    num_threads=loading.threads, prefetch_buffer_size=loading.threads + READY
+  )
+  steps = grain.MapDataset.range(start_step, sys.maxsize)
+  loaded = steps.map(load_batch).to_iter_dataset(options)
+  return _without_failures(source, loaded, max_undecodable, set(left_out))
 
 
 def evaluation_batches(
@@ -86,6 +98,9 @@ def evaluation_batches(
   size: int,
   rescale: str = "crop",
   max_undecodable: int = 0,
+  num_examples: int = 0,
+  title: str = "",
+  threads: int = 0,
   process_index: int = 0,
   process_count: int = 1,
 ) -> Iterator[Batch]:
@@ -93,7 +108,11 @@ def evaluation_batches(
 
   The epoch is 0. The last batch is padded with copies of example 0 with weight
   0, so every batch has the same shape and every process yields the same number
-  of batches. Arguments and errors are those of `train_batches`.
+  of batches. Arguments and errors are those of `train_batches`, and:
+
+  Args:
+    num_examples: the batches end with the one that holds this many; 0: all.
+    title: shown with the progress; "": none is shown.
   """
   share = (batch_size, process_index, process_count)
   load = _Loader(source, size, rescale, *share)
@@ -105,9 +124,17 @@ def evaluation_batches(
     batch["weight"] *= real
     return batch, failures
 
-  steps = -(-len(source) // batch_size)
-  batches = grain.MapDataset.range(steps).map(load_batch)
-  return _load_ahead(source, batches, max_undecodable, set())
+  count = num_examples or len(source)
+  loading = Loading.plan(threads, load.batch_bytes)
+  loaded = parallel.map_images(
+    load_batch,
+    range(-(-count // batch_size)),
+    title,
+    size=lambda step: min(batch_size, len(source) - step * batch_size),
+    ahead=READY,
+    threads=loading.threads,
+  )
+  return _without_failures(source, loaded, max_undecodable, set())
 
 
 def to_device(
@@ -125,20 +152,52 @@ def to_device(
       ahead.append(jax.device_put(batch, sharding))
     else:
       ahead.append(jax.tree.map(put, batch))
-    if len(ahead) > 2:
+    if len(ahead) > ON_DEVICE:
       yield ahead.popleft()
   yield from ahead
 
 
-def _load_ahead(
-  source: Source, batches: grain.MapDataset, limit: int, left_out: set[int]
+class Loading(NamedTuple):
+  """How many threads load batches, and what these take in memory."""
+
+  threads: int  # each loads a batch at a time
+  batch_bytes: int  # of this process's part of a batch
+
+  @classmethod
+  def plan(cls, threads: int, batch_bytes: int) -> "Loading":
+    """The number of threads, `threads` unless that is 0.
+
+    For 0 there is one thread per core, unless their batches would take more
+    than MEMORY.
+    """
+    affordable = max(1, MEMORY // batch_bytes - READY)
+    return cls(threads or min(parallel.num_cores(), affordable), batch_bytes)
+
+  @property
+  def num_batches(self) -> int:
+    """The largest number of batches in memory.
+
+    Each thread loads one, READY wait, the devices use one and ON_DEVICE wait
+    there. An evaluation has as many again, because those of the training stay.
+    """
+    return 2 * (self.threads + READY + 1 + ON_DEVICE)
+
+  def __str__(self) -> str:
+    size, total = self.batch_bytes, self.num_batches * self.batch_bytes
+    return (
+      f"{self.threads} thread{'s' * (self.threads > 1)} load images; at most"
+      f" {self.num_batches} batches of {size / 1e6:,.1f} MB are in memory"
+      f" ({total / 1e9:.2g} GB)"
+    )
+
+
+def _without_failures(
+  source: Source, loaded: Iterable[Loaded], limit: int, left_out: set[int]
 ) -> Iterator[Batch]:
-  cores = parallel.num_cores()
-  # One batch in progress per thread, and two that are ready.
-  options = grain.ReadOptions(num_threads=cores, prefetch_buffer_size=cores + 2)
-  # Failures are counted here, where batches are in order, so that a run stops
-  # at the same step every time, however far ahead each thread is.
-  for batch, failures in batches.to_iter_dataset(options):
+  """Yields the batches; names the images that cannot be decoded and counts."""
+  # Counted here, where batches are in order, so that a run stops at the same
+  # step every time, however far ahead each thread is.
+  for batch, failures in loaded:
     for index in [i for i in failures if i not in left_out]:
       left_out.add(index)
       name, count = source.example_name(index), len(left_out)
@@ -181,6 +240,7 @@ class _Loader:
     self.places = np.arange(process * share, (process + 1) * share)
     self._source, self._rescale = source, rescale
     self._memory = BatchMemory((share, size, size, 3))
+    self.batch_bytes = share * size * size * 3
 
   def __call__(self, indices: np.ndarray, epochs: np.ndarray) -> Loaded:
     parallel.lower_thread_priority()

@@ -145,7 +145,7 @@ class PixelSums:
 
 
 def load_or_compute(
-  source: Source, size: int, rescale: str = "crop"
+  source: Source, size: int, rescale: str = "crop", threads: int = 0
 ) -> Statistics:
   """Returns the pixel statistics of a source at side `size`, computed once.
 
@@ -153,7 +153,9 @@ def load_or_compute(
   dataset, else from the user's cache directory, else computed from the images
   as training decodes and rescales them (`rescale` is a key of
   `images.RESCALE`). Images that cannot be decoded are named on standard error
-  and left out. Raises UserError if none is left.
+  and left out. They are computed on `threads` threads (0: one per core).
+
+  Raises UserError if no image can be decoded.
   """
   digest = hashlib.sha256(source.fingerprint.encode()).hexdigest()[:12]
   how = "" if rescale == "crop" else f"-{rescale}"
@@ -162,7 +164,7 @@ def load_or_compute(
   for path in (os.path.join(source.directory, "statistics.npz"), cached):
     if stored := Statistics.load(path, source.fingerprint, size):
       return stored
-  result = _compute(source, size, rescale)
+  result = _compute(source, size, rescale, threads)
   try:
     result.save(cached, source.fingerprint)
   except OSError as error:  # training works without a cache
@@ -170,7 +172,9 @@ def load_or_compute(
   return result
 
 
-def _compute(source: Source, size: int, rescale: str) -> Statistics:
+def _compute(
+  source: Source, size: int, rescale: str, threads: int
+) -> Statistics:
   total, count = PixelSums(size), len(source)
 
   def add_up(indices: np.ndarray) -> list[str]:
@@ -185,7 +189,7 @@ def _compute(source: Source, size: int, rescale: str) -> Statistics:
 
   title = f"Statistics of {source.name}"
   tasks = parallel.chunks(np.arange(count))
-  for failures in parallel.map_images(add_up, tasks, title):
+  for failures in parallel.map_images(add_up, tasks, title, threads=threads):
     for failure in failures:
       print(failure, file=sys.stderr)
   if not total.num_images:

@@ -33,6 +33,7 @@ RESUMABLE = (
   "mesh",
   "network.exchange_dtype",
   "data_dir",
+  "input_threads",
   "log_every_steps",
   "diagnose_every_lines",
   "eval_every_epochs",
@@ -46,6 +47,7 @@ RESUMABLE = (
 # a line here, or no older run could be resumed. For a new group the value is a
 # dict; `*` stands for each group in its place (`network.*.groups`: all layers).
 ADDED = {
+  "input_threads": 0,
   "start_from": "",
   "start_layers": ("conv1", "conv2", "conv3", "conv4", "conv5"),
   "start_checkpoint": "newest",

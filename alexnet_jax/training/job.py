@@ -17,7 +17,7 @@ import optax
 from jax.sharding import Mesh, NamedSharding
 from ml_collections import ConfigDict
 
-from alexnet_jax.data import sources
+from alexnet_jax.data import pipeline, sources
 from alexnet_jax.data.augment import Augmentation, ImageStatistics
 from alexnet_jax.data.pixels import Pixels
 from alexnet_jax.data.sources import Source
@@ -168,9 +168,19 @@ class Job(NamedTuple):
       f"mesh {sharding.describe_mesh(self.mesh)};"
       f" {self.timetable.last_step:,} steps of {config.batch_size}"
       f" images{resumed}; a batch may span two epochs\n"
+      f"{self._loading()}\n"
       f"chance-level loss is ln({config.num_classes}) = {chance:.3f}; expect to"
       " start just above it and possibly stay there for a while"
       + (f"\n{note}" if note else "")
+    )
+
+  def _loading(self) -> pipeline.Loading:
+    """How this process loads its part of the images of each batch."""
+    config = self.config
+    _, num_processes = sharding.process_share(self.mesh)
+    images = config.batch_size // num_processes
+    return pipeline.Loading.plan(
+      config.input_threads, images * config.image_size**2 * 3
     )
 
   def check_data(self, saved: Mapping[str, str]) -> None:
@@ -244,6 +254,11 @@ def make_job(config: ConfigDict) -> Job:
     raise UserError(
       "checkpoints_to_keep must be at least 1 (got"
       f" {config.checkpoints_to_keep}): a run resumes from its newest one."
+    )
+  if config.input_threads < 0:
+    raise UserError(
+      "input_threads must be at least 1, or 0 for as many as the CPU quota (got"
+      f" {config.input_threads})."
     )
   train, validation = _open_splits(config)
   timetable = Timetable(

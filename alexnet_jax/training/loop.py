@@ -148,6 +148,7 @@ class TrainingLoop:
       "size": config.image_size,
       "rescale": config.pixels.rescale,
       "max_undecodable": config.max_undecodable,
+      "threads": config.input_threads,
       "process_index": index,
       "process_count": count,
     }

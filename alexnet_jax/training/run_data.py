@@ -43,7 +43,10 @@ class RunData(NamedTuple):
     statistics = None
     if _needs_statistics(config):
       statistics = pixel_statistics.load_or_compute(
-        train, config["image_size"], config["pixels"]["rescale"]
+        train,
+        config["image_size"],
+        config["pixels"]["rescale"],
+        threads=config["input_threads"],
       )
     names = tuple(train.class_names)
     return cls(config["dataset"], train.fingerprint, names, statistics)

@@ -2,9 +2,7 @@
 
 import contextlib
 import dataclasses
-import itertools
 import json
-import math
 import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
@@ -12,7 +10,6 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from jax.sharding import Mesh
-from rich.progress import track
 
 from alexnet_jax.data import pipeline, sources
 from alexnet_jax.model import sharding
@@ -265,16 +262,16 @@ def example_batches(
   """
   batch_size = config["batch_size"]
   batch_size += -batch_size % mesh.shape[sharding.DATA]
-  batches = pipeline.evaluation_batches(
+  return pipeline.evaluation_batches(
     source,
     batch_size=batch_size,
     size=config["image_size"],
     rescale=config["pixels"]["rescale"],
     max_undecodable=config["max_undecodable"],
+    num_examples=num_examples,
+    title=title,
+    threads=config["input_threads"],
   )
-  count = math.ceil((num_examples or len(source)) / batch_size)
-  batches = itertools.islice(batches, count)
-  yield from track(batches, title, count, transient=True)
 
 
 class Run(NamedTuple):

@@ -106,6 +106,53 @@ def test_the_order_does_not_depend_on_threads(monkeypatch):
   equal(one, train(9, 6))
 
 
+@pytest.mark.parametrize(
+  ("threads", "cores", "batch_bytes", "expected"),
+  [
+    (0, 6, 10**7, 6),
+    (0, 64, 2**29, 6),  # eight batches are 4 GiB, two of which are ready
+    (0, 64, 2**33, 1),
+    (9, 2, 2**33, 9),  # chosen by the user
+  ],
+)
+def test_threads_are_those_of_the_quota_within_bounded_memory(
+  monkeypatch, threads, cores, batch_bytes, expected
+):
+  monkeypatch.setattr(parallel, "num_cores", lambda: cores)
+  loading = pipeline.Loading.plan(threads, batch_bytes)
+  assert loading.threads == expected
+  assert f"{expected} thread" in str(loading)
+  total = loading.num_batches * batch_bytes
+  assert f"({total / 1e9:.2g} GB)" in str(loading)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_batches_in_memory_are_as_few_as_announced(monkeypatch, threads):
+  memory, workers = set(), set()
+  take = pipeline.BatchMemory.take
+
+  def watched(self):
+    batch = take(self)
+    memory.add(batch.__array_interface__["data"][0])
+    workers.add(threading.get_native_id())
+    return batch
+
+  monkeypatch.setattr(pipeline.BatchMemory, "take", watched)
+  options = {"batch_size": 4, "size": 8, "threads": threads}
+  source, place = (
+    source_of(20),
+    jax.sharding.SingleDeviceSharding(jax.devices()[0]),
+  )
+  stream = pipeline.train_batches(source, seed=0, start_step=0, **options)
+  for _ in itertools.islice(pipeline.to_device(stream, place), 40):
+    # While the training's batches stay, an evaluation reads others.
+    batches = pipeline.evaluation_batches(source, **options)
+    assert sum(1 for _ in pipeline.to_device(batches, place)) == 5
+  assert len(workers) <= threads * (1 + 40)
+  announced = pipeline.Loading.plan(threads, 4 * 8 * 8 * 3).num_batches
+  assert len(memory) <= announced
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="threads have no priority")
 def test_decoding_threads_have_a_lower_priority():
   """The main thread keeps its priority."""
