@@ -123,7 +123,6 @@ def written(place):
   workdir = str(place / "<i>run</i>")
   with pytest.MonkeyPatch.context() as patch:
     patch.setenv("XDG_CACHE_HOME", str(place / "cache"))
-    loop.train_and_evaluate(config, workdir)
     real = sources.open_split
 
     def with_hostile_names(*arguments):
@@ -132,6 +131,7 @@ def written(place):
       return source
 
     patch.setattr(sources, "open_split", with_hostile_names)
+    loop.train_and_evaluate(config, workdir)
     text = sections.report([workdir])
   file = place / "report.html"
   file.write_text(text)

@@ -15,12 +15,13 @@ from typing import Any
 
 import jax
 
-from alexnet_jax.analysis import comparison, figures, page, programs
+from alexnet_jax.analysis import comparison, confusion, figures, page, programs
 from alexnet_jax.analysis import tower_diagram as diagram
 from alexnet_jax.analysis.comparison import Ours
 from alexnet_jax.analysis.figures import Figure4, Specialisation
 from alexnet_jax.analysis.page import Html, element
 from alexnet_jax.analysis.programs import Audit
+from alexnet_jax.data.class_words import in_words
 from alexnet_jax.model import sharding
 from alexnet_jax.model.network import Network
 from alexnet_jax.model.sharding import DATA, MODEL
@@ -28,6 +29,7 @@ from alexnet_jax.runtime import config as configs
 from alexnet_jax.runtime.command import UserError
 from alexnet_jax.training import runs as stored_runs
 from alexnet_jax.training.job import Recipe
+from alexnet_jax.training.run_evaluation import evaluate_runs
 from alexnet_jax.training.runs import Run
 
 PAPER = "configs/paper.py"
@@ -57,12 +59,14 @@ def report(
   parts += _section("Training curves", curves, runs)
   parts += _section("Results of the paper", paper_tables, runs)
   figure4_of = functools.partial(figure4, search=search, data_dir=data_dir)
+  confusion_of = functools.partial(confusions, data_dir=data_dir)
   for run in runs:
     name = f": {run.workdir}" if len(runs) > 1 else ""
     parts += _section(f"Figure 3: kernels of conv1{name}", figure3, run)
     parts += _section(
       f"Figure 4: predictions and nearest images{name}", figure4_of, run
     )
+    parts += _section(f"Confusion between classes{name}", confusion_of, run)
     parts += _section(f"Exchanges between towers{name}", exchanges, run)
   parts += _section("Differences from the paper's settings", differences, runs)
   parts += _section("Environment", environment, runs)
@@ -257,6 +261,26 @@ def figure4(run: Run, search: int, data_dir: str) -> Html:
   )
   neighbours = element("div", *near, class_="neighbours")
   return page.join([note, predictions, heading, about_near, neighbours])
+
+
+def confusions(run: Run, data_dir: str) -> Html:
+  """Which classes the network confuses, on the validation images.
+
+  Raises:
+    UserError: the run has no checkpoint, or its dataset is missing.
+  """
+  if run.net is None:
+    raise UserError("There is no checkpoint yet.")
+  found = evaluate_runs(
+    [run.workdir],
+    views=1,
+    split="validation",
+    data_dir=data_dir,
+    checkpoint=run.checkpoint,
+  )
+  dataset = run.config["dataset"]
+  words = in_words(found.classes.names, dataset)
+  return confusion.section(found.classes, words, f"{dataset} validation")
 
 
 def _predictions(found: Figure4) -> list[Html]:
