@@ -19,9 +19,6 @@ from alexnet_jax.model import network, sharding
 from alexnet_jax.runtime import config
 from alexnet_jax.training.job import Recipe
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-PAPER = str(ROOT / "configs" / "paper.py")
-QUICKSTART = str(ROOT / "configs" / "quickstart.py")
 TIMINGS = ("seconds", "images_per_second", "data_wait_fraction")
 TINY_RUN = (
   "--config.dataset=patterns/10",
@@ -90,7 +87,7 @@ def check_meshes() -> str:
 def check_exchanges() -> str:
   """Compares the compiled programs with the exchanges of configs/paper.py."""
   model = 2 if jax.device_count() > 1 else 1
-  recipe = Recipe.from_config(config.load(PAPER).to_dict(), batch_size=2)
+  recipe = Recipe.from_config(config.load("paper").to_dict(), batch_size=2)
   result = programs.audit(recipe, sharding.make_mesh(1, model))
   if result.findings:
     raise Failure("; ".join(result.findings))
@@ -118,7 +115,7 @@ def check_training() -> str:
   on_cpu = jax.default_backend() == "cpu"
   mesh = sharding.make_mesh(1, 2) if on_cpu else sharding.make_mesh(towers=2)
   batch_size = (32 if on_cpu else 128) * mesh.shape[sharding.DATA]
-  paper = config.load(PAPER)
+  paper = config.load("paper")
   full = network.from_dict(paper.network.to_dict(), paper.num_classes)
   update = _make_update(Recipe(full, batch_size, paper.image_size), mesh)
 
@@ -148,11 +145,9 @@ CHECKS: dict[str, Callable[[], str]] = {
 
 def _start(workdir: str, environment: dict[str, str]) -> subprocess.Popen:
   arguments = [sys.executable, "-m", "alexnet_jax.main"]
-  arguments += [f"--config={QUICKSTART}", f"--workdir={workdir}", *TINY_RUN]
+  arguments += ["--config=quickstart", f"--workdir={workdir}", *TINY_RUN]
   pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-  return subprocess.Popen(
-    arguments, cwd=ROOT, env=environment, text=True, **pipes
-  )
+  return subprocess.Popen(arguments, env=environment, text=True, **pipes)
 
 
 def _finish(process: subprocess.Popen) -> None:
@@ -173,7 +168,7 @@ def _record(workdir: str) -> tuple[list[dict], dict]:
 
 def _update(data: int, model: int) -> list[np.ndarray]:
   """The parameters of a small network after one update."""
-  quickstart = config.load(QUICKSTART)
+  quickstart = config.load("quickstart")
   quickstart.network.width, quickstart.network.crop_size = 1 / 16, 64
   small = network.from_dict(quickstart.network.to_dict(), 10)
   mesh = sharding.make_mesh(data, model)

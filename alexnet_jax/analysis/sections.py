@@ -7,8 +7,6 @@ of the page.
 import collections
 import functools
 import json
-import os
-import pathlib
 import statistics
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -162,7 +160,7 @@ def _chart(runs: Sequence[Run], key: str) -> Html | None:
 
 def paper_tables(runs: Sequence[Run]) -> Html:
   """The numbers of the paper beside ours."""
-  sizes = comparison.sizes(configs.load(PAPER)) if _paper_exists() else {}
+  sizes = comparison.sizes(configs.load(PAPER))
   ours = {key: Ours(value, PAPER) for key, value in sizes.items()}
   rows = {"errors": [], "sizes": []}
   for row in comparison.table(ours | comparison.committed()):
@@ -359,8 +357,6 @@ def exchange_figure(result: Audit, network: Network) -> Html:
 
 def differences(runs: Sequence[Run]) -> Html:
   """The configuration keys that differ from the paper's configuration."""
-  if not _paper_exists():
-    raise UserError(f"{PAPER} is not in {os.getcwd()}: nothing to compare.")
   paper = dict(configs.flatten(configs.to_json(configs.load(PAPER))))
   flat = [dict(configs.flatten(run.config)) for run in runs]
   rows = []
@@ -384,7 +380,3 @@ def environment(runs: Sequence[Run]) -> Html:
   here = f"{jax.default_backend()}, {len(jax.devices())} device(s)"
   rows.append(("this page", "made on", here))
   return page.table(("run", "property", "value"), rows)
-
-
-def _paper_exists() -> bool:
-  return pathlib.Path(PAPER).is_file()

@@ -14,7 +14,6 @@ import json
 import os
 import pathlib
 import re
-import runpy
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -23,6 +22,7 @@ from absl import flags
 from ml_collections import ConfigDict
 from ml_collections.config_flags import config_flags
 
+from alexnet_jax.runtime import config_files
 from alexnet_jax.runtime.command import UserError
 
 # Keys that may change when a run is resumed: its length, its devices, and what
@@ -84,7 +84,8 @@ def DEFINE_config(required: bool = True) -> flags.FlagHolder[ConfigDict]:
   override is invalid.
   """
   holder = config_flags.DEFINE_config_file(
-    "config", help_string="configuration file, such as configs/quickstart.py"
+    "config",
+    help_string="configuration: a file, or a shipped one's name, as paper",
   )
   flags.FLAGS["config"].parser = _FileParser(name="config")
   if required:
@@ -100,6 +101,7 @@ def path() -> str:
 def load(config_path: str) -> ConfigDict:
   """Executes a configuration file and returns its locked ConfigDict.
 
+  `config_path` is a file, or the name of a shipped configuration, as `paper`.
   Text after a colon (`configs/x.py:ARGUMENT`) is an argument of `get_config`.
 
   Raises:
@@ -107,15 +109,16 @@ def load(config_path: str) -> ConfigDict:
       a ConfigDict.
   """
   name, *argument = config_path.split(":", 1)
-  file = pathlib.Path(name)
-  if not file.is_file():
-    known = sorted(map(str, file.parent.glob("*.py"))) or _configs()
+  file = config_files.find(name)
+  if file is None:
+    folder = pathlib.Path(name).parent
+    known = sorted(map(str, folder.glob("*.py")))
     raise UserError(
-      f"configuration {str(file)!r} not found in {file.parent.resolve()}."
-      + _nearest(str(file), known)
+      f"configuration {name!r} not found in {folder.resolve()}."
+      + _nearest(name, [*known, *config_files.names()])
     )
   try:
-    config = runpy.run_path(str(file))["get_config"](*argument)
+    config = config_files.run(file, *argument)
   except (Exception, SystemExit) as error:
     reason = " ".join(str(error).split())
     raise UserError(
@@ -319,14 +322,10 @@ for _type, _expected, _convert in (
 def _required(config: ConfigDict | None) -> bool:
   if config is None:
     raise UserError(
-      "--config is missing; pass --config=configs/NAME.py (available:"
-      f" {', '.join(_configs()) or 'none in ' + str(pathlib.Path.cwd())})"
+      "--config is missing; pass --config=configs/NAME.py, a file of yours or"
+      f" one of those that are shipped: {', '.join(config_files.names())}."
     )
   return True
-
-
-def _configs() -> list[str]:
-  return sorted(map(str, pathlib.Path("configs").glob("[a-z]*.py")))
 
 
 def _check_exists(key: str, known: list[str], config_path: str) -> None:

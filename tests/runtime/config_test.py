@@ -4,6 +4,7 @@ import copy
 import functools
 import json
 import operator
+import sys
 
 import pytest
 from hypothesis import given
@@ -198,6 +199,48 @@ def test_load_names_the_nearest_file(tmp_path):
   (tmp_path / "paper.py").touch()
   with pytest.raises(UserError, match=r"nearest is '.*quickstart\.py'"):
     config_lib.load(str(tmp_path / "quikstart.py"))
+
+
+@pytest.mark.parametrize("name", ["paper", "configs/paper.py"])
+def test_a_shipped_configuration_is_found_from_any_folder(
+  name, tmp_path, monkeypatch
+):
+  monkeypatch.chdir(tmp_path)
+  assert config_lib.load(name).dataset == "imagenet2012"
+  with pytest.raises(UserError, match="nearest is 'paper'"):
+    config_lib.load("papper")
+
+
+def test_a_file_of_the_user_builds_on_shipped_ones_and_on_its_neighbours(
+  tmp_path, monkeypatch
+):
+  monkeypatch.chdir(tmp_path)
+  (tmp_path / "configs").mkdir()
+  (tmp_path / "configs" / "base.py").write_text(
+    "from configs import paper\n"
+    "def get_config():\n"
+    "  config = paper.get_config()\n"
+    "  config.seed = 3\n"
+    "  return config\n"
+  )
+  (tmp_path / "mine.py").write_text(
+    "def get_config():\n"
+    "  from configs import base\n"
+    "  config = base.get_config()\n"
+    "  config.batch_size = 7\n"
+    "  return config\n"
+  )
+  before = {name for name in sys.modules if name.startswith("configs")}
+  config = config_lib.load("mine.py")
+  assert (config.seed, config.batch_size, config.total_epochs) == (3, 7, 90)
+  # A file in the folder comes before the shipped one of the same name.
+  (tmp_path / "configs" / "paper.py").write_text(
+    "from ml_collections import ConfigDict\n"
+    "def get_config():\n  return ConfigDict({'seed': 0})\n"
+  )
+  assert config_lib.load("configs/paper.py").to_dict() == {"seed": 0}
+  assert config_lib.load("paper").total_epochs == 90
+  assert {n for n in sys.modules if n.startswith("configs")} == before
 
 
 def test_a_group_with_a_wrong_key_is_named():
