@@ -54,6 +54,8 @@ def main() -> None:
     raise UserError(
       "--config needs --weights=FILE: a run has its own configuration."
     )
+  if flag.weights and flag.checkpoint != "newest":
+    raise UserError("--checkpoint needs --workdir: a file has no checkpoints.")
   options = {
     "views": flag.views,
     "split": flag.split,
@@ -90,8 +92,11 @@ def _print(found: Evaluation) -> None:
       " classes that the network does not know"
     )
   table = Table("checkpoint", "examples", "views", *ERRORS, "loss")
+  which = result["checkpoint"]
+  if result["step"]:  # unknown of weights of other programs
+    which += f", step {result['step']}"
   table.add_row(
-    f"{result['checkpoint']}, step {result['step']}",
+    which,
     str(result["num_examples"]),
     str(result["views"]),
     f"{result['top1_error']:.2%}",

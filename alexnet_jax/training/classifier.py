@@ -236,10 +236,10 @@ def load(
 def _load_weights(path, config) -> Classifier:
   weights = weights_file.read(path)
   config = weights.configuration(config)
-  data = weights.run_data(config)
+  net, data = weights.net(config), weights.run_data(config)
   mesh = one_device(config["network"]["towers"])
   return Classifier(
-    weights.net(config),
+    net,
     data.image_statistics(config, mesh),
     image_size=config["image_size"],
     classes=data.classes,

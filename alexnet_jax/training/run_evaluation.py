@@ -127,7 +127,7 @@ def evaluate_weights(
   source = _open_split(config, split, data_dir, dataset)
   if note := job.rescaling_note(config, source):
     print(note, file=sys.stderr)
-  data = weights.run_data(config)
+  net, data = weights.net(config), weights.run_data(config)
   if not weights.has_class_names(config):
     names = tuple(source.class_names)
     if len(names) == config["num_classes"]:
@@ -135,7 +135,6 @@ def evaluate_weights(
   if data.fingerprint and not dataset:
     data.check_source(source)
   mesh = sharding.make_mesh(towers=config["network"]["towers"])
-  net = weights.net(config)
   net = sharding.place(net, alexnet.param_specs(net), mesh)
   predictor = runs.make_predictor(
     net, data, config, views, mesh, number=weights.step

@@ -2,7 +2,9 @@
 
 import json
 import pathlib
+import re
 import shutil
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +12,7 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
-from sample_data import command
+from sample_data import command, jpeg
 
 from alexnet_jax.data.pixel_statistics import Statistics
 from alexnet_jax.model import network as networks
@@ -96,6 +98,32 @@ def test_an_exported_file_carries_its_network(run, tmp_path):
   net, same = classifier.load(file), classifier.load(run)
   assert net.classes == same.classes
   np.testing.assert_array_equal(net.predict(picture), same.predict(picture))
+
+
+def test_the_lines_of_the_readme_give_our_scores(run, tmp_path, monkeypatch):
+  """From a JPEG of any size, in PyTorch."""
+  pytest.importorskip(
+    "torch", reason="torch is absent (pip install torch==2.13.0)"
+  )
+  block = r"```python\n(import %s.*?)```"
+  module = re.findall(
+    block % "torch", (ROOT / "docs/weights.md").read_text(), re.S
+  )
+  lines = re.findall(block % "json", (ROOT / "README.md").read_text(), re.S)
+  (tmp_path / "alexnet.py").write_text(module[0])
+  weights.export_weights(run, str(tmp_path / "alexnet.safetensors"))
+  net = classifier.load(tmp_path / "alexnet.safetensors")
+  monkeypatch.chdir(tmp_path)
+  monkeypatch.syspath_prepend(tmp_path)
+  for seed, (height, width) in enumerate([(300, 401), (140, 90)]):
+    encoded = jpeg(seed, height=height, width=width)
+    (tmp_path / "cat.jpg").write_bytes(encoded)
+    names = {}
+    exec(lines[0], names)
+    ours = net.activations(tmp_path / "cat.jpg", "fc8")
+    theirs = names["scores"].numpy()
+    np.testing.assert_allclose(ours, theirs, atol=1e-4 * np.abs(theirs).max())
+  del sys.modules["alexnet"]
 
 
 def test_the_command_exports_for_caffe(run, tmp_path):
