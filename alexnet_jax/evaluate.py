@@ -86,6 +86,8 @@ def _print(found: Evaluation) -> None:
       f"scores are restricted to {result['num_classes']:,} of the network's"
       f" {found.num_network_classes:,} classes"
     )
+  if empty := int((found.classes.num_examples == 0).sum()):
+    print(f"{empty:,} of {result['num_classes']:,} classes have no image")
   if found.unknown:
     print(
       f"left out: {result['num_left_out']:,} images of {len(found.unknown):,}"

@@ -135,7 +135,7 @@ class TrainingLoop:
     watch.phase("computing the statistics of the training images")
     mesh = job.mesh
     if data is None:
-      data = RunData.compute(config, job.train)
+      data = RunData.compute(config, job.train, workdir)
       if start and start.mean_image is not None:
         data = data.with_mean_image(start.mean_image)
       runs.write_data(output_dir, data)

@@ -35,13 +35,19 @@ class RunData(NamedTuple):
   statistics: Statistics | None
 
   @classmethod
-  def compute(cls, config: Mapping[str, Any], train: Source) -> "RunData":
+  def compute(
+    cls, config: Mapping[str, Any], train: Source, workdir: str = ""
+  ) -> "RunData":
     """Reads the classes of the training images, and computes the statistics.
 
+    If `workdir` has statistics of these images without classes, they are used.
     Raises UserError if no training image can be decoded.
     """
     statistics = None
-    if _needs_statistics(config):
+    if workdir and _needs_statistics(config):
+      path, size = pathlib.Path(workdir, "statistics.npz"), config["image_size"]
+      statistics = Statistics.load(path, train.fingerprint, size)
+    if statistics is None and _needs_statistics(config):
       statistics = pixel_statistics.load_or_compute(
         train,
         config["image_size"],
@@ -92,16 +98,20 @@ class RunData(NamedTuple):
     except (ValueError, AttributeError, KeyError, TypeError):
       is_whole = False
     if not is_whole:
-      raise _damaged_error(classes)
+      raise _missing_error(f"{classes} is damaged", recomputed=True)
     found, fingerprint = None, body["fingerprint"]
     if body["statistics_crc32"] is not None:
+      # A run that began with trained weights subtracts their mean image.
+      recomputed = not config["start_from"]
       if not statistics.exists():
-        return None
+        if recomputed:
+          return None
+        raise _missing_error(f"{statistics} is missing", recomputed)
       if zlib.crc32(statistics.read_bytes()) == body["statistics_crc32"]:
         size = config["image_size"]
         found = Statistics.load(statistics, fingerprint, size)
       if found is None:
-        raise _damaged_error(statistics)
+        raise _missing_error(f"{statistics} is damaged", recomputed)
     return cls(body["dataset"], fingerprint, tuple(body["names"]), found)
 
   def check_source(self, source: Source) -> None:
@@ -148,12 +158,17 @@ class RunData(NamedTuple):
     return sharding.place(statistics, sharding.REPLICATED, mesh)
 
 
-def _damaged_error(path: pathlib.Path) -> UserError:
-  return UserError(
-    f"{path} is damaged: it differs from what the run wrote. Restore it from a"
-    " copy of the workdir. Or delete it: the next command computes it again,"
-    " for which it needs the training images."
+def _missing_error(problem: str, recomputed: bool) -> UserError:
+  hint = (
+    " Or delete it: the next command computes it again, for which it needs the"
+    " training images."
   )
+  if not recomputed:
+    hint = (
+      " It cannot be computed again: it has the mean image of the weights that"
+      " this run began with (start_from)."
+    )
+  return UserError(f"{problem}. Restore it from a copy of the workdir.{hint}")
 
 
 def _needs_statistics(config: Mapping[str, Any]) -> bool:
@@ -190,7 +205,7 @@ def load(
         f" with: they were {fingerprint}, these are {train.fingerprint}. Their"
         " mean image is needed once; set --data_dir to the dataset as it was."
       )
-    found = RunData.compute(config, train)
+    found = RunData.compute(config, train, workdir)
     try:
       found.save(workdir)
     except OSError as error:

@@ -31,7 +31,7 @@ def make_config(**changes):
   config.dataset, config.image_size, config.num_classes = "tiny", 12, 3
   config.network.crop_size = 8
   config.update_from_flattened_dict(changes)
-  return config.to_dict()
+  return configs.to_json(config)
 
 
 def same(one, other):
@@ -129,6 +129,19 @@ def test_what_is_missing_is_computed_once_and_kept(train, tmp_path):
     assert same(run_data.load(tmp_path, config, open_train), first)
     assert (tmp_path / name).read_bytes() == content
     opened.pop()
+
+
+def test_the_mean_image_of_trained_weights_is_never_replaced(train, tmp_path):
+  """A run that began with them would subtract another one than in training."""
+  config = make_config(start_from="runs/other")
+  mean = np.full((12, 12, 3), 9, np.float32)
+  own = RunData.compute(config, train).with_mean_image(mean)
+  own.save(tmp_path)
+  (tmp_path / "classes.json").unlink()
+  assert same(run_data.load(tmp_path, config, lambda: train), own)
+  (tmp_path / "statistics.npz").unlink()
+  with pytest.raises(UserError, match=r"is missing.*start_from"):
+    run_data.load(tmp_path, config, lambda: train)
 
 
 def test_a_read_only_workdir_is_no_error(train, tmp_path, monkeypatch, capsys):
