@@ -3,7 +3,10 @@
   python -m experiments.paper_tables [--workdir=DIR,...] [--json=FILE]
 
 Our numbers come from the committed results and from the runs given, which are
-evaluated on the split that a number is about, with one view and with ten.
+evaluated on the split that a number is about, with one view and with ten. A run
+answers for its configuration file only if it is that training to the end; two
+runs are subtracted only with the same seed and the same recipe; several seeds
+give a mean. What does not fit is listed as not comparable, with the reason.
 Several runs of one dataset are also evaluated as an ensemble: with equal
 weights, and with weights fitted to the validation labels. The authors' script
 (`avg-valid.py`) offered such a fit; it is tuned on the images that it is
@@ -29,8 +32,9 @@ from alexnet_jax.model import network as networks
 from alexnet_jax.model import sharding
 from alexnet_jax.runtime import command, paths
 from alexnet_jax.runtime import config as configs
+from alexnet_jax.training import metrics, step
 from alexnet_jax.training import runs as stored_runs
-from alexnet_jax.training import step
+from experiments.common import pairing
 
 GRID = np.arange(21) / 20  # the weights tried by the authors' search
 
@@ -116,75 +120,74 @@ def fit_weights(
 
 def of_runs(
   workdirs: Sequence[str], data_dir: str = ""
-) -> tuple[dict[str, Ours], list[dict[str, Any]]]:
+) -> tuple[dict[str, Ours], dict[str, str], list[dict[str, Any]]]:
   """Evaluates runs for every claim that they can answer.
 
   Returns:
-    Our numbers by the claims' keys, and all measurements: one dict for each run
-    or ensemble, with `workdirs`, `config`, `dataset`, `split`, `views`,
-    `weights`, `top1_error` and `top5_error`.
+    Our numbers by the claims' keys; by key, why runs that look like an answer
+    are not comparable; and all measurements: one dict for each run or ensemble,
+    with `workdirs`, `config`, `dataset`, `split`, `views`, `weights`,
+    `top1_error` and `top5_error`.
   """
-  known = sorted(map(str, pathlib.Path("configs").glob("[!_]*.py")))
-  runs = {path: stored_runs.load_config(path) for path in workdirs}
-  names = {
-    path: comparison.name_of(config, known) for path, config in runs.items()
-  }
+  runs = [_trained(path) for path in workdirs]
   measured = []
-  for dataset in sorted({_dataset(config) for config in runs.values()}):
-    group = [path for path in workdirs if _dataset(runs[path]) == dataset]
-    split = "test" if _has_test(runs[group[0]]) else "validation"
+  for dataset in sorted({run.dataset for run in runs}):
+    group = [run for run in runs if run.dataset == dataset]
+    split = "test" if _has_test(group[0].config) else "validation"
     for views in (1, 10):
       predictions = []
-      for path in group:
+      for run in group:
         found, labels = probabilities(
-          path, split=split, views=views, data_dir=data_dir
+          run.workdir, split=split, views=views, data_dir=data_dir
         )
         predictions.append(found)
         where = {"dataset": dataset, "split": split, "views": views}
-        entry = {"workdirs": [path], "config": names[path], **where}
+        entry = {"workdirs": [run.workdir], "config": run.name, **where}
         measured.append(entry | _errors(found, labels, [1.0]))
       if len(group) > 1:
         for weights in ([1.0] * len(group), fit_weights(predictions, labels)):
-          entry = {"workdirs": group, "config": "ensemble", **where}
-          entry |= {"pretrained": sum(_has_conv6(runs[path]) for path in group)}
+          paths = [run.workdir for run in group]
+          entry = {"workdirs": paths, "config": "ensemble", **where}
           found = average(predictions, weights)
           measured.append(entry | _errors(found, labels, weights))
-  return _answers(measured, runs), measured
+  return *_answers(measured, runs), measured
+
+
+def _trained(workdir: str) -> pairing.Trained:
+  """A run with the configuration file that it is like, if there is one."""
+  config = stored_runs.load_config(workdir)
+  known = sorted(map(str, pathlib.Path("configs").glob("[!_]*.py")))
+  name = comparison.name_of(config, known)
+  path = f"configs/{name}.py"
+  file = configs.to_json(configs.load(path)) if name else {}
+  lines = metrics.read(workdir)
+  epochs = lines[-1]["epoch"] if lines else 0.0
+  return pairing.Trained(workdir, name, config, file, epochs)
 
 
 def _answers(
-  measured: list[dict[str, Any]], runs: dict[str, dict[str, Any]]
-) -> dict[str, Ours]:
-  """Our number for every claim that the measured errors answer."""
-
-  def error(net, names, metric):
-    for entry in measured:
-      paths = entry["workdirs"]
-      pretrained = sum(_has_conv6(runs[path]) for path in paths)
-      plain = len(paths) > 1 or net.pretrained or entry["config"] in names
-      if (
-        entry["dataset"] == net.dataset
-        and entry["views"] == net.views
-        and len(paths) == net.nets
-        and pretrained == net.pretrained
-        and plain
-      ):
-        return entry[metric], " + ".join(paths)
-    return None
-
-  answers = {}
+  measured: list[dict[str, Any]], runs: Sequence[pairing.Trained]
+) -> tuple[dict[str, Ours], dict[str, str]]:
+  """Our numbers for the claims, and why other runs are not comparable."""
+  answers, refused = {}, {}
   for claim in claims.ERRORS:
     if claim.net is None:
       continue
     metric = claim.measure.replace("-", "").replace(" ", "_")
-    found = [error(claim.net, claim.net.configs, metric)]
-    if claim.net.minus:
-      found.append(error(claim.net, claim.net.minus, metric))
-    if all(found):
-      value = found[0][0] - (found[1][0] if claim.net.minus else 0)
-      source = " minus ".join(text for _, text in found)
-      answers[claim.key] = Ours(value, source)
-  return answers
+
+    def error(paths, net=claim.net, metric=metric):
+      return next(
+        entry[metric]
+        for entry in measured  # equal weights come before fitted ones
+        if entry["workdirs"] == list(paths) and entry["views"] == net.views
+      )
+
+    found = pairing.answer(claim.net, runs, error)
+    if found.value is not None:
+      answers[claim.key] = Ours(found.value, found.source)
+    if found.refused:
+      refused[claim.key] = " | ".join(found.refused)
+  return answers, refused
 
 
 def _errors(found, labels, weights) -> dict[str, Any]:
@@ -206,10 +209,6 @@ def _dataset(config: dict[str, Any]) -> str:
   return config["dataset"].split(":")[0].removesuffix("_256")
 
 
-def _has_conv6(config: dict[str, Any]) -> bool:
-  return bool(config["network"]["conv6"]["features"])
-
-
 def collect(
   workdirs: Sequence[str] = (), data_dir: str = ""
 ) -> dict[str, list[dict[str, Any]]]:
@@ -217,8 +216,13 @@ def collect(
   text = comparison.sizes(configs.load("configs/paper.py"))
   ours = {key: Ours(value, "configs/paper.py") for key, value in text.items()}
   ours |= comparison.committed()
-  answers, measured = of_runs(workdirs, data_dir) if workdirs else ({}, [])
-  return {"claims": comparison.table(ours | answers), "measured": measured}
+  answers, refused, measured = {}, {}, []
+  if workdirs:
+    answers, refused, measured = of_runs(workdirs, data_dir)
+  rows = comparison.table(ours | answers)
+  for row in rows:
+    row["not_comparable"] = refused.get(row["key"], "")
+  return {"claims": rows, "measured": measured}
 
 
 def show(tables: dict[str, list[dict[str, Any]]], console: Console) -> None:
@@ -242,6 +246,10 @@ def show(tables: dict[str, list[dict[str, Any]]], console: Console) -> None:
   for row in tables["claims"]:
     if row["source"] not in ("", "configs/paper.py"):
       text = f"ours, {row['key']}: {row['source']}"
+      console.print(text, markup=False, highlight=False)
+  for row in tables["claims"]:
+    if row["not_comparable"]:
+      text = f"not comparable, {row['key']}: {row['not_comparable']}"
       console.print(text, markup=False, highlight=False)
   for entry in tables["measured"]:
     tuned = (

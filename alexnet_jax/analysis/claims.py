@@ -16,7 +16,9 @@ class Net(NamedTuple):
   configs: tuple[str, ...]  # names in configs/, any of which will do
   dataset: str  # tfds name, without the "_256" of a prepared dataset
   views: int = 10  # or 1
-  minus: tuple[str, ...] = ()  # of a difference: whose error is subtracted
+  # Of a difference: whose error is subtracted, in the order of `configs`, each
+  # with the same recipe.
+  minus: tuple[str, ...] = ()
   nets: int = 1  # number of networks that are averaged
   pretrained: int = 0  # how many of them have the sixth convolutional layer
 

@@ -46,7 +46,7 @@ def configure(
       that the key does not accept.
   """
   config = configs.load(run.config)
-  overrides = {"seed": seed, **run.overrides}
+  overrides = {"seed": seed + run.add_to_seed, **run.overrides}
   if options.quick:
     overrides |= QUICK | dict(experiment.quick.overrides)
   for key, value in overrides.items():

@@ -26,6 +26,7 @@ class Run(NamedTuple):
       folder, the run's name and its seed.
     rate, length: factors of the learning rates and of the number of epochs,
       applied after the overrides of the command line.
+    add_to_seed: for a run that must not start from the others' weights.
   """
 
   name: str
@@ -33,6 +34,7 @@ class Run(NamedTuple):
   overrides: Mapping[str, Any] = {}
   rate: float = 1.0
   length: float = 1.0
+  add_to_seed: int = 0
 
 
 class Analysis(NamedTuple):

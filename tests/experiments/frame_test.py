@@ -10,6 +10,7 @@ from alexnet_jax.runtime.command import UserError
 from alexnet_jax.training.loop import Diverged
 from experiments import lighting, plateau, released_source, ten_views
 from experiments.common import frame, side_by_side
+from experiments.common.base import SOURCE
 from experiments.common.configuration import QUICK, configure, narrow
 from experiments.common.experiment import (
   Analysis,
@@ -240,6 +241,28 @@ def test_a_narrow_unit_receives_as_varied_an_input_as_a_wide_one():
   for name in ("conv2", "conv5", "fc6"):
     assert narrow_one[name].std ** 2 / 16 == pytest.approx(wide[name].std ** 2)
   assert narrow_one.fc8_std**2 / 16 == pytest.approx(wide.fc8_std**2)
+
+
+def test_factors_and_the_seeds_of_a_run_are_relative():
+  run = Run("x", "configs/paper.py", {}, rate=2, length=0.5, add_to_seed=7)
+  overrides = {"total_epochs": 10, "schedule.learning_rate": 0.03}
+  config = configure(EXAMPLE, run, 3, Options("", overrides=overrides))
+  assert config.schedule.learning_rate == pytest.approx(0.06)
+  assert config.schedule.bias_learning_rate == pytest.approx(0.02)
+  assert config.total_epochs == 5 and config.seed == 10
+  assert config.schedule.boundaries[0] == pytest.approx(25 * 5 / 90)
+
+
+def test_a_cut_length_scales_the_epochs_that_a_run_sets_itself():
+  options = Options("", overrides={"total_epochs": 30})
+  config = configure(EXAMPLE, SOURCE, 0, options)
+  assert config.augmentation.lighting_until == pytest.approx(22.5)
+
+
+def test_without_conv1_the_first_layer_keeps_its_deviation():
+  run = Run("x", "configs/no_conv1.py", {"network.width": 1 / 4})
+  network = configure(EXAMPLE, run, 0, Options("")).network
+  assert network.conv2.std == 0.01 and network.conv3.std == 0.02
 
 
 def test_a_wide_network_is_left_alone():
