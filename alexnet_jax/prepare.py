@@ -1,10 +1,16 @@
 """Prepares a dataset once: rescaled images, their statistics, a manifest.
 
-  python -m alexnet_jax.prepare --source=tars:DIR --data_dir=DIR
-  python -m alexnet_jax.prepare --source=folder:DIR --data_dir=DIR
-  python -m alexnet_jax.prepare --source=tfds:NAME [--source_dir=DIR]
-      --data_dir=DIR
+  python -m alexnet_jax.prepare --source=SOURCE --data_dir=DIR
   python -m alexnet_jax.prepare --check --data_dir=DIR [--name=NAME]
+
+SOURCE is one of:
+  tars:DIR         the official tars of ILSVRC-2012 or ILSVRC-2010
+  folder:DIR       images in folders: torchvision's ImageFolder, Kaggle's
+                   ILSVRC, Tiny ImageNet, a tar per class, or class folders
+                   alone with --holdout; --layout asks for one of these
+  tfds:NAME        a tfds dataset in --source_dir
+  parquet:DIR      image sets of Hugging Face
+  webdataset:DIR   shards of KEY.jpg and KEY.cls
 
 The paper's input is a fixed set of 256 x 256 images (section 2). This command
 writes it as an ordinary tfds dataset NAME in DATA_DIR. If it is killed, rerun
@@ -30,9 +36,9 @@ _DATA_DIR = paths.DEFINE_path("data_dir", "", "folder for the dataset")
 _NAME = flags.DEFINE_string("name", "", "default: the source's name + _256")
 _LAYOUT = flags.DEFINE_enum(
   "layout",
-  "",
-  ["", *image_folders.LAYOUTS],
-  "layout of folder:DIR; default: found by looking",
+  "auto",
+  ["auto", *image_folders.LAYOUTS],
+  "layout of folder:DIR; auto: found by looking",
 )
 _LIMIT = flags.DEFINE_integer(
   "limit", 0, "number of images per class and split; 0: all", 0

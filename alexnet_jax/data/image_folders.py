@@ -97,7 +97,7 @@ def open_folders(place: str, options: Options) -> Originals:
       left_out.append(f"{split}: {folder.path} has no images")
   layout = _layout_of(root == folders["train"].path, folders, lists)
   title, content = LAYOUTS[layout]
-  if options.layout not in ("", layout):
+  if options.layout not in ("auto", layout):
     raise UserError(
       f"{directory} does not have the layout {options.layout}"
       f" ({LAYOUTS[options.layout][1]}); it is {title} ({content}). It has"

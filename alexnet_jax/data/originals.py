@@ -185,7 +185,7 @@ class Options(NamedTuple):
 
   source_dir: str = ""  # folder of the tfds dataset; "" for the default of tfds
   holdout: float = 0.0  # share of each class for a missing validation split
-  layout: str = ""  # of `folder:DIR`; "" to find out
+  layout: str = "auto"  # of `folder:DIR`, one of image_folders.LAYOUTS
   exif_orientation: str = "auto"  # or "apply" or "ignore"; see Originals.orient
 
 

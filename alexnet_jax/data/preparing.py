@@ -72,7 +72,7 @@ def open_originals(source: str, options: Options | None = None) -> Originals:
           f"--source_dir={options.source_dir} has no effect: it is the folder"
           f" of tfds:NAME, and the source is {source}. Leave it out."
         )
-      if options.layout and layout != "folder":
+      if options.layout != "auto" and layout != "folder":
         raise UserError(
           f"--layout={options.layout} has no effect: only folder:DIR has"
           f" several layouts, and the source is {source}. Leave it out."
