@@ -5,6 +5,9 @@ import pathlib
 import jax
 import pytest
 
+from alexnet_jax.runtime import libraries
+
+libraries.configure()  # as commands do
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")

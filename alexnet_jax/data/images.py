@@ -9,7 +9,6 @@ import functools
 import io
 import re
 import threading
-import warnings
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -33,11 +32,6 @@ FORMATS = (
 
 LARGE = 2**24  # pixels; photographs seldom have more
 _one_large_image = threading.Lock()
-
-# Pillow only warns of a decompression bomb; here it is an error.
-warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
-# One thread per image, because images are processed in parallel.
-cv2.setNumThreads(1)
 
 
 class UndecodableImage(ValueError):

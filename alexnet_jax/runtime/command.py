@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from absl import flags, logging
 
+from alexnet_jax.runtime import libraries
 from alexnet_jax.runtime.watch import exit_now
 
 HELP_FLAGS = ("--help", "-help", "-h", "-?", "--helpshort", "--helpfull")
@@ -38,6 +39,7 @@ def run(
       contain exactly one.
     operands: whether the command takes words that are not flags, such as paths.
   """
+  libraries.configure()
   try:
     if any(argument in HELP_FLAGS for argument in sys.argv[1:]):
       print(_help())

@@ -8,18 +8,13 @@ flipped bit.
 """
 
 import contextlib
-import functools
-import logging
 import pathlib
 import re
 import shutil
 import sys
-import threading
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import absl.logging
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -399,47 +394,3 @@ def _summary(error: Exception) -> str:
   """One line of at most 250 characters: the end, which names the cause."""
   text = " ".join(str(error).split()) or type(error).__name__
   return text if len(text) < 250 else f"... {text[-240:]}"
-
-
-_ORBAX = re.compile(
-  "orbax|tensorstore|event loop is closed|was never awaited", re.IGNORECASE
-)
-
-
-def quiet_orbax() -> None:
-  """Silences what Orbax prints beside the errors that it raises.
-
-  When one read or write fails, Orbax closes its event loop and cancels the
-  others. Each of them is then reported once more, now or when memory is
-  collected, even after the manager is closed. These reports come through five
-  channels, as tracebacks that the user can do nothing about; `Checkpoints`
-  reports the error itself, in a sentence. Everything else is still printed.
-  """
-  # 1. absl: Orbax logs the exception that it is about to raise.
-  absl.logging.get_absl_logger().addFilter(
-    lambda record: "orbax" not in record.pathname
-  )
-  # 2. asyncio: "Task exception was never retrieved". Where the task ran in a
-  # thread, only the traceback names Orbax.
-  logging.getLogger("asyncio").addFilter(
-    lambda record: not _ORBAX.search(logging.Formatter().format(record))
-  )
-  # 3. warnings: coroutines that were not started before the loop closed.
-  warnings.filterwarnings("ignore", "coroutine .* was never awaited")
-  # 4. Threads of Orbax raise what `wait_until_finished` raises again.
-  threading.excepthook = functools.partial(_report_thread, threading.excepthook)
-  # 5. Destructors of its futures and coroutines.
-  sys.unraisablehook = functools.partial(_report_unraisable, sys.unraisablehook)
-
-
-def _report_thread(report: Any, failure: threading.ExceptHookArgs) -> None:
-  if not type(failure.thread).__module__.startswith("orbax."):
-    report(failure)
-
-
-def _report_unraisable(report: Any, failure: Any) -> None:
-  if not _ORBAX.search(str(failure.exc_value)):
-    report(failure)
-
-
-quiet_orbax()
