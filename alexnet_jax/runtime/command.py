@@ -12,7 +12,7 @@ from collections.abc import Callable
 from absl import flags, logging
 
 from alexnet_jax.runtime import libraries
-from alexnet_jax.runtime.watch import exit_now
+from alexnet_jax.runtime.watch import Watch, exit_now
 
 HELP_FLAGS = ("--help", "-help", "-h", "-?", "--helpshort", "--helpfull")
 
@@ -40,6 +40,8 @@ def run(
     operands: whether the command takes words that are not flags, such as paths.
   """
   libraries.configure()
+  # Interactive shells, notebooks too (`%run`), have a prompt and live on.
+  Watch.owns_process = not hasattr(sys, "ps1")
   try:
     if any(argument in HELP_FLAGS for argument in sys.argv[1:]):
       print(_help())

@@ -1,8 +1,13 @@
 """Signals that stop a run, and warnings about a run that makes no progress.
 
-On SIGTERM or SIGINT the run saves and exits; on a second signal it exits at
-once. A thread receives the signals as well, because Python's own handlers wait
-while the main thread is in C++, for example for minutes in a compilation.
+On SIGTERM or SIGINT the run saves and ends; on a second signal it ends at once.
+A command then exits. A thread receives the signals as well, because Python's
+own handlers wait while the main thread is in C++, for example for minutes in a
+compilation.
+
+In a notebook, and in any program that calls the library, the process is not
+ours: it is never ended, and only SIGINT (Ctrl-C) is handled, the second one by
+a KeyboardInterrupt.
 """
 
 import faulthandler
@@ -16,6 +21,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import NoReturn, TypeVar
 
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
 T = TypeVar("T")
 
 
@@ -27,12 +34,19 @@ class Stopped(BaseException):
 
 
 class Watch:
-  """Context manager around a run, for the main thread.
+  """Context manager around a run.
 
   Before the first step there is nothing to save, and a signal ends the process
   at once with status 0. Afterwards the iterators that `guard` returns raise
-  `Stopped`, at the next batch or while they wait for one.
+  `Stopped`, at the next batch or while they wait for one. Outside of the main
+  thread, where Python handles no signals, it only warns.
+
+  Attributes:
+    owns_process: whether signals may end the process; `command.run` sets it.
+      If not, a signal that would end the process raises KeyboardInterrupt.
   """
+
+  owns_process = False
 
   def __init__(
     self,
@@ -57,19 +71,20 @@ class Watch:
     self._signals = 0
 
   def __enter__(self) -> "Watch":
-    self._handlers = {
-      number: signal.signal(number, self._handle)
-      for number in (signal.SIGTERM, signal.SIGINT)
-    }
     self._read, self._write = os.pipe()
     os.set_blocking(self._write, False)
-    self._wakeup = signal.set_wakeup_fd(self._write)
+    self._handlers = {}
+    if threading.current_thread() is threading.main_thread():
+      for number in SIGNALS if self.owns_process else (signal.SIGINT,):
+        self._handlers[number] = signal.signal(number, self._handle)
+      self._wakeup = signal.set_wakeup_fd(self._write)
     self._thread = threading.Thread(target=self._listen, daemon=True)
     self._thread.start()
     return self
 
   def __exit__(self, *exception) -> None:
-    signal.set_wakeup_fd(self._wakeup)
+    if self._handlers:
+      signal.set_wakeup_fd(self._wakeup)
     for number, handler in self._handlers.items():
       signal.signal(number, handler)
     os.close(self._write)  # ends the thread
@@ -119,6 +134,10 @@ class Watch:
     """The signal handler; runs in the main thread when that is not in C++."""
     del number, frame
     self._signals += 1
+    # A process of ours is ended by `_listen`, also while this cannot run.
+    at_once = self._signals > 1 or not self._something_to_save
+    if at_once and not self.owns_process:
+      raise KeyboardInterrupt
     if self._interruptible:
       raise Stopped
 
@@ -136,16 +155,20 @@ class Watch:
       numbers = os.read(self._read, 16)
       if not numbers:
         return
+      numbers = [number for number in numbers if number in self._handlers]
       received += len(numbers)
+      at_once = received > 1 or not self._something_to_save
+      if not numbers or (at_once and not self.owns_process):
+        continue
       if received > 1:
         _exit("stopped at once on a second signal", 128 + numbers[-1])
-      if not self._something_to_save:
+      if at_once:
         state = "no step has finished yet, so there is nothing to save"
         _exit(f"stopped while {self._phase}; {state}", 0)
       # One write, because the training thread may print at the same time.
       print(
-        f"stopping (was {self._phase}): saving first; send a second signal to"
-        " exit at once\n",
+        f"stopping (was {self._phase}): saving first; a second signal stops at"
+        " once\n",
         end="",
         flush=True,
       )
@@ -161,12 +184,19 @@ class Watch:
 
 
 def resume_hint() -> str:
-  """A sentence with the command line that resumes this process's run."""
+  """A sentence that says how to resume the run, for a command with its line."""
+  if not Watch.owns_process:
+    return "To resume, call the same function again."
   return f"To resume, run the same command again: {shlex.join(sys.orig_argv)}"
 
 
 def exit_now(status: int) -> NoReturn:
-  """Ends the process without waiting for its threads, which may hang."""
+  """Ends the process without waiting for its threads, which may hang.
+
+  A process that is not ours goes on: there it raises SystemExit.
+  """
+  if not Watch.owns_process:
+    sys.exit(status)
   sys.stdout.flush()
   sys.stderr.flush()
   os._exit(status)

@@ -18,9 +18,10 @@ ROOT = str(pathlib.Path(__file__).resolve().parents[2])
 class Run:
   """A process with a Watch; `reach` waits for a line that it prints."""
 
-  def __init__(self, body):
+  def __init__(self, body, command=True):
     script = STUCK + "import sys, time, threading\n"
     script += "from alexnet_jax.runtime.watch import *\n"
+    script += f"Watch.owns_process = {command}\n"
     script += "def say(x): print(x, flush=True)\n" + textwrap.dedent(body)
     self.process = subprocess.Popen(
       [sys.executable, "-c", script],
@@ -124,6 +125,60 @@ def test_a_second_signal_exits_at_once():
   assert "second signal" in out
 
 
+NOTEBOOK = """
+handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+def batches():
+  for n in range(1000):
+    yield n
+def train(steps):
+  with Watch(0) as watch:
+    for batch in watch.guard(batches(), "waiting for images"):
+      if batch == steps:
+        say("ready")
+        for _ in range(500):
+          time.sleep(0.01)
+      if batch >= steps + 2:
+        raise AssertionError("no signal came")
+      watch.step_finished()
+for steps in (0, 1, 1):
+  try:
+    train(steps)
+  except BaseException as error:
+    say(f"{type(error).__name__} {steps}")
+  assert handlers == (
+    signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+  )
+  assert signal.set_wakeup_fd(-1) == -1
+def in_a_thread():
+  with Watch(0) as watch:
+    say(list(watch.guard([5], "waiting")))
+thread = threading.Thread(target=in_a_thread)
+thread.start()
+thread.join()
+say("next cell")
+"""
+
+
+def test_in_a_notebook_signals_never_end_the_process():
+  """Before a step; after one, saved; and twice: control always returns."""
+  run = Run("import signal\n" + NOTEBOOK, command=False)
+  run.reach("ready")
+  run.process.send_signal(signal.SIGINT)
+  run.reach("KeyboardInterrupt 0")
+  run.reach("ready")
+  run.process.send_signal(signal.SIGINT)
+  run.reach("Stopped 1")
+  run.reach("ready")
+  run.process.send_signal(signal.SIGINT)
+  time.sleep(0.5)
+  run.process.send_signal(signal.SIGINT)
+  run.reach("KeyboardInterrupt 1")
+  run.reach("[5]")
+  run.reach("next cell")
+  _, err = run.process.communicate(timeout=30)
+  assert (run.process.returncode, err) == (0, "")
+
+
 def test_a_stall_is_reported_with_its_phase_and_all_threads():
   run = Run(
     """
@@ -149,11 +204,11 @@ def test_a_stall_is_reported_with_its_phase_and_all_threads():
 
 
 def test_handlers_and_descriptors_are_restored():
-  before = signal.getsignal(signal.SIGTERM), os.listdir("/proc/self/fd")
+  before = signal.getsignal(signal.SIGINT), os.listdir("/proc/self/fd")
   with Watch(1) as watch:
     assert list(watch.guard([1, 2], "waiting")) == [1, 2]
-    assert signal.getsignal(signal.SIGTERM) != before[0]
-  after = signal.getsignal(signal.SIGTERM), os.listdir("/proc/self/fd")
+    assert signal.getsignal(signal.SIGINT) != before[0]
+  after = signal.getsignal(signal.SIGINT), os.listdir("/proc/self/fd")
   assert after == before
 
 

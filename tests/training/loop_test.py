@@ -5,6 +5,7 @@ import io
 import json
 import re
 import shutil
+import signal
 
 import jax
 import numpy as np
@@ -277,3 +278,20 @@ def test_the_evaluate_command_writes_what_it_prints(place, whole):
   assert result.returncode == 0, result.stderr
   found = json.loads(out.read_text())
   assert f"{found['top1_error']:.2%}" in result.stdout
+
+
+def test_an_interrupt_in_a_notebook_saves_and_returns(place, whole, capsys):
+  """Ctrl-C during a run that a program calls; the next call goes on."""
+
+  def interrupt():
+    signal.raise_signal(signal.SIGINT)
+    return False
+
+  options = {"total_steps": 10, "checkpoint_every_steps": 3}
+  handler = signal.getsignal(signal.SIGINT)
+  assert not train(place, "notebook", interrupt, **options)
+  assert signal.getsignal(signal.SIGINT) is handler
+  assert "stopped after step 3; it is saved" in capsys.readouterr().out
+  assert train(place, "notebook", **options)
+  ours, expected = (arrays(place, name) for name in ("notebook", "whole"))
+  jax.tree.map(np.testing.assert_array_equal, ours, expected)
