@@ -37,7 +37,7 @@ def get_config(name="paper"):
 
   config.batch_size = 32
   config.augmentation.shared_by = 1
-  config.total_epochs = 30
+  config.total_epochs = 20
   config.eval_every_epochs = 5
   config.checkpoint_every_steps = 0
   config.log_every_steps = 10
