@@ -4,8 +4,9 @@
 
 Krizhevsky, Sutskever, Hinton: ImageNet Classification with Deep Convolutional
 Neural Networks, NIPS 2012. Ninety epochs took the authors five to six days on
-two GTX 580. Expected validation error: 40.7% top-1 and 18.2% top-5 with ten
-views (Table 2, "1 CNN"); not yet measured with this program.
+two GTX 580. Table 2 ("1 CNN") has validation errors of 40.7% top-1 and 18.2%
+top-5 with ten views. They belong to the recipe of the 2012 source
+(`original2012.py`); what the text's recipe reaches has not been measured.
 
 Where the text is silent or contradicts itself, the 2012 source decides: conv1's
 padding, lighting by the square root of the eigenvalue, 33 x 33 crop positions.

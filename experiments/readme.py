@@ -45,7 +45,13 @@ your own: [docs/extending.md](../docs/extending.md).
 
 ## Results
 
-`python -m docs.generate` writes this table from `results/*.json`. Most results
+`python -m experiments.study` carries out the registered study,
+[docs/study.md](../docs/study.md): nine of these experiments, two trainings at a
+time, resumable.
+
+`python -m docs.generate` writes this table from `results/*.json`. A command
+belongs to the commit of its row; `augmentation`, `dropout` and `relu_tanh` have
+other arms and measures since. Most results
 come from small datasets; [docs/results.md](../docs/results.md) says what they
 do not show. The other measurements in that folder are in [docs/](../docs/).
 

@@ -1,6 +1,6 @@
 """The numbers of the paper and of the authors' own log, from claims.csv.
 
-The authors kept the log beside their layer files and released it in 2024 with
+The authors kept the log beside their layer files; it is public since 2025 with
 the source (`layer-params-145` and others). It has six digits where the paper
 prints three.
 """
