@@ -7,6 +7,7 @@ installed.
 """
 
 import contextlib
+import os
 import pathlib
 import runpy
 import sys
@@ -25,10 +26,11 @@ def find(name: str) -> pathlib.Path | None:
   """The file that `--config` names; None if there is none.
 
   Args:
-    name: a path; or the name of a shipped configuration, as `paper` or
-      `configs/paper.py`. A file at that path comes first.
+    name: a path, which may begin with `~`; or the name of a shipped
+      configuration, as `paper` or `configs/paper.py`. A file at that path comes
+      first.
   """
-  file = pathlib.Path(name)
+  file = pathlib.Path(os.path.expanduser(name))
   if file.is_file():
     return file
   if (str(file.parent), file.suffix) in ((".", ""), ("configs", ".py")):

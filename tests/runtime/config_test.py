@@ -194,6 +194,13 @@ def test_load_locks(tmp_path):
     config.sed = 4
 
 
+def test_a_path_may_begin_with_the_home_directory(tmp_path, monkeypatch):
+  monkeypatch.setenv("HOME", str(tmp_path))
+  text = "from ml_collections import ConfigDict\nget_config = ConfigDict\n"
+  (tmp_path / "mine.py").write_text(text)
+  assert not config_lib.load("~/mine.py")
+
+
 def test_load_names_the_nearest_file(tmp_path):
   (tmp_path / "quickstart.py").touch()
   (tmp_path / "paper.py").touch()
