@@ -31,6 +31,7 @@ from alexnet_jax.runtime import config as configs
 from alexnet_jax.runtime.command import UserError
 from alexnet_jax.runtime.files import write_atomic
 from alexnet_jax.training import run_evaluation
+from alexnet_jax.training.known_classes import list_names
 from alexnet_jax.training.run_evaluation import Evaluation
 
 ERRORS = "top-1 error", "top-5 error"
@@ -90,8 +91,8 @@ def _print(found: Evaluation) -> None:
     print(f"{empty:,} of {result['num_classes']:,} classes have no image")
   if found.unknown:
     print(
-      f"left out: {result['num_left_out']:,} images of {len(found.unknown):,}"
-      " classes that the network does not know"
+      f"left out: {result['num_left_out']:,} images of classes that the network"
+      f" does not know ({list_names(found.unknown)})"
     )
   table = Table("checkpoint", "examples", "views", *ERRORS, "loss")
   which = result["checkpoint"]

@@ -18,7 +18,8 @@ from tiny_runs import arrays, lines
 
 from alexnet_jax.data import sources
 from alexnet_jax.model import sharding
-from alexnet_jax.training.runs import load_state
+from alexnet_jax.training.run_data import RunData
+from alexnet_jax.training.runs import load_config, load_state
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -158,6 +159,8 @@ def test_one_process_prints_and_writes(place, pair, request):
   assert "step 10/10" in run.output(0)
   assert run.output(1) == ""
   assert len(list((place / pair).glob("events.*"))) == 1
+  kept = RunData.read(place / pair, load_config(str(place / pair)))
+  assert kept.classes == ("ash", "elm", "oak") and kept.statistics is not None
   steps = [x["step"] for x in lines(place, pair) if x["split"] == "train"]
   assert steps == list(range(1, 11))
 

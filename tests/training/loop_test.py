@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import tiny_runs
 from PIL import Image
-from sample_data import write_tiny
+from safetensors.numpy import load_file
+from sample_data import Tiny, write_tiny
 from tiny_runs import arrays, lines, train
 
 import alexnet_jax
@@ -20,7 +21,9 @@ from alexnet_jax.data import sources
 from alexnet_jax.model import sharding
 from alexnet_jax.runtime.command import UserError
 from alexnet_jax.training import step
+from alexnet_jax.training.run_data import RunData
 from alexnet_jax.training.run_evaluation import evaluate_runs
+from alexnet_jax.training.runs import load_config
 
 
 @pytest.fixture(scope="module")
@@ -268,6 +271,64 @@ def test_a_moved_workdir_needs_no_training_image(place, whole, tmp_path):
   probabilities = net.predict([Image.open(io.BytesIO(p)) for p in pictures])
   own = probabilities[np.arange(10), list(labels)]
   assert -np.log(own).mean() == pytest.approx(last["loss"], rel=1e-6)
+
+
+def test_a_run_without_checkpoints_does_not_resume_on_other_images(
+  place, whole, tmp_path
+):
+  """The mean image in the workdir is that of the images it began with."""
+  kept = RunData.read(place / "whole", load_config(str(place / "whole")))
+  kept._replace(fingerprint="tiny/1.2.0:train:40:0123456789ab").save(tmp_path)
+  with pytest.raises(UserError, match="the train images have changed"):
+    train(place, tmp_path, total_steps=10)
+  assert not (tmp_path / "config.json").exists()
+
+
+@pytest.mark.slow
+def test_the_commands_agree_without_training_images(place, whole, tmp_path):
+  """Moved, in processes of their own: evaluate, predict, export, report."""
+  work, data = tmp_path / "work", tmp_path / "data"
+  shutil.copytree(place / "whole", work)
+  shutil.copytree(place / "tiny", data / "tiny")
+  for path in data.glob("tiny/*/*-train.*"):
+    path.unlink()
+  pictures = []
+  for index, pixels in enumerate(Tiny.pictures[40:]):
+    pictures.append(str(tmp_path / f"{index}.png"))
+    Image.fromarray(pixels).save(pictures[-1])
+  flags = [f"--workdir={work}", "--checkpoint=10"]
+  data_dir, result = f"--data_dir={data}", f"--json={tmp_path / 'result.json'}"
+  for arguments in (
+    ("evaluate", *flags, data_dir, result),
+    ("predict", *flags, f"--json={tmp_path / 'predicted.json'}", *pictures),
+    ("weights", "export", *flags, f"--output={tmp_path / 'net.safetensors'}"),
+    ("report", *flags, data_dir, f"--output={tmp_path / 'page.html'}"),
+  ):
+    done = tiny_runs.command(tmp_path, *arguments)
+    assert done.returncode == 0, done.stderr
+  evaluated = json.loads((tmp_path / "result.json").read_text())
+  assert evaluated["step"] == 10
+  predicted = json.loads((tmp_path / "predicted.json").read_text())
+  names, labels = ("ash", "elm", "oak"), np.arange(40, 50) % 3
+  found = [
+    {entry["name"]: entry["probability"] for entry in picture["classes"]}
+    for picture in predicted
+  ]
+  own = [row[names[label]] for row, label in zip(found, labels, strict=True)]
+  assert evaluated["loss"] == pytest.approx(-np.log(own).mean(), abs=1e-6)
+  net = alexnet_jax.load(work)
+  for row, probabilities in zip(found, net.predict(pictures), strict=True):
+    expected = dict(zip(names, probabilities, strict=True))
+    assert row == pytest.approx(expected, abs=1e-6)
+  grouped = load_file(tmp_path / "net.safetensors")
+  kernel = arrays(tmp_path, "work")["net"]["towers"]["conv1"]["kernel"]
+  both = np.concatenate(kernel, axis=-1)  # f32[11,11,3,maps], HWIO
+  np.testing.assert_array_equal(
+    grouped["conv1.weight"], both.transpose(3, 2, 0, 1)
+  )
+  text = (tmp_path / "page.html").read_text()
+  assert "10, step 10" in text and "Not searched: Dataset tiny" in text
+  assert text.count("<img") == 2 + 8  # the towers' kernels, eight predictions
 
 
 @pytest.mark.slow

@@ -80,7 +80,10 @@ def _write_run(workdir, data_dir, seed):
   state = step.init_state(recipe.network, recipe.optimizer, seed, mesh)
   metadata = {"data": {"train": train.fingerprint}}
   checkpoints = Checkpoints(str(workdir / "checkpoints"))
-  for number, error in ((1, 0.25), (2, 0.5)):
+  # The evaluation at step 1 had been interrupted: its error came later.
+  line = {"step": 1, "split": "validation", "top1_error": 0.25}
+  (workdir / "metrics.jsonl").write_text(json.dumps(line) + "\n")
+  for number, error in ((1, None), (2, 0.5)):
     # Larger weights than the initial ones: the probabilities differ.
     state.net.towers.fc8.kernel[...] *= 30
     state = state._replace(step=state.step + np.int32(1))
