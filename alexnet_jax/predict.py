@@ -49,8 +49,9 @@ def main(*places: str) -> int:
     )
   processes.configure()
   source = flag.workdir or flag.weights
-  with Console(stderr=True).status(f"Loading {source}"):
-    net = classifier.load(source, flag.checkpoint, flag.config)
+  if sys.stderr.isatty():
+    _warn(f"Loading {source}")
+  net = classifier.load(source, flag.checkpoint, flag.config)
   if flag.exif_orientation != "auto":
     net.upright = flag.exif_orientation == "apply"
   if flag.features:
@@ -76,20 +77,29 @@ def _predict(net: classifier.Classifier, pictures: Sequence[str]) -> int:
     if flag.features:
       writer = prediction.write_activations(flag.output)
       write_activations = opened.enter_context(writer)
+    printing = not flag.features
+    views = flag.views if printing or flag.json else 0
     for found in prediction.predict_files(
-      net, pictures, views=flag.views, layer=flag.features
+      net, pictures, views=views, layer=flag.features
     ):
       if found.error:
         num_errors += 1
         _warn(f"{_printable(found.path)} cannot be read: {found.error}")
         write_json({"image": found.path, "error": found.error})
         continue
-      classes = prediction.most_probable(net, found, flag.top)
-      write_json({"image": found.path, "classes": classes})
       if flag.features:
         write_activations(found.path, found.activations)
-      else:
-        _print_classes(found.path, classes)
+      if views:
+        classes = prediction.most_probable(net, found, flag.top)
+        write_json({"image": found.path, "classes": classes})
+      if printing:
+        try:
+          _print_classes(found.path, classes)
+        except BrokenPipeError:  # the reader (`| head`) has closed the pipe
+          if not flag.json:
+            raise
+          command.discard_output()
+          printing = False
   return num_errors
 
 
@@ -108,7 +118,9 @@ def _print_classes(path: str, classes: Sequence[dict[str, Any]]) -> None:
     name = _printable(found["name"])
     if "words" in found:
       name = f"{found['words']} ({name})"
-    bar = ProgressBar(1.0, found["probability"], width=20)
+    bar = ProgressBar(
+      1.0, found["probability"], width=20, complete_style="blue"
+    )
     table.add_row(f"{found['probability']:7.2%}", bar, Text(name))
   with console.capture() as captured:
     console.print(Text(_printable(path), style="bold"), soft_wrap=True)

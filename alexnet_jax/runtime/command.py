@@ -56,13 +56,18 @@ def run(
     print("interrupted", file=sys.stderr)
     exit_now(130)  # threads may be in the middle of long work
   except BrokenPipeError:  # the reader (`| head`) has closed the pipe
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    discard_output()
     status = 0
   except OSError as error:  # for example a full disk or a missing folder
     what = "Check the path, its permissions and the free disk space."
     print(f"error: {error}. {what}", file=sys.stderr)
     status = 2
   sys.exit(status)
+
+
+def discard_output() -> None:
+  """Discards what is written to standard output from now on."""
+  os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _parse_flags(

@@ -22,9 +22,10 @@ class Prediction(NamedTuple):
   """What is known of one picture file."""
 
   path: str
-  error: str = ""  # why it cannot be read; the other fields are None then
+  error: str = ""  # why it cannot be read
+  # None if it cannot be read, or if they are not asked for.
   probabilities: np.ndarray | None = None  # f32[classes]
-  activations: np.ndarray | None = None  # f32[...] of one layer, if asked for
+  activations: np.ndarray | None = None  # f32[...] of one layer
 
 
 def predict_files(
@@ -38,7 +39,7 @@ def predict_files(
   Args:
     net: the trained network.
     paths: of the picture files.
-    views: as in `Classifier.predict`.
+    views: as in `Classifier.predict`; 0: no probabilities.
     layer: whose activations to add; "": none.
   """
 
@@ -60,13 +61,12 @@ def predict_files(
 
 def _predict_group(net, group, views, layer) -> Iterator[Prediction]:
   readable = [s for _, s in group if not isinstance(s, UndecodableImage)]
-  rows = iter(())
-  if readable:
+  probabilities = activations = itertools.repeat(None, len(readable))
+  if readable and views:
     probabilities = net.predict(readable, views)
-    activations = [None] * len(readable)
-    if layer:
-      activations = net.activations(readable, layer)
-    rows = zip(probabilities, activations, strict=True)
+  if readable and layer:
+    activations = net.activations(readable, layer)
+  rows = zip(probabilities, activations, strict=True)
   for path, found in group:
     if isinstance(found, UndecodableImage):
       yield Prediction(path, error=str(found))

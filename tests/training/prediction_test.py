@@ -54,6 +54,8 @@ def test_every_file_has_its_own_prediction_in_order():
   assert [one.error for one in only_bad] == ["3 is bad", "10 is bad"]
   without = next(iter(prediction.predict_files(net, ["5"], views=10)))
   assert without.activations is None
+  features = prediction.predict_files(net, ["5"], views=0, layer="fc7")
+  assert next(features).probabilities is None
 
 
 def test_the_most_probable_classes():
