@@ -36,7 +36,7 @@ class Encoding(NamedTuple):
   size: int = 256  # side of the image, in pixels
   quality: int = 95  # of the JPEG, 1 to 100
   subsampling: str = "444"  # of the JPEG's chroma: "444", "422" or "420"
-  rescale: str = "crop"  # as in the paper, or "warp"; see `images`
+  rescale: str = "crop"  # a key of `images.RESCALE`
 
 
 class Converted:

@@ -64,8 +64,9 @@ def read_pytorch(path: str) -> Arrays:
       " not loaded, because loading them would execute code. Save its state"
       " dict alone: torch.save(model.state_dict(), FILE)."
     ) from None
-  except (RuntimeError, ValueError, EOFError, KeyError) as error:
-    reason = str(error).partition("\n")[0]
+  # On damaged files PyTorch raises exceptions of nearly any type.
+  except Exception as error:
+    reason = str(error).partition("\n")[0] or type(error).__name__
     raise UserError(f"{path} is not a file of PyTorch: {reason}") from None
   for key in ("state_dict", "model"):
     if isinstance(content, dict) and isinstance(content.get(key), dict):

@@ -27,7 +27,7 @@ from alexnet_jax.runtime import config as configs
 from alexnet_jax.runtime.command import UserError
 from alexnet_jax.runtime.files import write_atomic
 from alexnet_jax.training import framework_files
-from alexnet_jax.training.job import make_pixels
+from alexnet_jax.training.job import Recipe, make_pixels
 from alexnet_jax.training.run_data import RunData
 
 # Of files that carry their network: the name of the tensor beside the weights.
@@ -168,7 +168,13 @@ def read(path: str) -> Weights:
     return weights
   try:
     return _with_metadata(weights, metadata, mean_image)
-  except (KeyError, ValueError, TypeError, AttributeError) as error:
+  except (
+    UserError,
+    KeyError,
+    ValueError,
+    TypeError,
+    AttributeError,
+  ) as error:
     raise UserError(
       f"the metadata of {path} are damaged ({error!r}). Export it again."
     ) from None
@@ -265,6 +271,7 @@ def _with_metadata(
   config = configs.upgrade(json.loads(metadata["config"]))
   classes = tuple(map(str, json.loads(metadata["classes"])))
   order, size = metadata["channels"], config["image_size"]
+  Recipe.from_config(config)  # checks it
   if order not in ORDERS:
     raise ValueError(f"channels={order}")
   if len(classes) != config["num_classes"]:

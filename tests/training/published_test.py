@@ -18,6 +18,8 @@ from PIL import Image
 from reference import published as reference
 from safetensors.numpy import save_file
 
+from alexnet_jax.data import class_words
+from alexnet_jax.model import published
 from alexnet_jax.runtime import config as configs
 from alexnet_jax.runtime.command import UserError
 from alexnet_jax.training import (
@@ -114,7 +116,9 @@ def test_torchvisions_scores_from_the_same_files(jpegs, tmp_path):
   np.testing.assert_allclose(loaded.predict(jpegs), probabilities, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["caffe_alexnet", "caffenet"])
+@pytest.mark.parametrize(
+  "name", ["caffe_alexnet", pytest.param("caffenet", marks=pytest.mark.slow)]
+)
 def test_caffes_scores_from_the_same_files(name, jpegs, tmp_path):
   """The file has a mean image, as `weights import --mean_image` writes it."""
   blobs = as_float32(caffe_blobs())
@@ -170,6 +174,7 @@ def test_torchvisions_error_on_a_dataset(tmp_path):
   assert found["top1_error"] == pytest.approx(wrong)
 
 
+@pytest.mark.slow
 def test_swapped_colours_are_seen(jpegs, tmp_path):
   """Weights of RGB that are read as BGR give other scores."""
   arrays, _ = torchvision_weights()
@@ -273,7 +278,9 @@ def test_caffes_blobs_as_safetensors(separator, tmp_path):
   np.testing.assert_array_equal(weights.arrays["fc8.bias"], blobs["fc8"][1])
 
 
-@pytest.mark.parametrize("kind", ["plain", "nested", "parallel", "half"])
+@pytest.mark.parametrize(
+  "kind", ["plain", "legacy", "nested", "parallel", "half"]
+)
 def test_files_of_pytorch(kind, tmp_path):
   arrays, _ = torchvision_weights()
   content = {name: torch.tensor(array) for name, array in arrays.items()}
@@ -288,7 +295,7 @@ def test_files_of_pytorch(kind, tmp_path):
   if kind == "nested":
     content = {"epoch": 3, "state_dict": content}
   file = str(tmp_path / "alexnet.pth")
-  torch.save(content, file)
+  torch.save(content, file, _use_new_zipfile_serialization=kind != "legacy")
   weights = weights_file.read(file)
   assert weights.layout.program == "torchvision"
   np.testing.assert_array_equal(
@@ -326,6 +333,9 @@ def test_pytorch_is_needed_for_its_files(tmp_path, monkeypatch):
   ("name", "content", "message"),
   [
     ("a.pth", b"nothing", "not a file of PyTorch|other than tensors"),
+    ("a.pth", b"PK\x03\x04 and nothing", "not a file of PyTorch"),
+    ("a.pth", b"", "not a file of PyTorch"),
+    ("a.pth", b"\x80\x02]q\x00.", "not a file of PyTorch|not a state dict"),
     ("a.caffemodel", b"\xff\xff\xff", "not a file of Caffe, or is damaged"),
     ("a.caffemodel", b"", "no layer with parameters"),
     ("a.caffemodel", "short", "conv1.0 has 5 values, but the shape"),
@@ -385,6 +395,43 @@ def test_the_configuration_and_the_mean_are_asked_for(tmp_path):
     )
 
 
+def test_a_thousand_classes_are_imagenets_in_torchvisions_order():
+  """Some of torchvision's categories by index; Caffe's synsets.txt is equal."""
+  weights = weights_file.Weights("", published.TORCHVISION, {})
+  names = weights.class_names({"num_classes": 1000})
+  assert list(names) == sorted(names)
+  words = class_words.in_words(names)
+  found = [words[i] for i in (0, 1, 207, 340, 404, 954, 999)]
+  assert found == [
+    *("tench", "goldfish", "golden retriever", "zebra", "airliner", "banana"),
+    "toilet tissue",
+  ]
+
+
+@pytest.mark.slow
+def test_the_commands_read_and_convert(jpegs, tmp_path):
+  arrays, _ = torchvision_weights()
+  pth = str(tmp_path / "alexnet.pth")
+  torch.save({name: torch.tensor(array) for name, array in arrays.items()}, pth)
+  output, found = str(tmp_path / "a.safetensors"), str(tmp_path / "a.json")
+  config = ["--config=configs/torchvision.py", "--config.network.width=0.0625"]
+  config += [f"--config.num_classes={CLASSES}"]
+  result = sample_data.command(
+    "weights", "import", f"--input={pth}", f"--output={output}", *config
+  )
+  assert result.returncode == 0, result.stderr
+  result = sample_data.command(
+    *("predict", f"--weights={output}", f"--json={found}"),
+    *("--top=7", jpegs[0]),
+  )
+  assert result.returncode == 0, result.stderr
+  (entry,) = json.loads(pathlib.Path(found).read_text())
+  expected = classifier.load(pth, config=configuration("torchvision"))
+  expected = expected.predict(jpegs[0])[0]
+  for one in entry["classes"]:
+    assert one["probability"] == pytest.approx(expected[one["index"]], abs=1e-6)
+
+
 def test_damaged_metadata_are_refused(tmp_path):
   config = configs.to_json(configuration("torchvision"))
   good = {
@@ -406,6 +453,8 @@ def test_damaged_metadata_are_refused(tmp_path):
     {"classes": "[1, 2]"},
     {"config": "[]"},
     {"config": "{}"},
+    {"config": json.dumps(config | {"network": 3})},
+    {"config": json.dumps(config | {"pixels": {"order": [1]}})},
   ):
     save_file({**arrays, "mean_image": mean}, file, good | wrong)
     with pytest.raises(UserError, match=r"metadata of .* are damaged"):
