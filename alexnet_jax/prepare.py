@@ -68,7 +68,12 @@ _SHARD_SIZE = flags.DEFINE_integer(
 )
 _CHECK = flags.DEFINE_bool("check", False, "check prepared datasets instead")
 _NEED = flags.DEFINE_float("need", 0, "--check: images/s that training needs")
-
+# The flags that --check does not read, and those that only it reads.
+ONLY_PREPARE = (
+  _SOURCE, _SOURCE_DIR, _LAYOUT, _LIMIT, _QUALITY, _SUBSAMPLING, _SIZE,
+  _RESCALE, _HOLDOUT, _EXIF_ORIENTATION, _SHARD_SIZE,
+)  # fmt: skip
+ONLY_CHECK = (_NEED,)
 
 LISTED = 10  # lines that are printed of what is left out
 
@@ -79,6 +84,12 @@ def main() -> int | None:
       "--data_dir is missing: add --data_dir=DIR, a folder for datasets."
     )
   data_dir = _DATA_DIR.value
+  unread = ONLY_PREPARE if _CHECK.value else ONLY_CHECK
+  if without_effect := [f"--{flag.name}" for flag in unread if flag.present]:
+    raise UserError(
+      f"{', '.join(without_effect)} would have no effect"
+      f" {'with' if _CHECK.value else 'without'} --check. Leave it out."
+    )
   if _CHECK.value:
     from alexnet_jax.data import inspection  # imports JAX
 

@@ -30,7 +30,7 @@ from alexnet_jax.runtime.command import UserError
 @pytest.mark.parametrize(
   ("source", "message"),
   [
-    ("zip:x", "must be one of tars:DIR, folder:DIR, tfds:NAME"),
+    ("zip:x", "must be one of tars:DIR, folder:DIR, tfds:NAME, par"),
     ("tars:", "must be one of"),
     ("tars:/nonexistent", "folder /nonexistent does not exist"),
     ("tars:{tmp}", "ILSVRC2012_img_train.tar"),
@@ -48,6 +48,11 @@ def test_wrong_sources_are_explained(tmp_path, source, message):
   [
     (["--source=zip:x", "--data_dir=/nonexistent"], "zip:x must be one of"),
     (["--source=folder:/tmp"], "--data_dir is missing"),
+    pytest.param(
+      ["--check", "--limit=2", "--data_dir=/tmp"],
+      "--limit would have no effect with --check",
+      marks=pytest.mark.slow,
+    ),
     pytest.param(
       ["--data_dir=/nonexistent"], "--source is missing", marks=pytest.mark.slow
     ),

@@ -26,6 +26,9 @@ SUFFIXES = frozenset(
   | {".png", ".ppm", ".tif", ".tiff", ".webp"}
 )
 
+# What hidden folders and files begin with, and a folder of macOS in archives.
+HIDDEN = (".", "__MACOSX")
+
 
 class Part(NamedTuple):
   """Images of a split in one folder or one tar."""
@@ -62,7 +65,7 @@ def look(path: pathlib.Path) -> Folder:
   with os.scandir(path) as entries:
     for entry in sorted(entries, key=lambda entry: entry.name):
       suffix = pathlib.PurePath(entry.name).suffix.lower()
-      if entry.name.startswith("."):
+      if entry.name.startswith(HIDDEN):
         folder.others.append(entry.name)
       elif entry.is_dir():
         folder.folders.append(entry.name)
@@ -222,7 +225,7 @@ def _list_tree(folder: str) -> tuple[list[Files], list[str]]:
     folders = [
       p
       for p in below
-      if os.path.isdir(p) and not os.path.basename(p).startswith(".")
+      if os.path.isdir(p) and not os.path.basename(p).startswith(HIDDEN)
     ]
     pending += sorted(folders, reverse=True)
     others += [p for p in below if p not in folders]

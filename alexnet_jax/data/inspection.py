@@ -28,7 +28,7 @@ MAX_HASH_DISTANCE = 3  # bits of 64 in which similar images may differ
 # What is recorded of each image of a split.
 FACTS = np.dtype(
   [
-    ("label", np.int32),  # -1 if the record is damaged
+    ("label", np.int64),  # -1 if the record is damaged, or has none
     ("content_hash", np.uint64),  # of the encoded image
     ("difference_hash", np.uint64),  # similar images have similar ones
     ("height", np.int32),
@@ -100,7 +100,8 @@ def _inspect_dataset(folder: str, need: float) -> bool:
   for split, found in scans.items():
     expected = manifest["splits"][split] if manifest else None
     report(f"{split} images", _check_images(found, expected))
-    report(f"{split} labels", _check_labels(found, expected))
+    needed = split == "train"
+    report(f"{split} labels", _check_labels(found, expected, needed))
     report(f"{split} channel order", _check_channels(found))
     report(f"{split} value range", _check_value_range(found))
   for one, other in itertools.combinations(scans, 2):
@@ -109,7 +110,11 @@ def _inspect_dataset(folder: str, need: float) -> bool:
   if train := scans.get("train"):
     report("shuffling", _check_shuffling(train.facts["label"]))
     report("statistics", _check_statistics(train, folder))
-    report("throughput", _check_throughput(train.source, size, need))
+    try:
+      throughput = _check_throughput(train.source, size, need)
+    except UserError as error:  # a label of no class
+      throughput = "FAIL", f"not measured: {error}"
+    report("throughput", throughput)
   return "FAIL" not in verdicts
 
 
@@ -189,11 +194,21 @@ def _check_images(found: Scan, expected: dict[str, Any] | None) -> Verdict:
   return "ok", f"{count}, {len(sizes):,} sizes, rescaled in training"
 
 
-def _check_labels(found: Scan, expected: dict[str, Any] | None) -> Verdict:
+def _check_labels(
+  found: Scan, expected: dict[str, Any] | None, needed: bool
+) -> Verdict:
+  """Whether labels are those of classes; not every split `needed` has them."""
   num_classes = found.source.num_classes
   labels = found.facts["label"]
-  if not ((labels >= 0) & (labels < num_classes)).all():
-    return "FAIL", f"some are outside 0 to {num_classes - 1}"
+  if (labels == -1).all() and not needed:
+    return "note", "none (all are -1): nothing can be evaluated on this split"
+  wrong = np.flatnonzero((labels < 0) | (labels >= num_classes))
+  if len(wrong):
+    index = int(wrong[0])
+    return "FAIL", (
+      f"{len(wrong):,} are outside 0 to {num_classes - 1}, for example"
+      f" {labels[index]} of {found.source.example_name(index)}"
+    )
   counts = np.bincount(labels, minlength=num_classes)
   text = (
     f"{num_classes:,} classes of {counts.min():,} to"
@@ -280,7 +295,8 @@ def _check_shuffling(labels: np.ndarray) -> Verdict:
   def share_of_equal_neighbours(order):
     return float(np.mean(order[1:] == order[:-1])) if len(order) > 1 else 0.0
 
-  frequencies = np.bincount(labels[labels >= 0]) / len(labels)
+  _, counts = np.unique(labels[labels >= 0], return_counts=True)
+  frequencies = counts / len(labels)
   chance = float((frequencies**2).sum())
   order = sources.permutation(len(labels), 0, 0)
   in_training = share_of_equal_neighbours(labels[order])

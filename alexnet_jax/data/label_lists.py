@@ -85,7 +85,7 @@ def _read_kaggle(path: pathlib.Path) -> LabelList:
 
 def _read(path: pathlib.Path) -> str:
   try:
-    return path.read_text()
+    return path.read_text(encoding="utf-8-sig")
   except (OSError, UnicodeDecodeError) as error:
     raise UserError(
       f"{path} cannot be read ({error}). Download the file again."

@@ -6,12 +6,13 @@ A layout is a module with a function that opens a place (a folder, a name) as
 where it is stored, so a name in an archive is never used as a path.
 """
 
+import collections
 import dataclasses
 import hashlib
 import pathlib
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -210,6 +211,20 @@ def check_class_names(names: Sequence[str]) -> None:
         f"The name of class {number}, {name!a}, {reason}. Rename the class."
       )
     seen[name] = number
+
+
+def unique_names(names: Iterable[str]) -> list[str]:
+  """Class names from a dataset's metadata or a list, as tfds can store them.
+
+  White space is normalised; a name that several classes have gets the number
+  of the class.
+  """
+  trimmed = [" ".join(str(name).split()) for name in names]
+  counts = collections.Counter(trimmed)
+  return [
+    name if name and counts[name] == 1 else f"{name} ({number})".strip()
+    for number, name in enumerate(trimmed)
+  ]
 
 
 def dataset_name(directory: pathlib.Path) -> str:

@@ -25,6 +25,7 @@ from alexnet_jax.data.originals import (
   Options,
   Originals,
   dataset_name,
+  unique_names,
 )
 from alexnet_jax.runtime.command import UserError
 
@@ -300,7 +301,7 @@ def _find_columns(path: pathlib.Path, schema: pa.Schema) -> Columns:
     label = _choose(path, "label", labels, schema)
   image = _choose(path, "image", images, schema)
   names = features.get(label, {}).get("names", ())
-  return Columns(image_fields[image], label, tuple(map(str, names)))
+  return Columns(image_fields[image], label, tuple(unique_names(names)))
 
 
 def _choose(

@@ -31,6 +31,7 @@ from alexnet_jax.data import (
   webdataset_originals,
 )
 from alexnet_jax.data.byte_ranges import ByteRanges
+from alexnet_jax.data.folder_summary import printable
 from alexnet_jax.data.images import UndecodableImage, decode
 from alexnet_jax.data.originals import Options, Originals, Split
 from alexnet_jax.data.shards import Encoding, Shard
@@ -233,7 +234,7 @@ def _check_classes(originals: Originals, chosen: dict[str, np.ndarray]) -> None:
           f"In the training images of {originals.name}, {text}. Replace them,"
           " or move the class away."
         )
-      print(f"note: in the {split} images, {text}")
+      print(f"note: in the {split} images, {printable(text)}")
 
 
 def _deal(

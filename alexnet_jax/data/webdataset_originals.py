@@ -18,6 +18,7 @@ from alexnet_jax.data.originals import (
   Options,
   Originals,
   dataset_name,
+  unique_names,
 )
 from alexnet_jax.data.tar_members import members
 from alexnet_jax.runtime.command import UserError
@@ -127,7 +128,7 @@ def _read_class_names(directory: pathlib.Path) -> tuple[list[str], str]:
         lines = path.read_text().splitlines()
       except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read: {error}.") from error
-      return [line.strip() for line in lines if line.strip()], f"from {name}"
+      return unique_names(filter(str.strip, lines)), f"from {name}"
   return [], ""
 
 

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 import simplejpeg
+from sample_data import write_dataset
 
 from alexnet_jax.data import (
   images,
@@ -249,3 +250,14 @@ def test_throughput_is_compared_with_the_need(monkeypatch):
   assert 20 < rate / parallel.num_cores() < 800
   source.delay = 0
   assert inspection._check_throughput(source, 64, 1e9)[0] == "FAIL"
+
+
+def test_labels_of_no_class_are_named(tmp_path, capsys):
+  pairs = [(simplejpeg.encode_jpeg(photograph(i), 95), i % 2) for i in range(9)]
+  wrong = [*pairs[:4], (pairs[4][0], 2**40), *pairs[5:]]
+  splits = {"train": wrong, "test": [(image, -1) for image, _ in pairs]}
+  write_dataset(tmp_path, "trees", splits, ["ash", "elm"])
+  assert inspection.inspect(str(tmp_path), "trees", 0) == 1
+  lines = capsys.readouterr().out
+  assert "FAIL  train labels: 1 are outside 0 to 1, for example 1099" in lines
+  assert "note  test labels: none" in lines

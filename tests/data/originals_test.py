@@ -8,7 +8,12 @@ from sample_data import jpeg, make, write_dataset, write_folder
 
 from alexnet_jax.data import preparing, sources
 from alexnet_jax.data.byte_ranges import ByteRanges, Files
-from alexnet_jax.data.originals import Options, Originals, check_class_names
+from alexnet_jax.data.originals import (
+  Options,
+  Originals,
+  check_class_names,
+  unique_names,
+)
 from alexnet_jax.runtime.command import UserError
 
 NAMES = ["ash", "elm", "oak"]
@@ -89,6 +94,13 @@ def test_unusual_class_names_are_stored(tmp_path):
   write_dataset(tmp_path, "odd", {"train": labelled([0])}, names)
   source = sources.open_split("odd", "train", str(tmp_path))
   assert source.class_names == tuple(names)
+
+
+def test_names_of_a_list_are_made_unique():
+  names = ["crane", " tench\n", "crane", "", "a  b"]
+  expected = ["crane (0)", "tench", "crane (2)", "(3)", "a b"]
+  assert unique_names(names) == expected
+  check_class_names(expected)
 
 
 def test_a_share_of_each_class_is_held_out_at_random():
