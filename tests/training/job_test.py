@@ -50,6 +50,7 @@ def test_random_arguments_have_the_shapes_and_shardings_of_the_abstract_ones():
     ("schedule.drops", {"schedule.name": "dexp"}),
     ("augmentation.shared_by", {"augmentation.crop": False}),
     ("start_layers", {}),
+    ("start_mean_image", {}),
     ("network.exchange_dtype", {"network.exchanges": ()}),
     ("network.lrn_alpha", {"network.conv1.then": ("relu",)}),
     ("network.within_map_n", {}),
@@ -71,7 +72,8 @@ def test_no_other_key_is_found():
   config.schedule.name = "plateau"
   unused = job.unused_keys(config)
   expected = (
-    r"schedule\.(boundaries|warmup_epochs)|start_layers"
+    r"schedule\.(boundaries|warmup_epochs)"
+    r"|start_(layers|checkpoint|mean_image)"
     r"|network\.(within_map|batch_norm)_.*"
   )
   for key, _ in configs.flatten(config.to_dict()):
