@@ -112,19 +112,30 @@ def difference(claim: Claim, ours: float) -> float:
 
 
 def format_row(row: Mapping[str, Any]) -> tuple[str, str, str, str]:
-  """The columns paper, logged, ours and difference of a row, for a table."""
+  """The columns paper, logged, ours and difference of a row, for a table.
+
+  Errors are in percent and their differences in points in every column; the
+  authors' numbers keep their six digits.
+  """
   unit, mine, delta = row["unit"], row["ours"], row["difference"]
   errors, paper = unit in ("%", "points"), row["paper"]
   if not errors and float(paper) >= 1000:
     paper = f"{int(paper):,}"
-  paper += "%" if unit == "%" else f" {unit}" if unit else ""
+  suffix = "%" if unit == "%" else f" {unit}" if unit else ""
+  logged = str(Decimal(row["logged"]).scaleb(2)) if row["logged"] else ""
+  columns = paper + suffix, logged and logged + suffix
   if mine == NOT_RUN:
-    return paper, row["logged"] or "", NOT_RUN, ""
+    return *columns, NOT_RUN, ""
   if errors:
-    mine, delta = f"{mine:.6f}", f"{delta:+.2f} points"
-  else:
-    mine, delta = f"{mine:,.6g}" if mine < 1000 else f"{mine:,}", f"{delta:+,g}"
-  return paper, row["logged"] or "", mine, delta
+    return *columns, f"{100 * mine:.4f}{suffix}", f"{delta:+.2f} points"
+  mine = f"{mine:,.6g}" if mine < 1000 else f"{mine:,}"
+  return *columns, mine, f"{delta:+,g}"
+
+
+def is_in_the_paper(dataset: str) -> bool:
+  """Whether the paper has results on a tfds dataset, prepared or not."""
+  name = dataset.split("/")[0].split(":")[0].removesuffix("_256")
+  return name in {claim.net.dataset for claim in claims.CLAIMS if claim.net}
 
 
 def name_of(run: Mapping[str, Any], known: Iterable[str]) -> str:

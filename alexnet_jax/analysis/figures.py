@@ -8,6 +8,7 @@ import cv2
 import jax
 import numpy as np
 from jax.sharding import Mesh
+from scipy import optimize, stats
 
 from alexnet_jax.data import sources
 from alexnet_jax.data.images import UndecodableImage, decode_into
@@ -72,6 +73,7 @@ def colour_scores(all_kernels: np.ndarray) -> np.ndarray:
 
 
 SIGNIFICANCE = 0.01  # the p-value below which towers are said to differ
+POWER = 0.8  # how often the smallest difference that counts as seen is found
 
 
 class Specialisation(NamedTuple):
@@ -80,6 +82,9 @@ class Specialisation(NamedTuple):
   means: tuple[float, ...]  # the mean colour score of each tower
   tower: int  # the index of the more coloured one
   p_value: float  # how often random halves of the same kernels differ as much
+  count: int  # kernels of a tower
+  # The difference of the means that is found with the probability POWER.
+  detectable: float
 
   @property
   def significant(self) -> bool:
@@ -96,7 +101,32 @@ def specialisation(scores: np.ndarray) -> Specialisation:
   # The tolerance keeps rounding from excluding the original order.
   as_much = np.abs(np.diff(halves)) >= np.abs(np.diff(means)) * (1 - 1e-12)
   p_value = (1 + int(as_much.sum())) / 10_000
-  return Specialisation(tuple(means.tolist()), int(means.argmax()), p_value)
+  return Specialisation(
+    tuple(means.tolist()),
+    int(means.argmax()),
+    p_value,
+    scores.shape[1],
+    detectable_difference(scores),
+  )
+
+
+def detectable_difference(scores: np.ndarray) -> float:
+  """The difference of two towers' means that a test finds with POWER.
+
+  Of the two-sided t-test at the level SIGNIFICANCE, to which the permutation
+  test is close, for kernels that vary within a tower as those of the scores
+  f64[2,n] do; infinite for n = 1.
+  """
+  count = scores.shape[1]
+  if count < 2:
+    return np.inf
+  freedom = 2 * (count - 1)
+  critical = stats.t.isf(SIGNIFICANCE / 2, freedom)
+  shift = optimize.brentq(
+    lambda shift: stats.nct.sf(critical, freedom, shift) - POWER, 0, 1000
+  )
+  deviation = np.sqrt(scores.var(axis=1, ddof=1).mean())
+  return float(shift * deviation * np.sqrt(2 / count))
 
 
 def make_features(net: AlexNet, mesh: Mesh) -> Callable[..., np.ndarray]:

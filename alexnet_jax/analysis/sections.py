@@ -133,6 +133,7 @@ def curves(runs: Sequence[Run]) -> Html:
 
 _ERRORS = ("top1_error", "top5_error")
 _SPEEDS = ("images_per_second", "data_wait_fraction")
+_SHARES = (*_ERRORS, "data_wait_fraction")  # shown in percent
 _MAIN = ("loss", *_ERRORS, "learning_rate", *_SPEEDS)
 _NOT_CHARTED = ("step", "epoch", "split", "seconds", "views", "num_examples")
 _NOT_CHARTED += ("undecodable",)
@@ -145,7 +146,7 @@ def _chart(runs: Sequence[Run], key: str) -> Html | None:
     for split in ("train", "validation"):
       name = split if len(runs) == 1 else f"{run.workdir} {split}"
       curves[name] = [
-        (line["epoch"], line[key])
+        (line["epoch"], line[key] * (100 if key in _SHARES else 1))
         for line in run.split(split)
         if isinstance(line.get(key), int | float)
         # The first line after a start has no speed yet.
@@ -154,12 +155,13 @@ def _chart(runs: Sequence[Run], key: str) -> Html | None:
   if not any(curves.values()):
     return None
   title = key.replace("top", "top-") if key in _ERRORS else key
-  unit = "fraction" if key in _ERRORS else ""
-  return page.chart(title.replace("_", " "), "epoch", unit, curves)
+  title = title.removesuffix("_fraction").replace("_", " ")
+  unit = "%" if key in _SHARES else ""
+  return page.chart(title, "epoch", unit, curves)
 
 
 def paper_tables(runs: Sequence[Run]) -> Html:
-  """The numbers of the paper beside ours."""
+  """The numbers of the paper beside ours; folded if no run is on ImageNet."""
   sizes = comparison.sizes(configs.load(PAPER))
   ours = {key: Ours(value, PAPER) for key, value in sizes.items()}
   rows = {"errors": [], "sizes": []}
@@ -170,16 +172,24 @@ def paper_tables(runs: Sequence[Run]) -> Html:
     rows[kind].append((*what, *numbers, row["run"], row["note"]))
   headings = ("where", "what", "measure", "paper", "authors' log", "ours")
   headings += ("difference", "authors' run", "note")
-  datasets = ", ".join(sorted({run.config["dataset"] for run in runs}))
+  datasets = sorted({run.config["dataset"] for run in runs})
+  names = ", ".join(datasets)
   note = _note(
-    f"The runs of this page were trained on {datasets}. The column “ours” has"
+    f"The runs of this page were trained on {names}. The column “ours” has"
     " the committed results of this project; ",
     element("code", "python -m experiments.paper_tables --workdir=..."),
     " evaluates runs on ImageNet for these tables.",
   )
   summary = element("summary", "Sizes and hyperparameters in the text")
   errors, sizes = (page.table(headings, kind) for kind in rows.values())
-  return page.join([note, errors, element("details", summary, sizes)])
+  content = page.join([note, errors, element("details", summary, sizes)])
+  if any(map(comparison.is_in_the_paper, datasets)):
+    return content
+  summary = element(
+    "summary",
+    f"The paper's numbers are on ImageNet; this page is about {names}",
+  )
+  return element("details", summary, content)
 
 
 def figure3(run: Run) -> Html:
@@ -215,7 +225,11 @@ def specialisation_text(found: Specialisation) -> str:
   level = figures.SIGNIFICANCE
   test = f"permutation test, p = {found.p_value:.4f}, threshold {level}"
   if not found.significant:
-    return f"No difference between the towers found: {means} ({test})."
+    return (
+      f"No difference between the towers found: {means} ({test}). With"
+      f" {found.count} kernels a tower that vary as these do, a difference of"
+      f" {found.detectable:.3f} is found in {figures.POWER:.0%} of cases."
+    )
   return (
     f"Tower {found.tower} is more coloured, as one tower is in section 6.1:"
     f" {means} ({test})."
@@ -237,7 +251,7 @@ def figure4(run: Run, search: int, data_dir: str) -> Html:
   found = figures.compute_figure4(
     run.net, run.config, data, run.mesh, **options
   )
-  names, near = found.class_names, []
+  names, near = in_words(found.class_names, run.config["dataset"]), []
   for i, distances in enumerate(found.distances[: figures.QUERIES]):
     near.append(_thumbnail(found.images[i], names[found.labels[i]]))
     for j, distance in enumerate(distances):
@@ -247,7 +261,9 @@ def figure4(run: Run, search: int, data_dir: str) -> Html:
     f"The five most probable labels for {figures.PREDICTIONS} evenly spaced"
     f" images of {found.split}, the correct one in red."
   )
-  predictions = element("div", *_predictions(found), class_="predictions")
+  predictions = element(
+    "div", *_predictions(found, names), class_="predictions"
+  )
   heading = element("h3", "Nearest training images")
   if found.no_neighbours:
     reason = _note(f"Not searched: {found.no_neighbours}")
@@ -281,7 +297,7 @@ def confusions(run: Run, data_dir: str) -> Html:
   return confusion.section(found.classes, words, f"{dataset} validation")
 
 
-def _predictions(found: Figure4) -> list[Html]:
+def _predictions(found: Figure4, names: Sequence[str]) -> list[Html]:
   best, probabilities = figures.most_probable(found.log_probabilities)
   predictions = []
   columns = (found.images, found.labels, best, probabilities)
@@ -290,14 +306,14 @@ def _predictions(found: Figure4) -> list[Html]:
       element(
         "div",
         element("b", style=f"width: {value:.1%}"),
-        element("span", found.class_names[other]),
+        element("span", names[other]),
         f"{value:.0%}",
         class_="bar correct" if other == label else "bar",
       )
       for other, value in zip(order, values, strict=True)
     ]
     picture = page.picture(image, "validation image", "JPEG")
-    name = element("p", found.class_names[label], class_="true")
+    name = element("p", names[label], class_="true")
     predictions.append(element("div", picture, name, *bars))
   return predictions
 

@@ -70,7 +70,7 @@ def test_the_log_rounds_to_what_is_printed():
 def test_what_is_not_run_says_so():
   row = by_key()["table2.1_cnn.top1"]
   assert (row["ours"], row["difference"]) == (NOT_RUN, NOT_RUN)
-  assert comparison.format_row(row) == ("40.7%", "0.406640", "not run", "")
+  assert comparison.format_row(row) == ("40.7%", "40.6640%", "not run", "")
 
 
 def test_differences_are_in_points():
@@ -78,7 +78,7 @@ def test_differences_are_in_points():
   assert row["table2.1_cnn.top1"]["difference"] == pytest.approx(0.3)
   assert row["lrn.top1"]["difference"] == pytest.approx(-1.4)
   shown = comparison.format_row(row["table2.1_cnn.top1"])
-  assert shown[2:] == ("0.410000", "+0.30 points")
+  assert shown[2:] == ("41.0000%", "+0.30 points")
 
 
 def test_sizes_are_the_arithmetic():

@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+from scipy import stats
 
 from alexnet_jax.analysis import figures
 from alexnet_jax.data.augment import ImageStatistics
@@ -34,6 +35,18 @@ def test_specialisation_is_seen_where_it_is_and_not_elsewhere():
   assert seen.significant and seen.tower == 1
   assert figures.specialisation(apart[::-1]).tower == 0
   assert seen.means == pytest.approx(apart.mean(1))
+
+
+@pytest.mark.parametrize("count", [5, 12, 48])
+def test_detectable_difference_is_found_in_four_of_five_cases(count):
+  """Of 20,000 pairs of towers whose means differ by just so much."""
+  rng = np.random.default_rng(0)
+  towers = rng.normal(scale=0.1, size=(20_000, 2, count))
+  example = towers[0] / towers[0].std(axis=1, ddof=1, keepdims=True) / 10
+  towers[:, 1] += figures.detectable_difference(example)
+  p_values = stats.ttest_ind(towers[:, 0], towers[:, 1], axis=1).pvalue
+  found = np.mean(p_values < figures.SIGNIFICANCE)
+  assert found == pytest.approx(0.8, abs=0.015)
 
 
 def test_specialisation_by_hand():

@@ -73,13 +73,14 @@ def test_charts_of_losses_errors_and_diagnostics():
   html = sections.curves([make_run()])
   titles = re.findall(r"<figcaption>(.*?)</figcaption>", html)
   assert titles == [
-    *("loss", "top-1 error (fraction)", "top-5 error (fraction)"),
+    *("loss", "top-1 error (%)", "top-5 error (%)"),
     *("images per second", "dead fc7"),
   ]
   data = [json.loads(text) for text in re.findall(r"json\">(.*?)</sc", html)]
   train, validation = data[0]["series"]
   assert (train["name"], train["y"]) == ("train", [2.5, 2.25])
   assert (validation["name"], validation["y"]) == ("validation", [2.0])
+  assert data[1]["series"][0]["y"] == [75.0]
   # The first line has no speed yet.
   assert data[3]["series"] == [{"name": "train", "x": [1.0], "y": [100.0]}]
   assert html.index("<details>") < html.index("dead fc7")
@@ -107,8 +108,25 @@ def test_a_run_without_a_checkpoint_has_a_reason_instead(section):
 
 
 def test_the_comparison_of_towers_says_what_was_measured():
-  text = sections.specialisation_text(Specialisation((0.5, 0.4), 0, 0.2))
+  text = sections.specialisation_text(
+    Specialisation((0.5, 0.4), 0, 0.2, 12, 0.15)
+  )
   assert text.startswith("No difference between the towers found: 0.500 and")
   assert "p = 0.2000" in text
-  text = sections.specialisation_text(Specialisation((0.2, 0.6), 1, 0.001))
+  assert "12 kernels" in text and "0.150 is found in 80%" in text
+  text = sections.specialisation_text(
+    Specialisation((0.2, 0.6), 1, 0.001, 12, 0.1)
+  )
   assert text.startswith("Tower 1 is more coloured")
+
+
+@pytest.mark.parametrize(
+  "dataset, folded",
+  [("patterns/10", True), ("imagenet2012", False), ("imagenet2012_256", False)],
+)
+def test_the_papers_results_are_folded_for_runs_on_other_images(
+  dataset, folded
+):
+  html = sections.paper_tables([make_run(config=CONFIG | {"dataset": dataset})])
+  assert html.startswith("<details><summary>The paper") == folded
+  assert "40.7%" in html and "40.6640%" in html
