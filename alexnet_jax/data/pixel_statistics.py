@@ -144,6 +144,31 @@ class PixelSums:
     return Statistics(mean_image, values, vectors, self.num_images)
 
 
+def find(
+  directory: str, fingerprint: str, size: int, rescale: str = "crop"
+) -> Statistics | None:
+  """The statistics of some images, computed before; None if there are none.
+
+  Args:
+    directory: of the dataset, which may have a `statistics.npz`.
+    fingerprint: of the images. They need not be on this machine.
+    size: side of the rescaled images.
+    rescale: a key of `images.RESCALE`.
+  """
+  beside = os.path.join(directory, "statistics.npz")
+  for path in (beside, _cached(fingerprint, size, rescale)):
+    if stored := Statistics.load(path, fingerprint, size):
+      return stored
+  return None
+
+
+def _cached(fingerprint: str, size: int, rescale: str) -> str:
+  digest = hashlib.sha256(fingerprint.encode()).hexdigest()[:12]
+  how = "" if rescale == "crop" else f"-{rescale}"
+  name = f"statistics-{digest}-{size}{how}.npz"
+  return os.path.join(files.cache_directory(), name)
+
+
 def load_or_compute(
   source: Source, size: int, rescale: str = "crop", threads: int = 0
 ) -> Statistics:
@@ -157,16 +182,12 @@ def load_or_compute(
 
   Raises UserError if no image can be decoded.
   """
-  digest = hashlib.sha256(source.fingerprint.encode()).hexdigest()[:12]
-  how = "" if rescale == "crop" else f"-{rescale}"
-  name = f"statistics-{digest}-{size}{how}.npz"
-  cached = os.path.join(files.cache_directory(), name)
-  for path in (os.path.join(source.directory, "statistics.npz"), cached):
-    if stored := Statistics.load(path, source.fingerprint, size):
-      return stored
+  stored = find(source.directory, source.fingerprint, size, rescale)
+  if stored is not None:
+    return stored
   result = _compute(source, size, rescale, threads)
   try:
-    result.save(cached, source.fingerprint)
+    result.save(_cached(source.fingerprint, size, rescale), source.fingerprint)
   except OSError as error:  # training works without a cache
     print(f"Could not cache the statistics: {error}", file=sys.stderr)
   return result

@@ -180,7 +180,7 @@ def _needs_statistics(config: Mapping[str, Any]) -> bool:
 def load(
   workdir: str,
   config: Mapping[str, Any],
-  open_train: Callable[[], Source],
+  open_split: Callable[[str], Source],
   fingerprint: str = "",
 ) -> RunData:
   """Reads what a workdir keeps of its data, or computes and keeps it.
@@ -189,7 +189,7 @@ def load(
     workdir: of a run. One that began before there were such files receives
       them now, unless it is read-only.
     config: of the run.
-    open_train: opens the training images; called if a file is missing.
+    open_split: opens a split of the configuration; called if a file is missing.
     fingerprint: of the training images, as a checkpoint has it; "": unknown.
 
   Raises:
@@ -197,8 +197,11 @@ def load(
       too, or these are not those that the checkpoint was trained with.
   """
   found = RunData.read(workdir, config)
+  if found is not None:
+    return found
+  found = _find(config, open_split, fingerprint)
   if found is None:
-    train = open_train()
+    train = open_split("train")
     if fingerprint and train.fingerprint != fingerprint:
       raise UserError(
         f"{train.name} has other images than those that {workdir} was trained"
@@ -206,12 +209,42 @@ def load(
         " mean image is needed once; set --data_dir to the dataset as it was."
       )
     found = RunData.compute(config, train, workdir)
-    try:
-      found.save(workdir)
-    except OSError as error:
-      print(
-        f"The statistics of the training images cannot be kept in {workdir}"
-        f" ({error.strerror}); the next command needs these images again.",
-        file=sys.stderr,
-      )
+  try:
+    found.save(workdir)
+  except OSError as error:
+    print(
+      f"The statistics of the training images cannot be kept in {workdir}"
+      f" ({error.strerror}); the next command needs these images again.",
+      file=sys.stderr,
+    )
   return found
+
+
+def _find(
+  config: Mapping[str, Any],
+  open_split: Callable[[str], Source],
+  fingerprint: str,
+) -> RunData | None:
+  """The same without training images: from files beside the validation images.
+
+  `prepare` writes the statistics there. None if there are none of the images
+  with this fingerprint.
+  """
+  try:
+    source = open_split("validation")
+  except UserError:
+    return None
+  if sources.dataset_of(source.fingerprint) != sources.dataset_of(fingerprint):
+    return None
+  statistics = None
+  if _needs_statistics(config):
+    statistics = pixel_statistics.find(
+      source.directory,
+      fingerprint,
+      config["image_size"],
+      config["pixels"]["rescale"],
+    )
+    if statistics is None:
+      return None
+  names = tuple(source.class_names)
+  return RunData(config["dataset"], fingerprint, names, statistics)

@@ -164,7 +164,7 @@ def load_data(
   return run_data.load(
     workdir,
     config,
-    lambda: open_split(config, "train", data_dir),
+    lambda split: open_split(config, split, data_dir),
     (metadata or {}).get("data", {}).get("train", ""),
   )
 

@@ -12,6 +12,7 @@ modules in one folder) wrote:
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -19,6 +20,7 @@ import tarfile
 import pytest
 
 from alexnet_jax.runtime import config as configs
+from alexnet_jax.training.run_evaluation import evaluate_runs
 from configs import paper
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -92,6 +94,28 @@ def test_a_run_of_an_older_version_continues_as_that_version_did(folder):
   # The saved configuration now has the keys of today's version.
   saved = json.loads((folder / "run" / "config.json").read_text())
   assert configs.upgrade(saved) == saved
+
+
+@pytest.mark.slow
+def test_a_run_of_an_older_version_is_evaluated_as_that_version_did(
+  folder, monkeypatch
+):
+  """Its workdir has no statistics; the second time there are no images."""
+  monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+  workdir = str(folder / "run")
+  last = json.loads((folder / "run/metrics.jsonl").read_text().splitlines()[-1])
+  assert (last["split"], last["step"]) == ("validation", 7)
+  for _ in range(2):
+    found = evaluate_runs(
+      [workdir], views=1, split="validation", data_dir=str(folder)
+    ).result
+    assert found["step"] == 7
+    for key in ("num_examples", "top1_error", "top5_error"):
+      assert found[key] == pytest.approx(last[key], abs=1e-6)
+    assert found["loss"] == pytest.approx(last["loss"], rel=1e-3)
+    shutil.rmtree(folder / "cache", ignore_errors=True)
+    for path in folder.glob("small_patterns/*/*-train.*"):
+      path.unlink()
 
 
 def test_the_configuration_of_an_older_run_gets_the_keys_of_today(folder):

@@ -2,6 +2,8 @@
 
 import errno
 import json
+import pathlib
+import shutil
 
 import numpy as np
 import pytest
@@ -116,19 +118,44 @@ def test_statistics_of_another_run_are_refused(train, tmp_path):
 def test_what_is_missing_is_computed_once_and_kept(train, tmp_path):
   config, opened = make_config(), []
 
-  def open_train():
-    opened.append(train)
+  def open_train(split):
+    opened.append(split)
     return train
 
-  first = run_data.load(tmp_path, config, open_train, train.fingerprint)
+  first = run_data.load(tmp_path, config, open_train)
   for name in ("statistics.npz", "classes.json"):
     assert same(run_data.load(tmp_path, config, open_train), first)
-    assert len(opened) == 1
+    assert opened == ["validation", "train"]
     content = (tmp_path / name).read_bytes()
     (tmp_path / name).unlink()
     assert same(run_data.load(tmp_path, config, open_train), first)
     assert (tmp_path / name).read_bytes() == content
-    opened.pop()
+    del opened[2:]
+
+
+def test_an_older_run_finds_statistics_beside_its_validation_images(
+  train, tmp_path
+):
+  config = make_config()
+  expected = RunData.compute(config, train)
+  folder = tmp_path / "data" / "tiny"
+  shutil.copytree(pathlib.Path(train.directory).parent, folder)
+  for path in folder.glob("*/*-train.*"):
+    path.unlink()
+  shutil.rmtree(tmp_path / "cache")
+
+  def open_split(split):
+    return sources.open_split("tiny", split, str(folder.parent))
+
+  for _ in range(2):
+    with pytest.raises(UserError, match="incomplete"):
+      run_data.load(tmp_path, config, open_split, train.fingerprint)
+    beside = next(folder.iterdir()) / "statistics.npz"
+    expected.statistics.save(beside, "of other images")
+  expected.statistics.save(beside, train.fingerprint)
+  found = run_data.load(tmp_path, config, open_split, train.fingerprint)
+  assert same(found, expected)
+  assert same(RunData.read(tmp_path, config), expected)
 
 
 def test_the_mean_image_of_trained_weights_is_never_replaced(train, tmp_path):
@@ -138,10 +165,10 @@ def test_the_mean_image_of_trained_weights_is_never_replaced(train, tmp_path):
   own = RunData.compute(config, train).with_mean_image(mean)
   own.save(tmp_path)
   (tmp_path / "classes.json").unlink()
-  assert same(run_data.load(tmp_path, config, lambda: train), own)
+  assert same(run_data.load(tmp_path, config, lambda split: train), own)
   (tmp_path / "statistics.npz").unlink()
   with pytest.raises(UserError, match=r"is missing.*start_from"):
-    run_data.load(tmp_path, config, lambda: train)
+    run_data.load(tmp_path, config, lambda split: train)
 
 
 def test_a_read_only_workdir_is_no_error(train, tmp_path, monkeypatch, capsys):
@@ -150,7 +177,7 @@ def test_a_read_only_workdir_is_no_error(train, tmp_path, monkeypatch, capsys):
 
   expected = RunData.compute(make_config(), train)
   monkeypatch.setattr(run_data.pixel_statistics.files, "write_atomic", refuse)
-  found = run_data.load(tmp_path, make_config(), lambda: train)
+  found = run_data.load(tmp_path, make_config(), lambda split: train)
   assert same(found, expected)
   assert not list(tmp_path.glob("*.*"))
   assert "Read-only file system" in capsys.readouterr().err
@@ -159,7 +186,9 @@ def test_a_read_only_workdir_is_no_error(train, tmp_path, monkeypatch, capsys):
 def test_images_that_are_not_those_of_the_run_are_refused(train, tmp_path):
   config = make_config()
   with pytest.raises(UserError, match="other images than those"):
-    run_data.load(tmp_path, config, lambda: train, "tiny/1.2.0:train:40:0123")
+    run_data.load(
+      tmp_path, config, lambda split: train, "tiny/1.2.0:train:40:0123"
+    )
   data = RunData.compute(config, train)
   data.check_source(train)
   data.check_source(sources.open_directory(train.directory, "validation"))
