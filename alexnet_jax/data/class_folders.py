@@ -4,6 +4,7 @@ A split is a folder of class folders, of tars with a class each, or of images
 whose classes are in a list.
 """
 
+import itertools
 import os
 import pathlib
 import unicodedata
@@ -17,6 +18,7 @@ from alexnet_jax.data.byte_ranges import Files, list_files
 from alexnet_jax.data.folder_summary import printable
 from alexnet_jax.data.label_lists import LabelList
 from alexnet_jax.data.originals import UNUSABLE
+from alexnet_jax.data.tar_members import members
 from alexnet_jax.runtime.command import UserError
 
 # What the files of images are usually called; others are tried in class
@@ -26,6 +28,7 @@ SUFFIXES = frozenset(
   | {".png", ".ppm", ".tif", ".tiff", ".webp"}
 )
 
+SAMPLED = 10  # members of a tar that are read to tell what it is
 # What hidden folders and files begin with, and a folder of macOS in archives.
 HIDDEN = (".", "__MACOSX")
 
@@ -76,6 +79,15 @@ def look(path: pathlib.Path) -> Folder:
       else:
         folder.others.append(entry.name)
   return folder
+
+
+def are_class_tars(folder: Folder) -> bool:
+  """Whether the first tar holds images, and not samples or other tars."""
+  endings = set()
+  path = folder.path / folder.tars[0]
+  for name, _, _ in itertools.islice(members(path, []), SAMPLED):
+    endings.add(pathlib.PurePosixPath(name).suffix.lower())
+  return bool(endings & SUFFIXES) and not endings & {".cls", ".json", ".tar"}
 
 
 def class_parts(

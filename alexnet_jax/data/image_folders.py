@@ -120,7 +120,7 @@ def has_class_tars(directory: pathlib.Path) -> bool:
   """Whether a folder has a tar per class, or folders of splits with them."""
   place = _find_splits(directory)
   train = place.splits["train"] if place else look(directory)
-  return train.kind == "tars"
+  return train.kind == "tars" and _has_classes(train)
 
 
 def _find_place(directory: pathlib.Path, layout: str) -> Place:
@@ -137,16 +137,19 @@ def _find_place(directory: pathlib.Path, layout: str) -> Place:
       return place
     if len(root.folders) != 1 or root.images or root.tars:
       break
+    if split_of_folder(root.folders[0]):
+      break
     root = look(root.path / root.folders[0])
   if layout == "class_folders":
     root = look(directory)
-  if root.kind == "tars" or (
-    root.kind == "folders" and (layout == "class_folders" or _are_classes(root))
-  ):
+  if _are_classes(root) or (layout == "class_folders" and root.folders):
     return Place(root.path, {"train": root}, [])
+  what = "class folders with images"
+  if any(map(split_of_folder, root.folders)):
+    what = "training images in a folder per class (train/CLASS/*)"
   raise UserError(
-    f"{directory} has no class folders with images. It has"
-    f" {summarize(directory)}. {nearest(directory)}"
+    f"{directory} has no {what}. It has {summarize(directory)}."
+    f" {nearest(directory)}"
   )
 
 
@@ -165,7 +168,7 @@ def _find_splits(directory: pathlib.Path) -> Place | None:
             f" {splits[split].path.name} and {name}. Move one of them away."
           )
         splits[split] = look(root.path / name)
-    if "train" in splits and splits["train"].kind in ("folders", "tars"):
+    if "train" in splits and _has_classes(splits["train"]):
       names = {folder.path.name for folder in splits.values()}
       unused = [*root.folders, *root.images, *root.others, *root.tars]
       unused = [name for name in unused if name not in names]
@@ -173,10 +176,20 @@ def _find_splits(directory: pathlib.Path) -> Place | None:
   return None
 
 
+def _has_classes(folder: Folder) -> bool:
+  """Whether a folder has class folders, or tars with a class each."""
+  if folder.kind == "tars":
+    return class_folders.are_class_tars(folder)
+  return folder.kind == "folders"
+
+
 def _are_classes(root: Folder) -> bool:
-  """Whether the folders are probably one class each."""
-  if any(name.lower() in NO_CLASSES for name in root.folders):
+  """Whether folders or tars without splits are probably one class each."""
+  names = [name.lower() for name in root.folders]
+  if NO_CLASSES & set(names) or (names and all(map(split_of_folder, names))):
     return False
+  if root.kind == "tars":
+    return class_folders.are_class_tars(root)
   return any(look(root.path / name).images for name in root.folders)
 
 

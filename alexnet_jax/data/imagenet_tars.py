@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 from alexnet_jax.data import image_folders, label_lists, parallel
 from alexnet_jax.data.byte_ranges import ByteRanges
-from alexnet_jax.data.folder_summary import summarize
+from alexnet_jax.data.folder_summary import nearest, summarize
 from alexnet_jax.data.originals import Options, Originals
 from alexnet_jax.data.sources import IMAGENET_FILES
 from alexnet_jax.data.tar_members import members
@@ -99,6 +99,7 @@ def _find_tars(directory: pathlib.Path) -> tuple[str, dict[str, pathlib.Path]]:
       f"{directory} has {names or 'no tars'}, but the files of one year are"
       f" needed: {' or '.join(IMAGENET_FILES.values())}. Register at"
       f" image-net.org and download them. It has {summarize(directory)}."
+      f"{'' if found else ' ' + nearest(directory)}"
     )
   (year,) = years
   tars = {"train": found[year, "train"], "validation": found[year, "val"]}

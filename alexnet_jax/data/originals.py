@@ -141,9 +141,8 @@ class Originals:
         )
     if "train" not in self.splits:
       raise UserError(
-        f"{self.name} has no training images with labels; it has"
-        f" {', '.join(self.splits) or 'no other split either'}."
-        f" {' '.join(self.left_out)}"
+        f"{self.name} has no training images with labels"
+        f" ({'; '.join(self.left_out) or ', '.join(self.splits)})."
       )
 
   def hold_out(self, share: float) -> None:

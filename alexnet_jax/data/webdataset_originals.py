@@ -58,12 +58,14 @@ def open_webdataset(place: str, options: Options) -> Originals:
         progress.advance()
       if note := split_names.missing_shards(paths):
         left_out.append(f"{split}: {note}")
-  if not any(map(len, splits.values())):
-    raise UserError(
-      f"The tars of {directory} have no samples of KEY.jpg and KEY.cls"
-      f" ({left_out[0] if left_out else 'they are empty'}). For a tar per class"
-      " use --source=folder:DIR."
-    )
+  for split, images in splits.items():
+    if not len(images):
+      raise UserError(
+        f"The {split} tars of {directory} have no samples of KEY.jpg and"
+        f" KEY.cls ({left_out[0] if left_out else 'they are empty'}). Use"
+        " --source=tars:DIR for the tars of image-net.org, or"
+        " --source=folder:DIR for a tar per class."
+      )
   class_names, where = labels.class_names(directory, splits)
   return Originals(
     dataset_name(directory),

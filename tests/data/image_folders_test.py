@@ -4,6 +4,7 @@ import hashlib
 import io
 import os
 import pathlib
+import shutil
 
 import numpy as np
 import pytest
@@ -189,6 +190,8 @@ def test_class_folders_may_have_the_name_of_a_split(tmp_path):
     (["in/flowers.tar.gz"], r"in/ \(1 \.gz\)\. It has an archive: unpack it"),
     (["x/1.0.0/dataset_info.json"], r"use --source=tfds:NAME"),
     (["x/y/z/deep.txt", "x/y/z/w/a"], r"x/ \(y/ \(z/, \)|x/ \(y/ \(z/\)\)"),
+    (["val/a/0.jpg", "val/b/0.jpg"], r"no training images .*has val/ \(a/"),
+    (["train/0.jpg", "test/1.jpg", "train.csv"], r"no training images in a"),
     ([f"{i}/y/a.txt" for i in range(9)], r"9 folders: 0/ \(y/ \(1 \.txt\)\)"),
     ([], "It has nothing"),
   ],
@@ -284,3 +287,16 @@ def test_folders_that_link_to_themselves_are_read_once(tmp_path):
   assert len(found.splits["validation"]) == 6
   counts = np.bincount(found.splits["train"].labels())
   assert counts.tolist() == [6, 2, 2]  # "again" holds elm and oak
+
+
+def test_other_tars_are_not_taken_for_classes(tmp_path):
+  writers = {
+    sample_layouts.webdataset: "source=webdataset:DIR",
+    sample_layouts.official_tars: "official tars: use --source=tars:DIR",
+  }
+  for writer, hint in writers.items():
+    folder = tmp_path / writer.__name__
+    writer(folder)
+    shutil.rmtree(folder / "unpacked", ignore_errors=True)
+    with pytest.raises(UserError, match=hint):
+      preparing.open_originals(f"folder:{folder}", Options(holdout=0.2))
