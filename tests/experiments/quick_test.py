@@ -95,7 +95,7 @@ def test_without_what_it_changes_an_experiment_fails(tmp_path):
 
 @pytest.mark.slow
 def test_squeezed_images_that_are_crops_are_noticed(tmp_path, monkeypatch):
-  monkeypatch.setattr(images, "warp", lambda image, side: image[:side, :side])
+  monkeypatch.setitem(images.RESCALE, "warp", lambda x, side: x[:side, :side])
   experiment = EXPERIMENTS["rescaling"]
   quick = experiment.quick
   quick = quick._replace(overrides={**quick.overrides, "total_steps": 8})
