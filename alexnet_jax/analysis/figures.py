@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 from scipy import optimize, stats
 
 from alexnet_jax.data import sources
+from alexnet_jax.data.class_words import in_words
 from alexnet_jax.data.images import UndecodableImage, decode_into
 from alexnet_jax.model import sharding
 from alexnet_jax.model.alexnet import AlexNet
@@ -197,7 +198,7 @@ class Figure4(NamedTuple):
   labels: np.ndarray  # true labels i64[N]
   log_probabilities: np.ndarray  # f32[N,classes]
   features: np.ndarray  # the last hidden layer, f32[N,4096]
-  class_names: Sequence[str]  # of all classes
+  class_names: Sequence[str]  # of all classes, in words
   split: str  # the name of the split that the N images are from
   # i64[N,6], indices of training images, the nearest first.
   neighbours: np.ndarray = np.empty((0, NEIGHBOURS), np.int64)
@@ -250,7 +251,7 @@ def compute_figure4(
     labels=labels,
     log_probabilities=log_probabilities,
     features=features,
-    class_names=data.classes,
+    class_names=in_words(data.classes, data.dataset),
     split=validation.name,
   )
   try:
