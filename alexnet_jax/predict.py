@@ -38,7 +38,7 @@ from alexnet_jax.training import classifier, prediction
 def main(*places: str) -> int:
   flag = flags.FLAGS
   _check_flags(flag, places)
-  places = [paths.local_path(place, "the picture") for place in places]
+  places = [paths.local_path(place, "PICTURE") for place in places]
   pictures, left_out = picture_files.find(places)
   if left_out:
     _warn(f"left out, not pictures: {_some(left_out)}")
