@@ -13,11 +13,14 @@ from collections.abc import Iterator
 
 from alexnet_jax.data import image_folders, label_lists, parallel
 from alexnet_jax.data.byte_ranges import ByteRanges
-from alexnet_jax.data.folder_summary import nearest, summarize
+from alexnet_jax.data.folder_summary import nearest, printable, summarize
 from alexnet_jax.data.originals import Options, Originals
 from alexnet_jax.data.sources import IMAGENET_FILES
 from alexnet_jax.data.tar_members import members
 from alexnet_jax.runtime.command import UserError
+
+# Files that have the labels of numbered images.
+LABEL_FILES = re.compile(r"ILSVRC20\d\d_(devkit.*|test_ground_truth\.txt)")
 
 # The same of images, after their WordNet ids.
 Images = Iterator[tuple[str, str, int, int]]
@@ -31,7 +34,12 @@ def open_tars(place: str, options: Options) -> Originals:
   ):
     return image_folders.open_folders(place, options)
   year, tars = _find_tars(directory)
-  left_out: list[str] = []
+  used = {path.name for path in tars.values()}
+  left_out = [
+    f"{printable(path.name)} is not read"
+    for path in sorted(directory.iterdir())
+    if path.name not in used and not LABEL_FILES.match(path.name)
+  ]
   splits = {}
   numbers: dict[str, int] = {}  # provisional labels of the WordNet ids
   for split, path in tars.items():

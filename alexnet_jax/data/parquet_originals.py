@@ -84,6 +84,7 @@ def open_parquet(place: str, options: Options) -> Originals:
         with _open(path) as file:
           found = _find_columns(path, file.schema_arrow)
           columns.setdefault(found, path)
+          _check_images(path, file.metadata, found.image)
           groups[split] += _list_groups(path, file.metadata)
           parts.append(_read_labels(path, file, found.label, texts))
         progress.advance()
@@ -279,6 +280,25 @@ def _list_groups(
     groups.append(Group(str(path), mark, number, row, count))
     row += count
   return groups
+
+
+def _check_images(
+  path: pathlib.Path, metadata: parquet.FileMetaData, column: str
+) -> None:
+  """Raises UserError if every image is null, as the file's statistics tell."""
+  for number in range(metadata.num_row_groups):
+    group = metadata.row_group(number)
+    for place in range(group.num_columns):
+      chunk = group.column(place)
+      if chunk.path_in_schema == column:
+        known = chunk.statistics is not None and chunk.statistics.has_null_count
+        if not known or chunk.statistics.null_count < group.num_rows:
+          return
+  if metadata.num_rows:
+    raise UserError(
+      f"{path} has no images: its column {column} is empty. Write the dataset"
+      " with its images in the files (push_to_hub(embed_external_files=True))."
+    )
 
 
 def _find_columns(path: pathlib.Path, schema: pa.Schema) -> Columns:

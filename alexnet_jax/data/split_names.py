@@ -4,6 +4,7 @@ import collections
 import os
 import pathlib
 import re
+from collections.abc import Sequence
 
 from alexnet_jax.data.folder_summary import nearest, printable, summarize
 from alexnet_jax.runtime.command import UserError
@@ -39,7 +40,7 @@ def split_of_file(name: str) -> str:
 
 
 def find_shards(
-  place: str, suffix: str, left_out: list[str]
+  place: str, suffix: str, left_out: list[str], known: Sequence[str] = ()
 ) -> tuple[pathlib.Path, dict[str, list[pathlib.Path]]]:
   """A folder, and by split its files that end in `suffix`, sorted.
 
@@ -49,6 +50,8 @@ def find_shards(
 
   Args:
     place: the folder, or files named like `DIR/train-{000..146}.tar`.
+    left_out: gets what is in the folder and not used.
+    known: names of other files that are used.
 
   Raises:
     UserError: there is no such file, or there are several datasets.
@@ -58,7 +61,10 @@ def find_shards(
     directory = pathlib.Path(os.path.commonpath([p.parent for p in paths]))
   else:
     directory = pathlib.Path(place)
-    paths = _walk(directory, suffix)
+    paths, others = _walk(directory, suffix)
+    if others := [path for path in others if path.name not in known]:
+      example = printable(os.path.relpath(others[0], directory))
+      left_out.append(f"{len(others):,} other files, e.g. {example}")
   found = collections.defaultdict(list)
   datasets = set()
   for path in paths:
@@ -134,18 +140,17 @@ def _expand(pattern: str) -> list[str]:
   ]
 
 
-def _walk(directory: pathlib.Path, suffix: str) -> list[pathlib.Path]:
-  found = []
+def _walk(
+  directory: pathlib.Path, suffix: str
+) -> tuple[list[pathlib.Path], list[pathlib.Path]]:
+  """The files below a folder that end in `suffix`, and the others."""
+  found, others = [], []
   for folder, subfolders, names in os.walk(directory):
     depth = len(pathlib.Path(folder).relative_to(directory).parts)
-    subfolders[:] = sorted(
-      name
-      for name in subfolders
-      if depth < MAX_DEPTH and not name.startswith(".")
-    )
-    found += [
-      pathlib.Path(folder, name)
-      for name in sorted(names)
-      if name.lower().endswith(suffix) and not name.startswith(".")
-    ]
-  return found
+    hidden = [n for n in subfolders if n.startswith(".") or depth >= MAX_DEPTH]
+    others += [pathlib.Path(folder, name) for name in sorted(hidden)]
+    subfolders[:] = sorted(set(subfolders) - set(hidden))
+    for name in sorted(names):
+      matches = name.lower().endswith(suffix) and not name.startswith(".")
+      (found if matches else others).append(pathlib.Path(folder, name))
+  return found, others

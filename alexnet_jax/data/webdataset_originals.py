@@ -46,7 +46,9 @@ def open_webdataset(place: str, options: Options) -> Originals:
   """
   del options
   left_out: list[str] = []
-  directory, shards = split_names.find_shards(place, ".tar", left_out)
+  directory, shards = split_names.find_shards(
+    place, ".tar", left_out, CLASS_NAMES
+  )
   labels = _Labels()
   splits = {split: ByteRanges() for split in shards}
   count = sum(map(len, shards.values()))

@@ -120,3 +120,14 @@ def test_a_tar_damaged_between_two_images_is_refused(tmp_path):
   path.write_bytes(content)
   with pytest.raises(UserError, match="damaged or cut short"):
     make(f"tars:{tars}", tmp_path / "out")
+
+
+def test_other_files_beside_the_tars_are_named(tmp_path):
+  tars = write_tars(tmp_path / "tars")
+  (tars / "ILSVRC2012_img_test_v10102019.tar").write_bytes(b"")
+  (tars / "notes.txt").write_bytes(b"")
+  found = preparing.open_originals(f"tars:{tars}")
+  assert found.left_out == [
+    "ILSVRC2012_img_test_v10102019.tar is not read",
+    "notes.txt is not read",
+  ]

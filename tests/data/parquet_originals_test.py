@@ -89,7 +89,10 @@ def test_missing_shards_and_other_files_are_named(tmp_path):
     path = tmp_path / f"train-{number:05}-of-00003.parquet"
     write_parquet(path, texts(3))
   write_parquet(tmp_path / "extra.parquet", texts(3))
+  (tmp_path / "README.md").write_text("")
+  (tmp_path / ".cache").mkdir()
   assert opened(tmp_path).left_out == [
+    "2 other files, e.g. .cache",
     "extra.parquet has no split in its name",
     "train: only 2 of 3 files are here; number 00001 is missing",
   ]
@@ -164,6 +167,17 @@ def test_damage_and_rows_without_bytes(tmp_path):
   images = opened(tmp_path).splits["train"]
   with pytest.raises(UserError, match=r"cannot be read as Parquet.* again"):
     images[0]
+
+
+def test_files_without_the_images_are_refused(tmp_path):
+  images = [{"bytes": None, "path": f"{i}.jpg"} for i in range(3)]
+  kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+  table = pa.table(
+    {"image": pa.array(images, kind), "label": pa.array([0, 1, 2])}
+  )
+  parquet.write_table(table, tmp_path / "train.parquet")
+  with pytest.raises(UserError, match=r"column image\.bytes is empty"):
+    opened(tmp_path)
 
 
 def test_prepared_row_groups_are_mixed(tmp_path):
