@@ -199,6 +199,30 @@ def released_source_table(result) -> str:
   return markdown.table(headings.split("|"), rows)
 
 
+def contrasts_table(result) -> str:
+  """The contrasts of an experiment, and what died in its arms."""
+  headings = (
+    "contrast|paper|difference|95% interval|seeds|p, adjusted|verdict|"
+    "detectable|deaths"
+  )
+  rows = []
+  for name, found in result["contrasts"].items():
+    claimed = "" if found["claimed"] is None else str(found["claimed"])
+    cells, deaths = [""] * 6, sum(found["deaths"].values())
+    if "difference" in found:
+      d = found["difference"]
+      cells = [
+        f"{d['mean']:+.2f}",
+        f"{d['low']:+.2f} to {d['high']:+.2f}",
+        str(d["seeds"]),
+        f"{found['adjusted_p_value']:.3f}",
+        found.get("verdict", ""),
+        f"{d['detectable']:.2f}",
+      ]
+    rows.append([name, claimed, *cells, str(deaths)])
+  return markdown.table(headings.split("|"), rows)
+
+
 def overfitting_table(result) -> str:
   headings = "run|seed|top-1 error on training images|on validation images|gap"
   rows = [

@@ -56,7 +56,7 @@ def table(name: str) -> str:
   """The content of a table; one of results says where it was measured.
 
   Raises:
-    KeyError: nothing makes a table of this name.
+    KeyError: nothing makes a table of this name, and it has no contrasts.
   """
   if name in FROM_SOURCE:
     return FROM_SOURCE[name]() + "\n"
@@ -65,7 +65,10 @@ def table(name: str) -> str:
     f"(`{record['command']}` on {record['hardware']}."
     f" `experiments/results/{name}.json`.){NOTES.get(name, '')}"
   )
-  return f"{FROM_RESULTS[name](record['result'])}\n\n{source}\n"
+  result = record["result"]
+  has_contrasts = isinstance(result, dict) and "contrasts" in result
+  make = tables.contrasts_table if has_contrasts else FROM_RESULTS[name]
+  return f"{make(result)}\n\n{source}\n"
 
 
 def fill(page: str) -> str:
