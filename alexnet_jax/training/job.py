@@ -21,8 +21,8 @@ from alexnet_jax.data import pipeline, sources
 from alexnet_jax.data.augment import Augmentation, ImageStatistics
 from alexnet_jax.data.pixels import Pixels
 from alexnet_jax.data.sources import Source
+from alexnet_jax.model import alexnet, sharding
 from alexnet_jax.model import network as networks
-from alexnet_jax.model import sharding
 from alexnet_jax.model.network import Network
 from alexnet_jax.model.shapes import shapes
 from alexnet_jax.model.sharding import BATCH, REPLICATED
@@ -250,6 +250,8 @@ def make_job(config: ConfigDict) -> Job:
       f"schedule.conv1_frozen_from={schedule.conv1_frozen_from}, but this"
       " network has no conv1. Set schedule.conv1_frozen_from=0."
     )
+  # Checks the layers that the optimiser's keys name.
+  jax.eval_shape(recipe.optimizer.init, alexnet.abstract_net(network))
   if config.checkpoints_to_keep < 1:
     raise UserError(
       "checkpoints_to_keep must be at least 1 (got"

@@ -144,9 +144,12 @@ def _by_layer(
   key: str, pairs: tuple[tuple[str, float], ...]
 ) -> dict[str, float]:
   """The pairs of a key as a dict; raises UserError if they are not pairs."""
-  if any(isinstance(pair, str | float) for pair in pairs):
+  for pair in pairs:
+    match pair:
+      case [str(), int() | float()]:
+        continue
     raise UserError(
-      f"optimizer.{key}={pairs} is not a tuple of pairs; write"
-      " (('fc8', 1.0),), with the comma."
+      f"optimizer.{key}={pairs} is not a tuple of pairs of a layer and a"
+      " number; write (('fc8', 1.0),), with the comma."
     )
   return dict(pairs)

@@ -124,9 +124,13 @@ def read(config: Mapping[str, Any], mesh: Mesh) -> Start:
   start.copy_layers(alexnet.abstract_net(network), config["start_layers"])
   if start.config is None:
     return start
-  here, there = config["pixels"], start.config["pixels"]
+  here, there = (
+    {"centre_mean": one["centre_mean"]}
+    | {f"pixels.{key}": value for key, value in one["pixels"].items()}
+    for one in (config, start.config)
+  )
   different = [
-    f"pixels.{key} was {there[key]!r} and is {here[key]!r}"
+    f"{key} was {there[key]!r} and is {here[key]!r}"
     for key in here
     if here[key] != there[key]
   ]
@@ -153,6 +157,11 @@ def _read_run(workdir: str, config: Mapping[str, Any], mesh: Mesh) -> Start:
 
 def _read_file(path: str, config: Mapping[str, Any], mesh: Mesh) -> Start:
   weights = weights_file.read(path)
+  if config["start_checkpoint"] != "newest":
+    raise UserError(
+      f"start_checkpoint={config['start_checkpoint']} chooses a checkpoint of a"
+      f" run, but {path} is a file of weights. Leave it out."
+    )
   # A file of another program has the network of this run, apart from its
   # number of classes.
   classes = len(weights.arrays.get("fc8.bias", ())) or config["num_classes"]

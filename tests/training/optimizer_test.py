@@ -199,6 +199,8 @@ def test_an_unknown_layer_is_refused_by_name(case, key):
     momentum_sgd(**{key: (("conv9", 1.0),)}).init(case[0])
   with pytest.raises(UserError, match=rf"{key}=.*not a tuple of pairs"):
     momentum_sgd(**{key: ("fc8", 1.0)})
+  with pytest.raises(UserError, match=rf"{key}=.*not a tuple of pairs"):
+    momentum_sgd(**{key: (("fc8", "1"),)})
 
 
 def test_a_negative_factor_is_refused():

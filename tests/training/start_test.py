@@ -184,6 +184,7 @@ def test_the_summary_names_what_differs(run):
     ({"start_layers": ("fc8",)}, "has 7 classes, this network has 3"),
     ({"image_size": 80}, r"72 pixels a side, but image_size=80\. Set"),
     ({"pixels.order": "bgr"}, "pixels.order was 'rgb' and is 'bgr'"),
+    ({"centre_mean": True}, "centre_mean was False and is True"),
     ({"start_checkpoint": "4"}, "4"),
     ({"start_from": "nowhere"}, "not the directory of a run"),
   ],
@@ -212,6 +213,9 @@ def test_a_file_of_torchvision_gives_all_layers_but_fc8(tmp_path):
   here = dataclasses.replace(network, num_classes=3)
   initial = random_net(here, 9)
   copied = to_grouped(found.copy_layers(initial, config.start_layers), here)
+  with pytest.raises(UserError, match="start_checkpoint=best chooses"):
+    wrong = configs.to_json(config) | {"start_checkpoint": "best"}
+    start.read(wrong, mesh)
   for name, array in copied.items():
     begins = to_grouped(initial, here) if name.startswith("fc8") else arrays
     np.testing.assert_array_equal(array, begins[name], err_msg=name)
