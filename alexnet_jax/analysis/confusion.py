@@ -36,7 +36,7 @@ def section(errors: ClassErrors, words: Sequence[str], images: str) -> Html:
     share = f"{count / errors.num_examples[label]:.1%}"
     pairs.append((words[label], words[predicted], count, share))
   if pairs:
-    headings = ("images of", "taken for", "images", "of its images")
+    headings = ("class", "taken for", "images", "share of its images")
     parts += [element("h3", "Most confused"), page.table(headings, pairs)]
   return page.join(parts)
 
@@ -66,7 +66,8 @@ def _table(confusion: np.ndarray, words: Sequence[str]) -> Html:
 
 def _picture(confusion: np.ndarray, words: Sequence[str]) -> Html:
   white, blue = np.array([255, 255, 255]), np.array([31, 111, 178])
-  share = shares(confusion)[:, :, np.newaxis]
+  # The root makes the small shares beside the diagonal visible.
+  share = np.sqrt(shares(confusion))[:, :, np.newaxis]
   pixels = np.round(white + share * (blue - white)).astype(np.uint8)
   scale = max(SIDE // len(words), 1)
   pixels = pixels.repeat(scale, 0).repeat(scale, 1)

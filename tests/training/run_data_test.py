@@ -107,8 +107,9 @@ def test_a_flipped_bit_is_refused_or_changes_nothing(train, tmp_path):
 
 def test_statistics_of_another_run_are_refused(train, tmp_path):
   config = make_config()
-  RunData.compute(config, train).save(tmp_path)
-  other = RunData.compute(make_config(image_size=10), train)
+  own = RunData.compute(config, train)
+  own.save(tmp_path)
+  other = own.with_mean_image(np.full((12, 12, 3), 9, np.float32))
   other.save(tmp_path / "other")
   (tmp_path / "other" / "statistics.npz").rename(tmp_path / "statistics.npz")
   with pytest.raises(UserError, match=r"statistics\.npz is damaged"):
