@@ -269,3 +269,16 @@ def test_exactly_one_subcommand_is_expected(probe, tmp_path):
     result = probe(*words, name="choice.py")
     assert result.returncode == 2
     assert "expected one of export, import" in result.stderr
+
+
+def test_operands_reach_main_wherever_flags_stand(probe, tmp_path):
+  script = COMMAND.replace("def main():", "def main(*words):")
+  script = script.replace('print("size"', 'print(words, "size"')
+  script = script.replace("run(main)", "run(main, operands=True)")
+  (tmp_path / "words.py").write_text(script)
+  result = probe(
+    *("a.jpg", "--size=4", "b c.jpg", "--config=good.py", "--", "--d.jpg"),
+    name="words.py",
+  )
+  assert (result.returncode, result.stderr) == (0, "")
+  assert result.stdout.startswith("('a.jpg', 'b c.jpg', '--d.jpg') size 4")
