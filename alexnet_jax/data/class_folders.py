@@ -213,14 +213,15 @@ def _name_unused(
         f" {printable(packed[0])} have no folder of their name. Unpack them, or"
         " move them away."
       )
-    beside = folder.images + folder.others + folder.tars
+    others = folder.others + folder.tars
   else:
-    beside = folder.images + folder.others + [f"{n}/" for n in folder.folders]
-  if beside:
-    left_out.append(
-      f"{split}: {len(beside):,} names beside the classes, e.g."
-      f" {printable(beside[0])}"
-    )
+    others = folder.others + [f"{name}/" for name in folder.folders]
+  for kind, names in (("images", folder.images), ("other names", others)):
+    if names:
+      left_out.append(
+        f"{split}: {len(names):,} {kind} beside the classes, e.g."
+        f" {printable(names[0])}"
+      )
 
 
 def _list_tree(folder: str) -> tuple[list[Files], list[str]]:

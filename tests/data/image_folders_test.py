@@ -275,8 +275,12 @@ def test_a_split_with_two_folders_and_half_unpacked_tars_are_refused(tmp_path):
     preparing.open_originals(f"folder:{folder}")
   (folder / "train" / "fir.tar").rename(folder / "train" / "oak.tar")
   (folder / "train" / ".hidden").mkdir()
+  (folder / "validation" / "loose.jpg").write_bytes(jpeg(0))
   found = preparing.open_originals(f"folder:{folder}")
-  assert found.left_out == ["train: 2 names beside the classes, e.g. .hidden"]
+  assert found.left_out == [
+    "train: 2 other names beside the classes, e.g. .hidden",
+    "validation: 1 images beside the classes, e.g. loose.jpg",
+  ]
 
 
 def test_folders_that_link_to_themselves_are_read_once(tmp_path):
