@@ -77,6 +77,7 @@ def get_config() -> ConfigDict:
   config.optimizer = ConfigDict()  # section 5
   config.optimizer.momentum = 0.9
   config.optimizer.weight_decay = 5e-4
+  config.optimizer.l1 = 0.0  # not in the paper: pulls weights to exactly 0
   config.optimizer.layer_weight_decay = ()  # such as (("fc8", 1.0),)
   config.optimizer.layer_rates = ()  # factors, such as (("conv1", 0.1),)
   config.optimizer.decay_biases = False  # as the 2012 source

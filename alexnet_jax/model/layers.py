@@ -209,6 +209,8 @@ def apply_step(
       pool = kernels.max_pool if step == "pool" else avg_pool
       size, stride = network.pool_size, network.pool_stride
       return pool(x, size, stride, network.pool_overhang)
+    case "global_avg_pool":  # the mean of all positions (not in the paper)
+      return x.mean((1, 2), keepdims=True)
     case "dropout":
       return dropout(x, keys, network.dropout_rate, network.dropout_inverted)
     case "dropout_mean":

@@ -28,7 +28,7 @@ STEPS = (
   "batch_norm",
 )
 # Steps that need maps, so they can follow convolutions only.
-MAP_STEPS = ("lrn", "within_map_norm", "pool", "avg_pool")
+MAP_STEPS = ("lrn", "within_map_norm", "pool", "avg_pool", "global_avg_pool")
 # The steps that use the constants of a network whose names begin so.
 STEPS_OF_CONSTANTS = {
   "lrn_": ("lrn",),

@@ -71,6 +71,8 @@ def _shape(
   for step in layer.then:
     if step in ("pool", "avg_pool"):  # below 1 if no window fits
       pooled = 1 + rounded((pooled - network.pool_size) / network.pool_stride)
+    elif step == "global_avg_pool":
+      pooled = 1
   convolved, outputs = [(n, n, layer.features) for n in (side, pooled)]
   return Shape(name, layer, x, convolved, outputs)
 

@@ -67,6 +67,7 @@ ADDED = {
     "deviation": (),
   },
   "augmentation.colour": 0.0,
+  "optimizer.l1": 0.0,
 }
 
 # Keys that no longer exist, with the only value that is still supported. A

@@ -28,6 +28,7 @@ def momentum_sgd(
   layer_weight_decay: tuple[tuple[str, float], ...] = (),
   layer_rates: tuple[tuple[str, float], ...] = (),
   decay_biases: bool = False,
+  l1: float = 0.0,
 ) -> optax.GradientTransformationExtraArgs:
   """Momentum with the learning rate inside the velocity, as in section 5:
 
@@ -56,6 +57,8 @@ def momentum_sgd(
       all layers before it are frozen too.
     decay_biases: whether a layer's bias decays as its kernel. Parameters of
       steps after a layer, such as batch normalisation, never decay.
+    l1: added to the gradient of every kernel, with the sign of each weight; the
+      penalty is l1 times the sum of absolute values. Not in the paper.
 
   Raises:
     UserError: `layer_weight_decay` or `layer_rates` is not a tuple of pairs, or
@@ -64,6 +67,8 @@ def momentum_sgd(
   """
   decay_of = _by_layer("layer_weight_decay", layer_weight_decay)
   factor_of = _by_layer("layer_rates", layer_rates)
+  if l1 < 0:
+    raise UserError(f"optimizer.l1 must be at least 0 (got {l1}).")
   if min(factor_of.values(), default=0) < 0:
     raise UserError(
       f"optimizer.layer_rates={layer_rates} has a negative factor; write 0 to"
@@ -96,6 +101,8 @@ def momentum_sgd(
       decay = decay_of.get(layer, weight_decay)
       decayed = _is_kernel(path) or (decay_biases and _is_bias(path))
       step = g + decay * w if decayed else g
+      if l1 and _is_kernel(path):
+        step = step + l1 * jnp.sign(w)
       return jnp.where(rate == 0, 0.0, momentum * v - rate * step)
 
     trees = (velocity, gradients, params)

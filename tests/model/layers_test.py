@@ -1,5 +1,6 @@
 """Every layer and its gradient, compared with float64 formulas in NumPy."""
 
+import dataclasses
 import functools
 
 import jax
@@ -10,7 +11,9 @@ from flax import nnx
 from reference import formulas
 
 from alexnet_jax.model import layers
+from alexnet_jax.model.alexnet import AlexNet
 from alexnet_jax.model.network import Layer, Network
+from alexnet_jax.model.shapes import shapes
 
 POOL = {"size": 3, "stride": 2, "overhang": True}  # section 3.4
 DROPOUT = {"rate": 0.5, "inverted": False}  # section 4.2
@@ -205,6 +208,20 @@ def test_average_pool_counts_positions_inside_the_map_only(side, size, stride):
     functools.partial(formulas.avg_pool, **options),
     maps(1, side, side, 2),
   )
+
+
+def test_global_average_pooling_leaves_one_position():
+  x = maps(2, 6, 6, 3)
+  y = apply_step("global_avg_pool", jnp.asarray(x, jnp.float32))
+  assert y.shape == (2, 1, 1, 3)
+  expected = x.reshape(2, 36, 3).sum(axis=1) / 36
+  np.testing.assert_allclose(y[:, 0, 0], expected, rtol=1e-4, atol=1e-6)
+  conv5 = dataclasses.replace(Network().conv5, then=("relu", "global_avg_pool"))
+  network = Network(conv5=conv5, fc6=None, fc7=None, exchanges=("conv3", "fc8"))
+  *_, last = shapes(network)
+  assert last.inputs == (128,)  # of its own tower
+  net = jax.eval_shape(lambda: AlexNet(network, jax.random.key(0)))
+  assert net.towers.fc8.kernel.shape == (2, 128, 1000)
 
 
 @pytest.mark.parametrize("pool", ["max_pool", "avg_pool"])

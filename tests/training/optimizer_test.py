@@ -37,6 +37,25 @@ def case():
   return net, gradients
 
 
+def test_l1_pulls_every_kernel_towards_0_at_the_same_speed(case):
+  """By the slope of l1 times the sum of absolute values, in float64."""
+  net, gradients = case
+  optimizer = momentum_sgd(momentum=0.9, weight_decay=0.0, l1=0.2)
+  updates, _ = jax.jit(optimizer.update)(
+    gradients[0], optimizer.init(net), net, learning_rate=np.float32(0.5)
+  )
+  moved, before, g = (leaves(tree) for tree in (updates, net, gradients[0]))
+  for name, update in moved.items():
+    w, h = before[name], 1e-9
+    slope = 0.2 * (np.abs(w + h) - np.abs(w - h)) / (2 * h)
+    pull = slope if name.endswith("kernel") else 0.0
+    np.testing.assert_allclose(
+      update, -0.5 * (g[name] + pull), rtol=1e-4, atol=1e-6
+    )
+  with pytest.raises(UserError, match="l1 must be at least 0"):
+    momentum_sgd(l1=-1.0)
+
+
 @pytest.fixture(scope="module")
 def updated(case):
   """The parameters after five updates by the package."""
