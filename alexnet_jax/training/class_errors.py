@@ -24,23 +24,31 @@ class ClassErrors:
 
   Attributes:
     names: class names, in the order of the labels.
-    confusion: i64[classes,classes], number of images by label and by most
-      probable class.
     top1_error, top5_error: f64[classes], sums over the images of a class of
       `step.top_error`, which counts ties in part.
   """
 
   def __init__(self, names: tuple[str, ...], mesh: Mesh):
     self.names = names
-    self.confusion = np.zeros((len(names), len(names)), np.int64)
     self.top1_error = np.zeros(len(names))
     self.top5_error = np.zeros(len(names))
+    # Of each image label * classes + prediction: far less than a matrix of
+    # thousands of classes.
+    self._pairs = [np.zeros(0, np.int64)]
     self._outcomes = step.make_outcomes(mesh)
+
+  @property
+  def confusion(self) -> np.ndarray:
+    """Images by label and most probable class, i64[classes,classes]."""
+    count = len(self.names)
+    pairs = np.concatenate(self._pairs)
+    return np.bincount(pairs, minlength=count**2).reshape(count, count)
 
   @property
   def num_examples(self) -> np.ndarray:
     """The number of images of each class, i64[classes]."""
-    return self.confusion.sum(axis=1)
+    labels = np.concatenate(self._pairs) // len(self.names)
+    return np.bincount(labels, minlength=len(self.names))
 
   def add(self, log_probabilities: jax.Array, batch: step.Batch) -> None:
     """Adds the images of weight 1 of a batch.
@@ -53,18 +61,22 @@ class ClassErrors:
     )
     real = weight > 0
     label = label[real]
-    np.add.at(self.confusion, (label, found["predicted"][real]), 1)
+    pairs = label.astype(np.int64) * len(self.names) + found["predicted"][real]
+    self._pairs.append(pairs)
     np.add.at(self.top1_error, label, found["top1_error"][real])
     np.add.at(self.top5_error, label, found["top5_error"][real])
 
-  def most_confused(self, count: int) -> list[Confusion]:
-    """The pairs of classes that are confused most often, at most `count`."""
-    wrong = self.confusion.copy()
-    np.fill_diagonal(wrong, 0)
-    order = np.argsort(-wrong, axis=None, kind="stable")[:count]
-    pairs = zip(*np.unravel_index(order, wrong.shape), strict=True)
-    found = [Confusion(int(a), int(b), int(wrong[a, b])) for a, b in pairs]
-    return [pair for pair in found if pair.count]
+  def most_confused(self, count: int = 0) -> list[Confusion]:
+    """The pairs of classes that are confused most often, at most `count`.
+
+    0: all pairs that occur.
+    """
+    pairs, counts = np.unique(np.concatenate(self._pairs), return_counts=True)
+    labels, predicted = np.divmod(pairs, len(self.names))
+    order = np.argsort(-counts, kind="stable")
+    order = order[labels[order] != predicted[order]][: count or None]
+    columns = (labels[order], predicted[order], counts[order])
+    return [Confusion(*map(int, row)) for row in zip(*columns, strict=True)]
 
   def to_csv(self) -> str:
     """A line for each class: its errors, and what it is most often taken for.
@@ -75,8 +87,8 @@ class ClassErrors:
     writer = csv.writer(file, lineterminator="\n")
     headings = ("class", "name", "num_examples", "top1_error", "top5_error")
     writer.writerow((*headings, "most_confused_with", "times"))
-    wrong = self.confusion.copy()
-    np.fill_diagonal(wrong, 0)
+    # The most frequent one of each class; the last to be set stays.
+    confusions = {pair.label: pair for pair in self.most_confused()[::-1]}
     for index, (name, count) in enumerate(
       zip(self.names, self.num_examples, strict=True)
     ):
@@ -84,8 +96,8 @@ class ClassErrors:
       if count:
         sums = self.top1_error[index], self.top5_error[index]
         errors = tuple(f"{total / count:.6g}" for total in sums)
-      other = int(wrong[index].argmax())
-      times = int(wrong[index, other])
-      confused = (self.names[other], times) if times else ("", 0)
+      confused = ("", 0)
+      if pair := confusions.get(index):
+        confused = (self.names[pair.predicted], pair.count)
       writer.writerow((index, name, count, *errors, *confused))
     return file.getvalue()
