@@ -227,8 +227,9 @@ def unique_names(names: Iterable[str]) -> list[str]:
 
 
 def dataset_name(directory: pathlib.Path) -> str:
-  """The name of the dataset in a folder."""
-  return re.sub(r"\W", "_", directory.resolve().name.lower())
+  """The name of the dataset in a folder: a-z, 0-9 and _."""
+  name = re.sub("[^a-z0-9_]", "_", directory.resolve().name.lower())
+  return name if name[:1].isalpha() else f"images_{name}"
 
 
 def _wrong(label: int, num_classes: int) -> str:

@@ -64,8 +64,9 @@ def open_originals(source: str, options: Options | None = None) -> Originals:
     place = paths.local_path(place, f"--source={layout}")
   for form, open_layout in LAYOUTS.items():
     if form.startswith(f"{layout}:") and place:
-      pattern = "{" in place and layout in ("parquet", "webdataset")
-      if form.endswith(":DIR") and not (pattern or os.path.isdir(place)):
+      are_files = os.path.isfile(place) or "{" in place
+      are_files &= layout in ("parquet", "webdataset")
+      if form.endswith(":DIR") and not (are_files or os.path.isdir(place)):
         raise UserError(f"The source folder {place} does not exist.")
       options = options or Options()
       if options.source_dir and layout != "tfds":

@@ -49,14 +49,15 @@ def find_shards(
   one, the others are added to `left_out`.
 
   Args:
-    place: the folder, or files named like `DIR/train-{000..146}.tar`.
+    place: the folder, or a file, or several named like
+      `DIR/train-{000..146}.tar`.
     left_out: gets what is in the folder and not used.
     known: names of other files that are used.
 
   Raises:
     UserError: there is no such file, or there are several datasets.
   """
-  if "{" in place and not os.path.isdir(place):
+  if not os.path.isdir(place):
     paths = _find_pattern(place)
     directory = pathlib.Path(os.path.commonpath([p.parent for p in paths]))
   else:

@@ -12,6 +12,7 @@ from alexnet_jax.data.originals import (
   Options,
   Originals,
   check_class_names,
+  dataset_name,
   unique_names,
 )
 from alexnet_jax.runtime.command import UserError
@@ -94,6 +95,19 @@ def test_unusual_class_names_are_stored(tmp_path):
   write_dataset(tmp_path, "odd", {"train": labelled([0])}, names)
   source = sources.open_split("odd", "train", str(tmp_path))
   assert source.class_names == tuple(names)
+
+
+@pytest.mark.parametrize(
+  ("folder", "name"),
+  [
+    ("Birds-2", "birds_2"),
+    ("2024", "images_2024"),
+    ("\u9ce5", "images__"),
+    ("caf\u00e9", "caf_"),
+  ],
+)
+def test_a_dataset_is_called_like_its_folder(tmp_path, folder, name):
+  assert dataset_name(tmp_path / folder) == name
 
 
 def test_names_of_a_list_are_made_unique():

@@ -84,6 +84,19 @@ def test_shards_without_a_split_in_their_name_are_training_images(tmp_path):
   assert [held_out[i] for i in range(3)] == [texts(12)[row] for row in rows]
 
 
+def test_a_single_file_may_be_given(tmp_path):
+  path = tmp_path / "my" / "validation-00000-of-00002.parquet"
+  write_parquet(path, texts(4))
+  write_parquet(tmp_path / "my" / "other.parquet", texts(9))
+  with pytest.raises(UserError, match="no training images"):
+    opened(path)
+  train = path.rename(path.with_name("train-00000-of-00002.parquet"))
+  found = opened(train)
+  assert found.name == "my"
+  assert found.splits["train"].labels().tolist() == [0, 1, 2, 0]
+  assert "only 1 of 2 files are here" in found.left_out[0]
+
+
 def test_missing_shards_and_other_files_are_named(tmp_path):
   for number in (0, 2):
     path = tmp_path / f"train-{number:05}-of-00003.parquet"
