@@ -38,6 +38,24 @@ def prepare_table(result) -> str:
   )
 
 
+def listing_table(rows) -> str:
+  names = {"folder": "class folders", "tars": "the official tars"}
+  return markdown.table(
+    ["source", "classes", "images", "listed in", "inventory in", "memory"],
+    [
+      [
+        names[row["layout"]],
+        f"{row['classes']:,}",
+        f"{row['images']:,}",
+        f"{row['seconds']:.0f} s",
+        f"{row['seconds_of_inventory']:.1f} s",
+        f"{row['bytes'] / 1e6:,.0f} MB",
+      ]
+      for row in rows
+    ],
+  )
+
+
 def loaders_table(result) -> str:
   names = {
     "decode_all_cores": "decoding alone on all cores (the yardstick)",
@@ -296,6 +314,7 @@ def _ms(row) -> str:
 # The tables by the name of their file of results.
 TABLES = {
   "prepare": prepare_table,
+  "listing": listing_table,
   "loaders": loaders_table,
   "start_of_training_0.0625": start_table,
   "start_of_training_1": start_table,

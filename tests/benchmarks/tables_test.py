@@ -29,6 +29,19 @@ def test_a_table_is_arithmetic_on_its_rows():
   assert "After 5 kills at random: the same to the byte." in text
 
 
+def test_the_table_of_lists_shows_seconds_and_megabytes():
+  row = {
+    "layout": "folder",
+    "classes": 22_000,
+    "images": 1_331_000,
+    "seconds": 14.4,
+    "seconds_of_inventory": 2.26,
+    "bytes": 66e6,
+  }
+  line = "| class folders | 22,000 | 1,331,000 | 14 s | 2.3 s | 66 MB |"
+  assert line in tables.listing_table([row])
+
+
 def test_a_run_that_did_not_learn_shows_the_images_it_saw():
   run = {
     "seed": 4,
