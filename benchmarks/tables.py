@@ -41,14 +41,14 @@ def prepare_table(result) -> str:
 def listing_table(rows) -> str:
   names = {"folder": "class folders", "tars": "the official tars"}
   return markdown.table(
-    ["source", "classes", "images", "listed in", "inventory in", "memory"],
+    ["source", "classes", "images", "seconds", "CPU seconds", "memory"],
     [
       [
         names[row["layout"]],
         f"{row['classes']:,}",
         f"{row['images']:,}",
-        f"{row['seconds']:.0f} s",
-        f"{row['seconds_of_inventory']:.1f} s",
+        f"{row['seconds']:.1f}",
+        f"{row['cpu_seconds']:.1f}",
         f"{row['bytes'] / 1e6:,.0f} MB",
       ]
       for row in rows

@@ -5,7 +5,6 @@ pipeline on this machine can be faster. The stages take turns, so other load on
 the machine affects all of them alike.
 """
 
-import concurrent.futures
 import math
 import pathlib
 import re
@@ -17,7 +16,7 @@ import numpy as np
 import simplejpeg
 
 from alexnet_jax.analysis import timing
-from alexnet_jax.data import images, pipeline
+from alexnet_jax.data import images, parallel, pipeline
 from alexnet_jax.data.parallel import num_cores
 from alexnet_jax.data.sources import Source
 
@@ -152,6 +151,7 @@ def _time_on_all_cores(function: Callable[[int], Any], count: int) -> float:
     for i in range(start, min(start + chunk, count)):
       function(i)
 
-  starts = range(0, count, chunk)
-  with concurrent.futures.ThreadPoolExecutor(num_cores()) as pool:
-    return timing.seconds_of(lambda: list(pool.map(work, starts)))
+  results = parallel.map_images(
+    work, range(0, count, chunk), "", size=lambda start: 1
+  )
+  return timing.seconds_of(lambda: list(results))

@@ -235,11 +235,11 @@ def _list_tree(folder: str) -> tuple[list[Files], list[str]]:
     files, below = list_files(path)
     if files.names:
       found.append(files)
-    folders = [
+    folders = {
       p
       for p in below
       if os.path.isdir(p) and not os.path.basename(p).startswith(HIDDEN)
-    ]
+    }
     pending += sorted(folders, reverse=True)
     others += [p for p in below if p not in folders]
   return found, others

@@ -1,6 +1,5 @@
 """A trained network for pictures of any size: probabilities and activations."""
 
-import concurrent.futures
 import difflib
 import functools
 import itertools
@@ -143,11 +142,12 @@ class Classifier:
 
   def _run(self, program, pictures) -> np.ndarray:
     """Runs a compiled program on pictures, BATCH at a time."""
-    pictures, parts = _each(pictures), []
-    with concurrent.futures.ThreadPoolExecutor(parallel.num_cores()) as pool:
-      while batch := list(itertools.islice(pictures, BATCH)):
-        squares = np.stack(list(pool.map(self._named_square, batch)))
-        parts.append(self._run_batch(program, squares))
+    squares = parallel.map_images(
+      self._named_square, _each(pictures), "", size=lambda picture: 1, total=0
+    )
+    parts = []
+    while batch := list(itertools.islice(squares, BATCH)):
+      parts.append(self._run_batch(program, np.stack(batch)))
     if not parts:
       raise UserError("there are no pictures.")
     return np.concatenate(parts)
