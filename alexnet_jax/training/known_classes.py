@@ -34,11 +34,18 @@ class KnownClasses:
   ):
     """Matches the classes of a source with the class names of networks.
 
+    The same list of names needs no matching, and may have a name twice.
+
     Raises:
       UserError: a name occurs twice, or a class of the source is unknown and
         `skip_unknown` is False, or all are.
     """
     own = list(source.class_names)
+    self.left_out: list[int] = []
+    if all(list(names) == own for names in networks):
+      self.names, self.unknown = tuple(own), ()
+      self._positions = np.arange(len(own))
+      return
     for names in (own, *networks):
       twice = [n for n, c in collections.Counter(names).items() if c > 1]
       if twice := sorted(set(twice) & set(own)):
@@ -49,7 +56,6 @@ class KnownClasses:
     common = set(own).intersection(*networks)
     self.names = tuple(name for name in own if name in common)
     self.unknown = tuple(name for name in own if name not in common)
-    self.left_out: list[int] = []
     if not self.names or (self.unknown and not skip_unknown):
       hint = ""
       if self.names:

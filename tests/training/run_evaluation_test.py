@@ -212,6 +212,11 @@ def test_confusion_of_invented_predictions():
 
 def test_names_that_are_ambiguous_or_all_unknown_are_refused(place):
   source = sources.open_split("tiny", "validation", str(place))
+  source.class_names = ("ash", "elm", "ash")  # of a network trained on it
+  assert KnownClasses(source, [source.class_names]).names == source.class_names
+  with pytest.raises(UserError, match="for several classes: ash"):
+    KnownClasses(source, [("ash", "elm", "oak")])
+  source.class_names = ("ash", "elm", "oak")
   with pytest.raises(UserError, match="for several classes: ash"):
     KnownClasses(source, [("ash", "elm", "oak", "ash")])
   with pytest.raises(UserError, match=r"know 1 of the 3 .*: oak\."):
