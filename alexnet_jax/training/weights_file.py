@@ -114,7 +114,10 @@ class Weights(NamedTuple):
     try:
       return from_grouped(self.arrays, network, reverse, self.layout.theirs)
     except UserError as error:
-      raise UserError(f"{self.path}: {error}") from None
+      program, hint = self.layout.program, ""
+      if self.layout is not published.OURS:
+        hint = f" The names are those of {program}: see {_USUAL[program]}."
+      raise UserError(f"{self.path}: {error}{hint}") from None
 
   def run_data(self, config: Mapping[str, Any]) -> RunData:
     """The classes, and the mean image if the configuration subtracts one.

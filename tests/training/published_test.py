@@ -369,6 +369,7 @@ def test_what_does_not_fit_is_named_as_in_the_file(tmp_path):
     "features.8.weight has shape [16, 12, 3, 3], expected [16, 24, 3, 3]",
     "classifier.1.bias has 1 value that is not finite",
     "classifier.4.bias has 3 values that are not finite",
+    "The names are those of torchvision: see configs/torchvision.py",
   ):
     assert message in str(error.value)
 
