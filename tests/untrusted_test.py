@@ -13,6 +13,7 @@ FILES = [
 ]
 # Modules that execute code stored in data.
 MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "marshal", "shelve"}
+HARMLESS = {"UnpicklingError"}  # what PyTorch raises when it refuses to
 CALLS = {"eval", "exec", "compile", "__import__"}
 # Methods that write to paths named in an archive, or start a shell.
 METHODS = {"extractall", "extract", "system", "popen", "unpack_archive"}
@@ -25,7 +26,8 @@ def find_forbidden(text: str) -> list[str]:
     if isinstance(node, ast.Import):
       found += [a.name for a in node.names if a.name.split(".")[0] in MODULES]
     elif isinstance(node, ast.ImportFrom):
-      if (node.module or "").split(".")[0] in MODULES:
+      names = {alias.name for alias in node.names} - HARMLESS
+      if (node.module or "").split(".")[0] in MODULES and names:
         found.append(node.module)
     elif isinstance(node, ast.Call):
       arguments = {k.arg: ast.unparse(k.value) for k in node.keywords}
@@ -69,5 +71,5 @@ def test_the_search_finds_forbidden_code(text):
 
 def test_only_configurations_are_executed():
   running = [p.stem for p in FILES if "runpy" in p.read_text()]
-  assert running == ["config"]
+  assert running == ["config_files"]
   assert "run only those you trust" in (ROOT / "README.md").read_text()

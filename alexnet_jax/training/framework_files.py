@@ -6,7 +6,7 @@ protocol buffers. Nothing in a file is executed.
 
 import functools
 import pathlib
-import pickle
+from pickle import UnpicklingError
 
 import numpy as np
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
@@ -58,7 +58,7 @@ def read_pytorch(path: str) -> Arrays:
     ) from None
   try:
     content = torch.load(path, map_location="cpu", weights_only=True)
-  except pickle.UnpicklingError:
+  except UnpicklingError:
     raise UserError(
       f"{path} contains Python objects other than tensors, or is damaged; it is"
       " not loaded, because loading them would execute code. Save its state"

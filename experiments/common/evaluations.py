@@ -55,7 +55,7 @@ def evaluate(workdir: str, split: str, step: int) -> Evaluation:
   """
   path = pathlib.Path(workdir, f"evaluation_{split}.npz")
   if path.exists():
-    with np.load(path) as stored:
+    with np.load(path, allow_pickle=False) as stored:
       found = Evaluation(
         int(stored["step"]),
         float(stored["loss"]),
