@@ -7,8 +7,8 @@ ImageNet classes, at full width. `fine_tuned` continues from it on pictures of
 other classes as `configs/finetune.py` does, `frozen` the same without changing
 the convolutional layers, and `scratch` begins with random weights and trains
 all layers at ten times the rate. DIR holds both datasets: START and PICTURES
-below. The pictures are of the user's choice; the summary of the result says
-which. Trains four networks.
+below; the pictures are of the user's choice. docs/results.md says which ones
+have been used. Trains four networks.
 """
 
 import numpy as np
