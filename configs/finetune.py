@@ -25,9 +25,8 @@ def get_config(name="paper"):
     layer for layer in LAYERS[:-1] if config.network[layer].features
   )
   config.start_mean_image = True
-  # Of layers that the list does not name it is 1. For a hundred pictures a
-  # class or fewer, freezing the first layers, as in (("conv1", 0.0), ("conv2",
-  # 0.0), ("fc8", 10.0)), saves time and may lower the error.
+  # A layer that is not named has the factor 1. Freezing the first layers, as in
+  # (("conv1", 0.0), ("conv2", 0.0), ("fc8", 10.0)), saves time.
   config.optimizer.layer_rates = (("fc8", 10.0),)
 
   config.dataset = "pictures_256"
