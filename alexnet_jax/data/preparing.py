@@ -149,6 +149,8 @@ def prepare(
       _begin(unfinished, plan)
       all_parts = list(itertools.chain(*parts.values()))
       shards.write_shards(all_parts, originals, encoding)
+      now = plan | {"source_state": originals.state()}
+      _check_same(plan, now, unfinished, "was begun")
       _write_metadata(unfinished / "data", name, originals, parts, plan)
       target.parent.mkdir(parents=True, exist_ok=True)
       os.rename(unfinished / "data", target)

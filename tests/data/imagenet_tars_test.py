@@ -1,6 +1,7 @@
 """The layout tars:DIR: labels, and damaged or hostile archives."""
 
 import io
+import os
 import tarfile
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 import tensorflow_datasets as tfds
 from sample_data import add, jpeg, make, manifest, write_tars
 
-from alexnet_jax.data import preparing
+from alexnet_jax.data import preparing, shards
 from alexnet_jax.runtime.command import UserError
 
 
@@ -131,3 +132,28 @@ def test_other_files_beside_the_tars_are_named(tmp_path):
     "ILSVRC2012_img_test_v10102019.tar is not read",
     "notes.txt is not read",
   ]
+
+
+def test_a_tar_that_was_replaced_is_noticed(tmp_path):
+  tars = write_tars(tmp_path / "tars")
+  made = make(f"tars:{tars}", tmp_path)
+  assert make(f"tars:{tars}", tmp_path) == made
+  os.utime(tars / "ILSVRC2012_img_val.tar", (0, 0))
+  with pytest.raises(UserError, match="modified or replaced since"):
+    make(f"tars:{tars}", tmp_path)
+
+
+def test_a_tar_that_is_replaced_while_it_is_prepared_is_noticed(
+  tmp_path, monkeypatch
+):
+  tars = write_tars(tmp_path / "tars")
+  write_shards = shards.write_shards
+
+  def then_replaced(*arguments):
+    write_shards(*arguments)
+    os.utime(tars / "ILSVRC2012_img_train.tar", (0, 0))
+
+  monkeypatch.setattr(shards, "write_shards", then_replaced)
+  with pytest.raises(UserError, match="modified or replaced since"):
+    make(f"tars:{tars}", tmp_path)
+  assert not (tmp_path / "tiny_256").exists()

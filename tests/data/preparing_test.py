@@ -356,15 +356,6 @@ def test_a_restart_after_images_were_replaced_is_refused(tmp_path):
   assert make(source, tmp_path, "made") == made
 
 
-def test_a_tar_that_was_replaced_is_noticed(tmp_path):
-  tars = write_tars(tmp_path / "tars")
-  made = make(f"tars:{tars}", tmp_path)
-  assert make(f"tars:{tars}", tmp_path) == made
-  os.utime(tars / "ILSVRC2012_img_val.tar", (0, 0))
-  with pytest.raises(UserError, match="modified or replaced since"):
-    make(f"tars:{tars}", tmp_path)
-
-
 def test_a_split_without_a_decodable_image_is_refused(tmp_path):
   folder = write_folder(tmp_path / "in")
   for path in (folder / "validation").rglob("*.jpg"):
