@@ -251,7 +251,7 @@ def figure4(run: Run, search: int, data_dir: str) -> Html:
   found = figures.compute_figure4(
     run.net, run.config, data, run.mesh, **options
   )
-  names, near = in_words(found.class_names, run.config["dataset"]), []
+  names, near = found.class_names, []
   for i, distances in enumerate(found.distances[: figures.QUERIES]):
     near.append(_thumbnail(found.images[i], names[found.labels[i]]))
     for j, distance in enumerate(distances):
@@ -261,9 +261,7 @@ def figure4(run: Run, search: int, data_dir: str) -> Html:
     f"The five most probable labels for {figures.PREDICTIONS} evenly spaced"
     f" images of {found.split}, the correct one in red."
   )
-  predictions = element(
-    "div", *_predictions(found, names), class_="predictions"
-  )
+  predictions = element("div", *_predictions(found), class_="predictions")
   heading = element("h3", "Nearest training images")
   if found.no_neighbours:
     reason = _note(f"Not searched: {found.no_neighbours}")
@@ -297,7 +295,7 @@ def confusions(run: Run, data_dir: str) -> Html:
   return confusion.section(found.classes, words, f"{dataset} validation")
 
 
-def _predictions(found: Figure4, names: Sequence[str]) -> list[Html]:
+def _predictions(found: Figure4) -> list[Html]:
   best, probabilities = figures.most_probable(found.log_probabilities)
   predictions = []
   columns = (found.images, found.labels, best, probabilities)
@@ -306,14 +304,14 @@ def _predictions(found: Figure4, names: Sequence[str]) -> list[Html]:
       element(
         "div",
         element("b", style=f"width: {value:.1%}"),
-        element("span", names[other]),
+        element("span", found.class_names[other]),
         f"{value:.0%}",
         class_="bar correct" if other == label else "bar",
       )
       for other, value in zip(order, values, strict=True)
     ]
     picture = page.picture(image, "validation image", "JPEG")
-    name = element("p", names[label], class_="true")
+    name = element("p", found.class_names[label], class_="true")
     predictions.append(element("div", picture, name, *bars))
   return predictions
 
