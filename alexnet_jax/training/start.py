@@ -78,6 +78,22 @@ class Start(NamedTuple):
 
     return jax.tree.map_with_path(choose, net)
 
+  def differences(
+    self, config: Mapping[str, Any], groups: Sequence[str]
+  ) -> list[str]:
+    """Keys that differ from the training of these weights, if it is known."""
+    if self.config is None:
+      return []
+    theirs, here = (
+      dict(configs.flatten({group: one[group] for group in groups}))
+      for one in (self.config, config)
+    )
+    return [
+      f"{key} was {theirs.get(key)!r} there and is {value!r} here"
+      for key, value in here.items()
+      if theirs.get(key) != value
+    ]
+
   def summary(self, config: Mapping[str, Any]) -> str:
     """What a run with this configuration takes from here, in a few lines."""
     names = config["start_layers"]
@@ -91,14 +107,7 @@ class Start(NamedTuple):
       of = self.source
     if not config["pixels"]["mean"]:
       lines.append(f"mean image: that of {of}")
-    if self.config is not None:
-      theirs = dict(configs.flatten(self.config["network"]))
-      here = dict(configs.flatten(config["network"]))
-      lines += [
-        f"network.{key} was {theirs.get(key)} there and is {value} here"
-        for key, value in here.items()
-        if theirs.get(key) != value
-      ]
+    lines += self.differences(config, ("network", "centre_mean", "pixels"))
     for layer, factor in config["optimizer"]["layer_rates"]:
       rate = f"{factor:g} times the learning rate" if factor else "frozen"
       lines.append(f"{layer}: {rate}")
@@ -114,30 +123,20 @@ def read(config: Mapping[str, Any], mesh: Mesh) -> Start:
 
   Raises:
     UserError: it is neither a run nor a file of weights, or has no such
-      checkpoint; it has not the layers that `copy_layers` needs; its pixels are
-      not those of `config`; or its mean image is missing or of another size.
+      checkpoint; it has not the layers that `copy_layers` needs; or, with
+      `start_mean_image`, it expects other pixels than `config`, or its mean
+      image is missing or of another size.
   """
   path = paths.local_path(config["start_from"], "start_from")
   reader = _read_file if os.path.isfile(path) else _read_run
   start = reader(path, config, mesh)
   network = networks.from_dict(config["network"], config["num_classes"])
   start.copy_layers(alexnet.abstract_net(network), config["start_layers"])
-  if start.config is None:
-    return start
-  here, there = (
-    {"centre_mean": one["centre_mean"]}
-    | {f"pixels.{key}": value for key, value in one["pixels"].items()}
-    for one in (config, start.config)
-  )
-  different = [
-    f"{key} was {there[key]!r} and is {here[key]!r}"
-    for key in here
-    if here[key] != there[key]
-  ]
-  if different:
+  different = start.differences(config, ("centre_mean", "pixels"))
+  if different and config["start_mean_image"]:
     raise UserError(
       f"{start.source} expects other pixels: {'; '.join(different)}. Set the"
-      " values of its training."
+      " values of its training, or start_mean_image=False to change them."
     )
   return start
 

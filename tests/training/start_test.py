@@ -165,6 +165,7 @@ def test_the_summary_names_what_differs(run):
       "start_from": run,
       "start_mean_image": False,
       "network.lrn_alpha": 0.5,
+      "centre_mean": True,
       "optimizer.layer_rates": (("conv1", 0.0),),
     }
   )
@@ -173,6 +174,7 @@ def test_the_summary_names_what_differs(run):
   assert found.summary(config).splitlines()[1:] == [
     "mean image: that of this dataset",
     "network.lrn_alpha was 0.0001 there and is 0.5 here",
+    "centre_mean was False there and is True here",
     "conv1: frozen",
   ]
 
@@ -183,8 +185,8 @@ def test_the_summary_names_what_differs(run):
     ({"network.width": 1 / 16}, r"conv1 has shape .*finetune\.py:NAME"),
     ({"start_layers": ("fc8",)}, "has 7 classes, this network has 3"),
     ({"image_size": 80}, r"72 pixels a side, but image_size=80\. Set"),
-    ({"pixels.order": "bgr"}, "pixels.order was 'rgb' and is 'bgr'"),
-    ({"centre_mean": True}, "centre_mean was False and is True"),
+    ({"pixels.order": "bgr"}, "pixels.order was 'rgb' there and is 'bgr' here"),
+    ({"centre_mean": True}, "centre_mean was False there and is True here"),
     ({"start_checkpoint": "4"}, "4"),
     ({"start_from": "nowhere"}, "not the directory of a run"),
   ],
