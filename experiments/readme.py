@@ -46,8 +46,8 @@ your own: [docs/extending.md](../docs/extending.md).
 ## Results
 
 `python -m experiments.study` carries out the registered study,
-[docs/study.md](../docs/study.md): nine of these experiments, two trainings at a
-time, resumable.
+[docs/study.md](../docs/study.md): eleven of these experiments, two trainings at
+a time, resumable.
 
 `python -m docs.generate` writes this table from `results/*.json`. A command
 belongs to the commit of its row; `augmentation`, `dropout` and `relu_tanh` have

@@ -81,6 +81,9 @@ STAGES = (
   Stage("relu_tanh"),
   Stage("biases"),
   Stage("weight_decay"),
+  # Not `plateau`, which needs an evaluation every epoch.
+  Stage("schedules", ("source", "steps", "cosine")),
+  Stage("hidden_layers"),
 )
 
 

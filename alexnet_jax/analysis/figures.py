@@ -73,6 +73,29 @@ def colour_scores(all_kernels: np.ndarray) -> np.ndarray:
   return coloured / np.where(energy, energy, 1)
 
 
+def added_by_training(
+  all_kernels: np.ndarray, initial: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+  """What is left of kernels without their part along their initial weights.
+
+  Weight decay shrinks the initial noise slowly, and `colour_scores` counts it
+  as colour.
+
+  Args:
+    all_kernels, initial: f32[...,h,w,3], after and before training.
+
+  Returns:
+    The rest of each kernel, f64[...,h,w,3], and the share of its energy that
+    was along its initial weights, f64[...].
+  """
+  axes = (-3, -2, -1)
+  w, noise = all_kernels.astype(np.float64), initial.astype(np.float64)
+  scale = (w * noise).sum(axes, keepdims=True)
+  scale = scale / np.square(noise).sum(axes, keepdims=True)
+  along = np.square(scale * noise).sum(axes)
+  return w - scale * noise, along / np.square(w).sum(axes)
+
+
 SIGNIFICANCE = 0.01  # the p-value below which towers are said to differ
 POWER = 0.8  # how often the smallest difference that counts as seen is found
 

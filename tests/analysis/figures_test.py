@@ -26,6 +26,25 @@ def test_colour_scores_of_known_kernels():
   assert figures.colour_scores(one_channel) == pytest.approx(2 / 3)
 
 
+def test_what_training_added_is_found_under_the_noise():
+  """A planted grey kernel and a planted opponent one, both half noise."""
+  random = np.random.default_rng(3)
+  pattern = random.normal(size=(11, 11, 1))
+  planted = np.stack([pattern * np.ones(3), pattern * [1.0, -1.0, 0.0]])
+  noise = random.normal(size=planted.shape)
+  noise *= np.sqrt((planted**2).sum((1, 2, 3)) / (noise**2).sum((1, 2, 3)))[
+    :, None, None, None
+  ]
+  kernels, initial = planted + noise, noise / 0.9
+  before = figures.colour_scores(kernels)
+  assert before[0] > 0.25  # a grey kernel, by the noise
+  rest, share = figures.added_by_training(kernels, initial)
+  after = figures.colour_scores(rest)
+  # The planted kernel is not exactly orthogonal to 363 random numbers.
+  assert after == pytest.approx([0, 1], abs=0.02)
+  assert share == pytest.approx([0.5, 0.5], abs=0.1)
+
+
 def test_specialisation_is_seen_where_it_is_and_not_elsewhere():
   random = np.random.default_rng(1)
   alike = random.uniform(0.3, 0.7, (2, 48))
