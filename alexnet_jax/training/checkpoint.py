@@ -8,13 +8,15 @@ flipped bit.
 """
 
 import contextlib
+import logging
 import pathlib
 import re
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import absl.logging
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -65,21 +67,24 @@ class Checkpoints:
     self._failure = ""
     self._saving: int | None = None
     self._best = _Best()
-    self._manager = ocp.CheckpointManager(
-      self._directory,
-      options=ocp.CheckpointManagerOptions(
-        save_interval_steps=0 if read_only else 1,
-        preservation_policy=policies.AnyPreservationPolicy(
-          [policies.LatestN(max_to_keep), self._best]
+    with _quiet_log():
+      self._manager = ocp.CheckpointManager(
+        self._directory,
+        options=ocp.CheckpointManagerOptions(
+          save_interval_steps=0 if read_only else 1,
+          preservation_policy=policies.AnyPreservationPolicy(
+            [policies.LatestN(max_to_keep), self._best]
+          ),
+          # If a directory cannot be created in the background, Orbax's threads
+          # wait five minutes for it, and the process waits for the threads.
+          async_options=ocp.AsyncOptions(
+            create_directories_asynchronously=False
+          ),
+          cleanup_tmp_directories=not read_only,
+          create=not read_only,
+          read_only=read_only,
         ),
-        # If a directory cannot be created in the background, Orbax's threads
-        # wait five minutes for it, and the process waits for the threads.
-        async_options=ocp.AsyncOptions(create_directories_asynchronously=False),
-        cleanup_tmp_directories=not read_only,
-        create=not read_only,
-        read_only=read_only,
-      ),
-    )
+      )
     for step in self._manager.all_steps():
       self._best.note(step, (validation_errors or {}).get(step))
       with contextlib.suppress(_DamagedError):
@@ -310,6 +315,24 @@ class Checkpoints:
       source.rename(target)
     self._manager.reload()
     return f"it is renamed to {target.name}"
+
+
+@contextlib.contextmanager
+def _quiet_log() -> Iterator[None]:
+  """Leaves out Orbax's warning that a directory is read-only, as it should be.
+
+  Commands do so for good (`libraries.configure`); a library may not.
+  """
+  logger = absl.logging.get_absl_logger()
+
+  def keep(record: logging.LogRecord) -> bool:
+    return "orbax" not in record.pathname
+
+  logger.addFilter(keep)
+  try:
+    yield
+  finally:
+    logger.removeFilter(keep)
 
 
 def latest_step(directory: str) -> int:

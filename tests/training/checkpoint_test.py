@@ -111,6 +111,15 @@ def test_restores_on_one_device_without_a_mesh(checkpoints):
   _assert_same_bits(arrays, _values())
 
 
+def test_opening_to_read_logs_nothing(checkpoints, caplog):
+  first = checkpoints()
+  first.save(5, _place(_values(), _mesh(1, 2)), METADATA)
+  first.wait()
+  with caplog.at_level("WARNING", logger="absl"):
+    assert checkpoints(read_only=True).latest_step() == 5
+  assert not caplog.records
+
+
 def test_no_checkpoint(checkpoints):
   assert checkpoints().latest_step() is None
   assert checkpoints().restore(_abstract(_mesh(1, 2))) is None
