@@ -119,6 +119,7 @@ for path in sorted(package.rglob("*.py")):
   for node in ast.walk(ast.parse(path.read_text())):
     if isinstance(node, ast.ImportFrom):
       others.add(node.module)
+      others |= {f"{node.module}.{alias.name}" for alias in node.names}
     elif isinstance(node, ast.Import):
       others |= {alias.name for alias in node.names}
 for name in sorted(n for n in others if not n.startswith("alexnet_jax")):
