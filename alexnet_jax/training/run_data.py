@@ -21,6 +21,7 @@ from alexnet_jax.data.sources import Source
 from alexnet_jax.model import sharding
 from alexnet_jax.runtime.command import UserError
 from alexnet_jax.runtime.files import crc32_of_json, write_atomic
+from alexnet_jax.training.checkpoint import latest_step
 from alexnet_jax.training.job import make_pixels
 from alexnet_jax.training.known_classes import list_names
 
@@ -41,12 +42,19 @@ class RunData(NamedTuple):
     """Reads the classes of the training images, and computes the statistics.
 
     If `workdir` has statistics of these images without classes, they are used.
-    Raises UserError if no training image can be decoded.
+
+    Raises:
+      UserError: no training image can be decoded; or the run in `workdir` has
+        lost the mean image of the weights that it began with.
     """
     statistics = None
     if workdir and _needs_statistics(config):
       path, size = pathlib.Path(workdir, "statistics.npz"), config["image_size"]
       statistics = Statistics.load(path, train.fingerprint, size)
+      has_begun = latest_step(f"{workdir}/checkpoints") >= 0
+      if statistics is None and has_begun and config["start_mean_image"]:
+        problem = "damaged" if path.exists() else "missing"
+        raise _missing_error(f"{path} is {problem}", recomputed=False)
     if statistics is None and _needs_statistics(config):
       statistics = pixel_statistics.load_or_compute(
         train,
@@ -101,8 +109,7 @@ class RunData(NamedTuple):
       raise _missing_error(f"{classes} is damaged", recomputed=True)
     found, fingerprint = None, body["fingerprint"]
     if body["statistics_crc32"] is not None:
-      # A run that began with trained weights subtracts their mean image.
-      recomputed = not config["start_from"]
+      recomputed = not config["start_mean_image"]
       if not statistics.exists():
         if recomputed:
           return None
@@ -166,7 +173,7 @@ def _missing_error(problem: str, recomputed: bool) -> UserError:
   if not recomputed:
     hint = (
       " It cannot be computed again: it has the mean image of the weights that"
-      " this run began with (start_from)."
+      " this run began with (start_mean_image)."
     )
   return UserError(f"{problem}. Restore it from a copy of the workdir.{hint}")
 
@@ -199,7 +206,8 @@ def load(
   found = RunData.read(workdir, config)
   if found is not None:
     return found
-  found = _find(config, open_split, fingerprint)
+  if not config["start_mean_image"]:  # else it is not that of the dataset
+    found = _find(config, open_split, fingerprint)
   if found is None:
     train = open_split("train")
     if fingerprint and train.fingerprint != fingerprint:

@@ -161,15 +161,36 @@ def test_an_older_run_finds_statistics_beside_its_validation_images(
 
 def test_the_mean_image_of_trained_weights_is_never_replaced(train, tmp_path):
   """A run that began with them would subtract another one than in training."""
-  config = make_config(start_from="runs/other")
+  config = make_config(start_from="runs/other", start_mean_image=True)
   mean = np.full((12, 12, 3), 9, np.float32)
   own = RunData.compute(config, train).with_mean_image(mean)
   own.save(tmp_path)
+  (tmp_path / "checkpoints" / "7").mkdir(parents=True)
+  # The dataset's own statistics, which must not be taken, are in the cache.
+  arguments = (tmp_path, config, lambda split: train, train.fingerprint)
   (tmp_path / "classes.json").unlink()
-  assert same(run_data.load(tmp_path, config, lambda split: train), own)
+  assert same(run_data.load(*arguments), own)
+  statistics = tmp_path / "statistics.npz"
+  statistics.unlink()
+  with pytest.raises(UserError, match=r"is missing.*start_mean_image"):
+    run_data.load(*arguments)
+  (tmp_path / "classes.json").unlink()
+  with pytest.raises(UserError, match=r"npz is missing.*start_mean_image"):
+    run_data.load(*arguments)
+  statistics.write_bytes(b"PK")
+  with pytest.raises(UserError, match=r"npz is damaged.*start_mean_image"):
+    run_data.load(*arguments)
+
+
+def test_a_run_from_trained_weights_computes_its_own_mean_image(
+  train, tmp_path
+):
+  config = make_config(start_from="runs/other")
+  own = RunData.compute(config, train)
+  own.save(tmp_path)
+  (tmp_path / "checkpoints" / "7").mkdir(parents=True)
   (tmp_path / "statistics.npz").unlink()
-  with pytest.raises(UserError, match=r"is missing.*start_from"):
-    run_data.load(tmp_path, config, lambda split: train)
+  assert same(run_data.load(tmp_path, config, lambda split: train), own)
 
 
 def test_a_read_only_workdir_is_no_error(train, tmp_path, monkeypatch, capsys):
