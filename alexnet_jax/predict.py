@@ -17,6 +17,7 @@ then not printed, and are in the file of `--json`.
 """
 
 import contextlib
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -152,6 +153,10 @@ def _check_flags(flag: flags.FlagValues, places: Sequence[str]) -> None:
       "give either --workdir=DIR, the directory of a run, or --weights=FILE,"
       " exported weights."
     )
+  if flag.weights and not os.path.isfile(flag.weights):
+    raise UserError(f"--weights={flag.weights}: no such file.")
+  if flag.weights and flag.checkpoint != "newest":
+    raise UserError("--checkpoint needs --workdir: a file has no checkpoints.")
   if flag.workdir and flag.config:
     raise UserError("--config is for --weights: a run has its configuration.")
   if not places:

@@ -33,6 +33,7 @@ from alexnet_jax.training.weights import export_weights, import_weights
 def main(subcommand: str) -> None:
   flag = flags.FLAGS
   if subcommand == "export":
+    _refuse("export", "input", "config", "mean_image")
     _require("workdir", "the directory of a run")
     _require("output", "a safetensors file")
     step = export_weights(
@@ -47,10 +48,12 @@ def main(subcommand: str) -> None:
       " --config=FILE and --output=FILE, the file to write."
     )
   if flag.workdir:
+    _refuse("import into a run", "config", "mean_image", "checkpoint")
     step = import_weights(flag.workdir, flag.input, flag.channels)
     where = f"{flag.workdir}: saved the weights of {flag.input}"
     print(f"{where} as checkpoint {step}")
   else:
+    _refuse("import", "checkpoint")
     weights_file.convert(
       flag.input, flag.config, flag.output, flag.mean_image, flag.channels
     )
@@ -60,6 +63,14 @@ def main(subcommand: str) -> None:
 def _require(name: str, meaning: str) -> None:
   if not flags.FLAGS[name].value:
     raise UserError(f"--{name} is missing; set it to {meaning}.")
+
+
+def _refuse(task: str, *names: str) -> None:
+  given = [f"--{name}" for name in names if flags.FLAGS[name].present]
+  if given:
+    raise UserError(
+      f"{', '.join(given)} would have no effect on {task}. Leave it out."
+    )
 
 
 if __name__ == "__main__":

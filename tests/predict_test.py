@@ -125,6 +125,7 @@ FLAGS = types.SimpleNamespace(
   workdir="run",
   weights="",
   config=None,
+  checkpoint="newest",
   views=1,
   top=5,
   features="",
@@ -138,6 +139,11 @@ FLAGS = types.SimpleNamespace(
   [
     ({"workdir": ""}, "either --workdir=DIR"),
     ({"weights": "x"}, "either --workdir=DIR"),
+    ({"workdir": "", "weights": "no.pth"}, r"--weights=no\.pth: no such file"),
+    (
+      {"workdir": "", "weights": __file__, "checkpoint": "best"},
+      "a file has no checkpoints",
+    ),
     ({"config": "x"}, "--config is for --weights"),
     ({"views": 3}, r"--views must be 1 .* or 10 .*\(got 3\)"),
     ({"top": 0}, r"--top must be at least 1 \(got 0\)"),

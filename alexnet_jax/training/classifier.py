@@ -209,10 +209,16 @@ def load(
 
   Raises:
     UserError: there is no run or no such checkpoint; or the file is damaged,
-      does not fit the network, or does not tell what network it is of.
+      does not fit the network, does not tell what network it is of, or is
+      given with a checkpoint.
   """
   workdir = paths.local_path(os.fspath(path), "the path")
   if os.path.isfile(workdir):
+    if str(checkpoint) != "newest":
+      raise UserError(
+        f"checkpoint={checkpoint} chooses a checkpoint of a run, but {path} is"
+        " a file of weights. Leave it out."
+      )
     return _load_weights(workdir, config)
   if config is not None:
     raise UserError(

@@ -163,7 +163,7 @@ def _read_file(path: str, config: Mapping[str, Any], mesh: Mesh) -> Start:
     )
   # A file of another program has the network of this run, apart from its
   # number of classes.
-  classes = len(weights.arrays.get("fc8.bias", ())) or config["num_classes"]
+  classes = np.size(weights.arrays.get("fc8.bias", ())) or config["num_classes"]
   theirs = weights.config or {**config, "num_classes": classes}
   mean = None
   if config["start_mean_image"] and not theirs["pixels"]["mean"]:

@@ -33,8 +33,10 @@ def export_weights(
     The number of steps after which the weights are.
 
   Raises:
-    UserError: no checkpoint, or the layout does not fit the network.
+    UserError: no checkpoint, or the layout does not fit the network; or
+      `output` has the name of another format.
   """
+  weights_file.check_output(output)
   config = runs.load_config(workdir)
   state, metadata = runs.load_state(
     workdir, _mesh(config), checkpoint=checkpoint

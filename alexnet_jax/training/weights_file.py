@@ -183,6 +183,16 @@ def read(path: str) -> Weights:
     ) from None
 
 
+def check_output(path: str) -> None:
+  """Raises UserError if a file to write has the name of another format."""
+  if path.endswith(PYTORCH + CAFFE):
+    raise UserError(
+      f"--output={path} has the name of a file of PyTorch or Caffe, but the"
+      " format written is safetensors: call it"
+      f" {pathlib.Path(path).with_suffix('.safetensors')}."
+    )
+
+
 def convert(
   path: str,
   config: Mapping[str, Any] | str | None,
@@ -202,8 +212,10 @@ def convert(
       "rgb" or "bgr"; "": what the file, its layout or the configuration says.
 
   Raises:
-    UserError: a file is damaged or missing, or does not fit the network.
+    UserError: a file is damaged or missing, or does not fit the network; or
+      `output` has the name of another format.
   """
+  check_output(output)
   weights = read(path)
   weights = weights._replace(order=channels or weights.order)
   config = weights.configuration(config)

@@ -218,6 +218,9 @@ def test_a_file_of_torchvision_gives_all_layers_but_fc8(tmp_path):
   with pytest.raises(UserError, match="start_checkpoint=best chooses"):
     wrong = configs.to_json(config) | {"start_checkpoint": "best"}
     start.read(wrong, mesh)
+  with pytest.raises(UserError, match=r"classifier\.6\.bias"):
+    save_file(theirs | {"classifier.6.bias": np.array(0.0)}, config.start_from)
+    start.read(configs.to_json(config), mesh)
   for name, array in copied.items():
     begins = to_grouped(initial, here) if name.startswith("fc8") else arrays
     np.testing.assert_array_equal(array, begins[name], err_msg=name)

@@ -20,7 +20,13 @@ from alexnet_jax.model import sharding
 from alexnet_jax.model.grouped import to_grouped
 from alexnet_jax.runtime import config
 from alexnet_jax.runtime.command import UserError
-from alexnet_jax.training import classifier, runs, step, weights
+from alexnet_jax.training import (
+  classifier,
+  runs,
+  step,
+  weights,
+  weights_file,
+)
 from alexnet_jax.training.checkpoint import Checkpoints
 from alexnet_jax.training.optimizer import momentum_sgd
 from alexnet_jax.training.run_data import RunData
@@ -156,6 +162,40 @@ def test_a_file_of_another_network_changes_nothing(run, tmp_path):
   with pytest.raises(UserError, match=r"conv9\.weight is unknown"):
     weights.import_weights(run, file)
   assert sorted(pathlib.Path(run, "checkpoints").rglob("*")) == before
+
+
+def test_a_file_of_weights_has_no_checkpoints(run, tmp_path):
+  file = str(tmp_path / "x.safetensors")
+  weights.export_weights(run, file)
+  assert classifier.load(file).classes == ("ash", "elm", "oak", "fir", "yew")
+  with pytest.raises(UserError, match="checkpoint=best chooses a checkpoint"):
+    classifier.load(file, checkpoint="best")
+
+
+def test_the_output_is_not_called_as_another_format(run, tmp_path):
+  """`read` goes by the ending: it would not read what was written."""
+  for name in ("x.pth", "x.bin", "x.caffemodel"):
+    with pytest.raises(UserError, match=r"call it .*/x\.safetensors"):
+      weights.export_weights(run, str(tmp_path / name))
+    with pytest.raises(UserError, match=r"call it .*/x\.safetensors"):
+      weights_file.convert("any", None, str(tmp_path / name))
+  assert not list(tmp_path.glob("x.*"))
+
+
+@pytest.mark.parametrize(
+  "arguments, words",
+  [
+    (["export", "--workdir=x", "--mean_image=x"], "--mean_image would have no"),
+    (
+      ["import", "--workdir=x", "--input=x", "--checkpoint=1"],
+      "--checkpoint would have no effect on import into a run",
+    ),
+    (["import", "--output=x", "--input=x", "--checkpoint=1"], "no effect on"),
+  ],
+)
+def test_flags_without_effect_are_an_error(arguments, words):
+  result = command("weights", *arguments)
+  assert result.returncode == 2 and words in result.stderr
 
 
 def test_a_missing_or_foreign_file_is_rejected(run, tmp_path):
