@@ -59,6 +59,8 @@ def _read_annotations(path: pathlib.Path) -> LabelList:
   classes = {}
   for number, line in enumerate(_read(path).splitlines(), 1):
     name, _, rest = line.partition("\t")
+    if not line.strip():
+      continue
     if not rest.strip():
       raise UserError(
         f"Line {number} of {path} is not a file name, a tab and a class:"
@@ -72,7 +74,7 @@ def _read_kaggle(path: pathlib.Path) -> LabelList:
   """Kaggle's list: an image's name without suffix, then classes with boxes."""
   classes = {}
   for number, row in enumerate(csv.reader(_read(path).splitlines()), 1):
-    if number == 1 and row[:1] == ["ImageId"]:
+    if not row or (number == 1 and row[0] == "ImageId"):
       continue
     if len(row) != 2 or not row[1].split():
       raise UserError(

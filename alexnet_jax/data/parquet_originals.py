@@ -315,7 +315,7 @@ def _find_columns(path: pathlib.Path, schema: pa.Schema) -> Columns:
   ]
   # Of several kinds of labels, such as CIFAR-100's, the finest.
   labels.sort(key=lambda name: -len(features.get(name, {}).get("names", ())))
-  if kinds.get(labels[0] if labels else "") == "ClassLabel":
+  if labels and kinds.get(labels[0]) == "ClassLabel" and "label" not in labels:
     label = labels[0]
   else:
     label = _choose(path, "label", labels, schema)

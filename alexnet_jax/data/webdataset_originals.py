@@ -129,7 +129,7 @@ def _read_class_names(directory: pathlib.Path) -> tuple[list[str], str]:
     path = directory / name
     if path.is_file():
       try:
-        lines = path.read_text().splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
       except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read: {error}.") from error
       return unique_names(filter(str.strip, lines)), f"from {name}"
@@ -175,19 +175,32 @@ def _images(
 def _samples(
   path: pathlib.Path, left_out: list[str]
 ) -> Iterator[tuple[str, Sample]]:
-  """Yields the samples of a tar: neighbours of the same name up to a dot."""
-  key, sample = "", {}
+  """Yields the samples of a tar: neighbours of the same name up to a dot.
+
+  Hidden files, such as those that macOS writes between others, are left out.
+  """
+  key, sample, hidden = "", {}, 0
   for name, offset, size in members(path, left_out):
     folder, base = os.path.split(name)
+    if base.startswith("."):
+      hidden += 1
+      continue
     stem, _, ending = base.partition(".")
-    stem = os.path.join(folder, stem)
+    stem, ending = os.path.join(folder, stem), ending.lower()
     if stem != key and sample:
       yield key, sample
       sample = {}
     key = stem
-    sample[ending.lower()] = offset, size
+    if ending in sample:
+      raise UserError(
+        f"{path.name} has {printable(name)} twice in one sample. Give every"
+        " sample a key of its own, and write the tar again."
+      )
+    sample[ending] = offset, size
   if sample:
     yield key, sample
+  if hidden:
+    left_out.append(f"{path.name}: {hidden:,} hidden files")
 
 
 def _label_of_json(text: str, where: str) -> str:

@@ -151,6 +151,18 @@ def test_damaged_lists_are_refused(tmp_path):
     preparing.open_originals(source, options)
 
 
+@pytest.mark.parametrize("layout", ["kaggle", "tiny_imagenet"])
+def test_empty_lines_of_a_list_mean_nothing(tmp_path, layout):
+  source, options = getattr(sample_layouts, layout)(tmp_path)
+  before = preparing.open_originals(source, options).splits["validation"]
+  lists = [*tmp_path.rglob("LOC_val_*"), *tmp_path.rglob("val_annotations.txt")]
+  assert lists
+  for path in lists:
+    path.write_text("\n\n".join(path.read_text().splitlines()) + "\n\n")
+  after = preparing.open_originals(source, options).splits["validation"]
+  assert len(after) and after.fingerprint == before.fingerprint
+
+
 def test_validation_images_without_a_list_are_never_ignored(tmp_path):
   write_folder(tmp_path, splits=("train",))
   (tmp_path / "val").mkdir()

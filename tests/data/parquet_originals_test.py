@@ -161,6 +161,15 @@ def test_the_finest_of_several_kinds_of_labels_is_taken(tmp_path):
   found = opened(tmp_path)
   assert found.class_names == ["ash", "elm"]
   assert found.splits["train"][0] == (b"x", 1)
+  # A column that is called label is the label, whatever else there is.
+  features["label"] = {"_type": "ClassLabel", "names": ["oak"]}
+  text = json.dumps({"info": {"features": features}})
+  table = table.append_column("label", pa.array([0]))
+  table = table.replace_schema_metadata({"huggingface": text})
+  parquet.write_table(table, tmp_path / "train.parquet")
+  found = opened(tmp_path)
+  assert found.class_names == ["oak"]
+  assert found.splits["train"][0] == (b"x", 0)
 
 
 def test_damage_and_rows_without_bytes(tmp_path):

@@ -81,6 +81,27 @@ def test_samples_without_image_or_label(tmp_path):
     opened(tmp_path)
 
 
+def test_hidden_files_do_not_divide_a_sample(tmp_path):
+  """macOS writes ._NAME before each file NAME."""
+  members = [
+    ("./._a.jpg", b"-"), ("./a.jpg", b"x"), ("./._a.cls", b"-"),
+    ("./a.cls", b"1"), ("./b.jpg", b"y"), ("./b.cls", b"0"),
+  ]  # fmt: skip
+  write_shard(tmp_path / "train-0.tar", *members)
+  (tmp_path / "classes.txt").write_text("oak\nash", encoding="utf-8-sig")
+  found = opened(tmp_path)
+  assert found.class_names == ["oak", "ash"]
+  assert [found.splits["train"][i] for i in range(2)] == [(b"x", 1), (b"y", 0)]
+  assert found.left_out == ["train-0.tar: 2 hidden files"]
+
+
+def test_a_key_that_occurs_twice_is_refused(tmp_path):
+  members = [("a.jpg", b"x"), ("a.cls", b"1"), ("a.JPG", b"y"), ("a.cls", b"0")]
+  write_shard(tmp_path / "train-0.tar", *members)
+  with pytest.raises(UserError, match=r"train-0\.tar has a\.JPG twice"):
+    opened(tmp_path)
+
+
 @pytest.mark.parametrize(
   ("first", "second", "message"),
   [
