@@ -28,11 +28,12 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from alexnet_jax.data import picture_files
+from alexnet_jax.data import images, picture_files
 from alexnet_jax.data.augment import VIEWS
 from alexnet_jax.runtime import command, paths, processes
 from alexnet_jax.runtime import config as configs
 from alexnet_jax.runtime.command import UserError
+from alexnet_jax.runtime.paths import printable
 from alexnet_jax.training import classifier, prediction
 
 
@@ -46,7 +47,7 @@ def main(*places: str) -> int:
   if not pictures:
     raise UserError(
       f"there are no pictures in {', '.join(places)}: looked for"
-      f" {' '.join(picture_files.suffixes())} in all folders."
+      f" {' '.join(images.suffixes())} in all folders."
     )
   processes.configure()
   source = flag.workdir or flag.weights
@@ -85,7 +86,7 @@ def _predict(net: classifier.Classifier, pictures: Sequence[str]) -> int:
     ):
       if found.error:
         num_errors += 1
-        _warn(f"{_printable(found.path)} cannot be read: {found.error}")
+        _warn(f"{printable(found.path)} cannot be read: {found.error}")
         write_json({"image": found.path, "error": found.error})
         continue
       if flag.features:
@@ -116,7 +117,7 @@ def _print_classes(path: str, classes: Sequence[dict[str, Any]]) -> None:
   table.add_column(width=20)
   table.add_column()
   for found in classes:
-    name = _printable(found["name"])
+    name = printable(found["name"])
     if "words" in found:
       name = f"{found['words']} ({name})"
     bar = ProgressBar(
@@ -124,21 +125,14 @@ def _print_classes(path: str, classes: Sequence[dict[str, Any]]) -> None:
     )
     table.add_row(f"{found['probability']:7.2%}", bar, Text(name))
   with console.capture() as captured:
-    console.print(Text(_printable(path), style="bold"), soft_wrap=True)
+    console.print(Text(printable(path), style="bold"), soft_wrap=True)
     console.print(table)
   # Not by the console: standard output is written above the bar of progress.
   sys.stdout.write(captured.get())
 
 
-def _printable(text: str) -> str:
-  """File names may hold line ends, escapes and bytes that are no UTF-8."""
-  return "".join(
-    c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text
-  )
-
-
 def _some(names: Sequence[str], count: int = 5) -> str:
-  shown = ", ".join(map(_printable, names[:count]))
+  shown = ", ".join(map(printable, names[:count]))
   rest = len(names) - count
   return f"{shown} and {rest:,} more" if rest > 0 else shown
 

@@ -159,8 +159,3 @@ def test_flags_that_do_not_fit_are_an_error(changes, words):
     command._check_flags(flag, ["a.jpg"])
   with pytest.raises(UserError, match="give the pictures"):
     command._check_flags(FLAGS, [])
-
-
-def test_names_are_shown_without_control_characters():
-  shown = command._printable("a\n\x1b[31m\udcffé.jpg")
-  assert shown == "a\ufffd\ufffd[31m\ufffdé.jpg"

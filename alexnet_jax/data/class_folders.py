@@ -15,18 +15,12 @@ import numpy as np
 
 from alexnet_jax.data import label_lists, parallel
 from alexnet_jax.data.byte_ranges import Files, list_files
-from alexnet_jax.data.folder_summary import printable
+from alexnet_jax.data.images import suffixes
 from alexnet_jax.data.label_lists import LabelList
 from alexnet_jax.data.originals import UNUSABLE
 from alexnet_jax.data.tar_members import members
 from alexnet_jax.runtime.command import UserError
-
-# What the files of images are usually called; others are tried in class
-# folders, but do not make a folder one of images.
-SUFFIXES = frozenset(
-  {".avif", ".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pgm"}
-  | {".png", ".ppm", ".tif", ".tiff", ".webp"}
-)
+from alexnet_jax.runtime.paths import printable
 
 SAMPLED = 10  # members of a tar that are read to tell what it is
 # What hidden folders and files begin with, and a folder of macOS in archives.
@@ -63,7 +57,10 @@ class Folder(NamedTuple):
 
 
 def look(path: pathlib.Path) -> Folder:
-  """Lists a folder."""
+  """Lists a folder; its images are the files that are called so.
+
+  Others are tried in class folders, but do not make a folder one of images.
+  """
   folder = Folder(path, [], [], [], [])
   with os.scandir(path) as entries:
     for entry in sorted(entries, key=lambda entry: entry.name):
@@ -74,7 +71,7 @@ def look(path: pathlib.Path) -> Folder:
         folder.folders.append(entry.name)
       elif suffix == ".tar":
         folder.tars.append(entry.name)
-      elif suffix in SUFFIXES:
+      elif suffix in suffixes():
         folder.images.append(entry.name)
       else:
         folder.others.append(entry.name)
@@ -87,7 +84,11 @@ def are_class_tars(folder: Folder) -> bool:
   path = folder.path / folder.tars[0]
   for name, _, _ in itertools.islice(members(path, []), SAMPLED):
     endings.add(pathlib.PurePosixPath(name).suffix.lower())
-  return bool(endings & SUFFIXES) and not endings & {".cls", ".json", ".tar"}
+  return bool(endings & {*suffixes()}) and not endings & {
+    ".cls",
+    ".json",
+    ".tar",
+  }
 
 
 def class_parts(
@@ -150,7 +151,7 @@ def listed_parts(
   labels = label_lists.find(path, split)
   files, _ = list_files(str(path))
   names = [pathlib.PurePath(os.fsdecode(name)) for name in files.names]
-  are_images = [name.suffix.lower() in SUFFIXES for name in names]
+  are_images = [name.suffix.lower() in suffixes() for name in names]
   if labels is None or not any(name.stem in labels.classes for name in names):
     left_out.append(f"{split}: {sum(are_images):,} images without labels")
     return [], None

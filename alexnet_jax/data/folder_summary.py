@@ -7,6 +7,8 @@ import pathlib
 import re
 from collections.abc import Iterator
 
+from alexnet_jax.runtime.paths import printable
+
 LEVELS = 3
 EXAMPLES = 3  # subfolders that are described at each level
 NAMES = 1000  # names of a folder that are read to find the nearest layout
@@ -63,12 +65,6 @@ def summarize(directory: str | os.PathLike, levels: int = LEVELS) -> str:
   if len(kinds) > 5:
     parts.append(f"{len(kinds) - 5:,} other kinds of files")
   return ", ".join(parts) or "nothing"
-
-
-def printable(name: str) -> str:
-  """A file's name as text that any terminal and any file can hold."""
-  text = os.fsencode(name).decode(errors="backslashreplace")
-  return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def nearest(directory: str | os.PathLike) -> str:

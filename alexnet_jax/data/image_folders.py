@@ -11,11 +11,12 @@ from typing import NamedTuple
 from alexnet_jax.data import class_folders, label_lists
 from alexnet_jax.data.byte_ranges import ByteRanges
 from alexnet_jax.data.class_folders import Folder, Part, class_parts, look
-from alexnet_jax.data.folder_summary import nearest, printable, summarize
+from alexnet_jax.data.folder_summary import nearest, summarize
 from alexnet_jax.data.originals import Options, Originals, dataset_name
 from alexnet_jax.data.split_names import split_of_folder
 from alexnet_jax.data.tar_members import members
 from alexnet_jax.runtime.command import UserError
+from alexnet_jax.runtime.paths import printable
 
 # The layouts by the name that --layout takes: what they are called, and what
 # is where.

@@ -13,11 +13,12 @@ from collections.abc import Iterator
 
 from alexnet_jax.data import image_folders, label_lists, parallel
 from alexnet_jax.data.byte_ranges import ByteRanges
-from alexnet_jax.data.folder_summary import nearest, printable, summarize
+from alexnet_jax.data.folder_summary import nearest, summarize
 from alexnet_jax.data.originals import Options, Originals
 from alexnet_jax.data.sources import IMAGENET_FILES
 from alexnet_jax.data.tar_members import members
 from alexnet_jax.runtime.command import UserError
+from alexnet_jax.runtime.paths import printable
 
 # Files that have the labels of numbered images.
 LABEL_FILES = re.compile(r"ILSVRC20\d\d_(devkit.*|test_ground_truth\.txt)")

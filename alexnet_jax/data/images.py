@@ -129,6 +129,14 @@ def _known_formats() -> list[str]:
   return [name for name in FORMATS if name in Image.OPEN]
 
 
+@functools.cache
+def suffixes() -> tuple[str, ...]:
+  """What the names of files in FORMATS end in: ".bmp", ".jpg" and others."""
+  known = _known_formats()
+  endings = Image.registered_extensions().items()
+  return tuple(sorted(suffix for suffix, name in endings if name in known))
+
+
 class _JpegHeader(NamedTuple):
   height: int
   width: int

@@ -19,10 +19,9 @@ import numpy as np
 
 from alexnet_jax.data.byte_ranges import ByteRanges, stamp
 from alexnet_jax.data.class_words import is_imagenet
-from alexnet_jax.data.sources import permutation
+from alexnet_jax.data.sources import NO_LABEL, permutation, problem_of_label
 from alexnet_jax.runtime.command import UserError
 
-NO_LABEL = -1  # the label of an image whose class is not known
 UNREADABLE = -2  # the label of an image whose record is damaged
 
 # Unicode's categories of control characters, of bytes that are not UTF-8 (as
@@ -135,7 +134,7 @@ class Originals:
         index = int(np.argmax(wrong))
         raise UserError(
           f"{images.example_name(index)} of the {split} split of {self.name}"
-          f" {_wrong(int(labels[index]), len(self.class_names))} ("
+          f" {problem_of_label(int(labels[index]), len(self.class_names))} ("
           f"{np.count_nonzero(wrong):,} of {len(labels):,} images of that split"
           " have such labels). Correct the labels, or remove these images."
         )
@@ -230,12 +229,3 @@ def dataset_name(directory: pathlib.Path) -> str:
   """The name of the dataset in a folder: a-z, 0-9 and _."""
   name = re.sub("[^a-z0-9_]", "_", directory.resolve().name.lower())
   return name if name[:1].isalpha() else f"images_{name}"
-
-
-def _wrong(label: int, num_classes: int) -> str:
-  if label == NO_LABEL:
-    return f"has no label ({NO_LABEL})"
-  return (
-    f"has the label {label}, but the labels of {num_classes:,} classes are 0 to"
-    f" {num_classes - 1:,}"
-  )

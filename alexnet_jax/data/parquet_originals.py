@@ -21,12 +21,12 @@ from alexnet_jax.data import parallel, split_names
 from alexnet_jax.data.byte_ranges import stamp
 from alexnet_jax.data.images import UndecodableImage
 from alexnet_jax.data.originals import (
-  NO_LABEL,
   Options,
   Originals,
   dataset_name,
   unique_names,
 )
+from alexnet_jax.data.sources import NO_LABEL
 from alexnet_jax.runtime.command import UserError
 
 BATCH = 16  # rows that are decompressed together

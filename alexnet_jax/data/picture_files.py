@@ -1,6 +1,5 @@
 """Picture files: finding them in folders, and reading one of any size."""
 
-import functools
 import os
 import stat
 from collections.abc import Sequence
@@ -18,22 +17,12 @@ MAX_BYTES = 2**29  # of a file; MAX_PIXELS in 16 bits, not compressed, fit
 Picture = str | os.PathLike | Image.Image | np.ndarray
 
 
-@functools.cache
-def suffixes() -> tuple[str, ...]:
-  """Endings of the names of files in folders that are taken for pictures."""
-  Image.init()
-  known = Image.registered_extensions().items()
-  return tuple(
-    sorted(suffix for suffix, name in known if name in images.FORMATS)
-  )
-
-
 def find(places: Sequence[str]) -> tuple[list[str], list[str]]:
   """The pictures among files and in folders, and what is left out of folders.
 
   Folders are searched with all folders in them, in the order of the names. In a
-  folder only files with one of `suffixes` count; a file that is named itself
-  always does. Hidden files and links to folders are left out.
+  folder only files with one of `images.suffixes` count; a file that is named
+  itself always does. Hidden files and links to folders are left out.
 
   Returns:
     The paths of the pictures, and of the files and folders that are left out.
@@ -72,7 +61,9 @@ def _search(folder: str, found: list[str], left_out: list[str]) -> None:
         left_out.append(path)
     for name in sorted(files):
       path = os.path.join(directory, name)
-      is_picture = name.lower().endswith(suffixes()) and os.path.isfile(path)
+      is_picture = name.lower().endswith(images.suffixes()) and os.path.isfile(
+        path
+      )
       hidden = name.startswith(".")
       (found if is_picture and not hidden else left_out).append(path)
 

@@ -31,12 +31,12 @@ from alexnet_jax.data import (
   webdataset_originals,
 )
 from alexnet_jax.data.byte_ranges import ByteRanges
-from alexnet_jax.data.folder_summary import printable
 from alexnet_jax.data.images import UndecodableImage, decode
 from alexnet_jax.data.originals import Options, Originals, Split
 from alexnet_jax.data.shards import Encoding, Shard
 from alexnet_jax.runtime import files, paths
 from alexnet_jax.runtime.command import UserError
+from alexnet_jax.runtime.paths import printable
 
 VERSION = "1.0.0"
 

@@ -28,6 +28,8 @@ from alexnet_jax.runtime.command import UserError
 # `full_name(name) -> name` and `generate(full_name, data_dir)`.
 GENERATED = {"patterns": patterns}
 
+NO_LABEL = -1  # the label of an image whose class is not known
+
 PROBED = 64  # examples whose labels are checked when a split is opened
 
 IMAGENET_FILES = {
@@ -75,16 +77,23 @@ class Source:
 
 def describe_wrong_label(source: Source, index: int, label: int) -> str:
   """The error message for an example whose label is not that of a class."""
-  name = source.example_name(index)
-  if label == -1:
-    return (
-      f"{name} has no label (-1). Choose a split with labels: without them,"
-      " images can be used neither for training nor for evaluation."
+  hint = "Correct the labels of the dataset, or its number of classes."
+  if label == NO_LABEL:
+    hint = (
+      "Choose a split with labels: without them, images can be used neither for"
+      " training nor for evaluation."
     )
+  problem = problem_of_label(label, source.num_classes)
+  return f"{source.example_name(index)} {problem}. {hint}"
+
+
+def problem_of_label(label: int, num_classes: int) -> str:
+  """What is wrong with a label that is not that of a class."""
+  if label == NO_LABEL:
+    return f"has no label ({NO_LABEL})"
   return (
-    f"{name} has the label {label}, but the labels of {source.num_classes:,}"
-    f" classes are 0 to {source.num_classes - 1:,}. Correct the labels of the"
-    " dataset, or its number of classes."
+    f"has the label {label}, but the labels of {num_classes:,} classes are 0 to"
+    f" {num_classes - 1:,}"
   )
 
 

@@ -6,8 +6,9 @@ import pathlib
 import re
 from collections.abc import Sequence
 
-from alexnet_jax.data.folder_summary import nearest, printable, summarize
+from alexnet_jax.data.folder_summary import nearest, summarize
 from alexnet_jax.runtime.command import UserError
+from alexnet_jax.runtime.paths import printable
 
 # The names in use, in lower case, and what the prepared dataset calls them.
 SPLITS = {

@@ -12,18 +12,18 @@ import numpy as np
 
 from alexnet_jax.data import parallel, split_names
 from alexnet_jax.data.byte_ranges import ByteRanges
-from alexnet_jax.data.folder_summary import printable
+from alexnet_jax.data.images import suffixes
 from alexnet_jax.data.originals import (
-  NO_LABEL,
   Options,
   Originals,
   dataset_name,
   unique_names,
 )
+from alexnet_jax.data.sources import NO_LABEL
 from alexnet_jax.data.tar_members import members
 from alexnet_jax.runtime.command import UserError
+from alexnet_jax.runtime.paths import printable
 
-IMAGES = ("jpg", "jpeg", "png", "webp", "ppm", "bmp", "gif", "tif", "tiff")
 # Files with a class name a line, in the order of the labels.
 CLASS_NAMES = ("classnames.txt", "classes.txt", "class_names.txt", "labels.txt")
 INT32 = np.iinfo(np.int32)
@@ -144,7 +144,7 @@ def _images(
   with open(path, "rb") as file:
     for key, sample in _samples(path, left_out):
       where = f"{path.name}/{key}"
-      found = [ending for ending in IMAGES if ending in sample]
+      found = [ending for ending in sample if f".{ending}" in suffixes()]
       if not found:
         without += 1
         example = f"{printable(key)} ({', '.join(map(printable, sample))})"

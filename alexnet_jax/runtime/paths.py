@@ -28,6 +28,17 @@ def local_path(path: str, name: str) -> str:
   return os.path.expanduser(path)
 
 
+def printable(name: str) -> str:
+  """A file's name as text that any terminal and any file can hold.
+
+  Line ends, escapes and bytes that are not UTF-8 are written as in Python.
+  """
+  text = re.sub(
+    "[\udc80-\udcff]", lambda byte: f"\\x{ord(byte[0]) - 0xDC00:x}", name
+  )
+  return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
 class _PathParser(flags.ArgumentParser):
   syntactic_help = "a local path; ~ is the home directory"
 

@@ -56,3 +56,8 @@ def test_data_are_not_looked_for_at_an_address(monkeypatch):
   monkeypatch.setenv("TFDS_DATA_DIR", "gs://tfds")
   with pytest.raises(UserError, match="TFDS_DATA_DIR=gs://tfds is an address"):
     sources.open_split("cifar10", "train", "")
+
+
+def test_any_name_can_be_shown():
+  shown = paths.printable("a\n\x1b[31m\udcffé\ud800.jpg")
+  assert shown == r"a\n\x1b[31m\xffé\ud800.jpg"
