@@ -128,7 +128,9 @@ def class_parts(
   )
   boxes = 0
   for class_name, (parts, others) in zip(ordered, listed, strict=True):
-    left_out += [f"{printable(path)} is no file" for path in others]
+    for path in others:
+      kind = "a hidden or linked folder" if os.path.isdir(path) else "no file"
+      left_out.append(f"{printable(path)} is {kind}")
     parts, ignored = _without_boxes(parts)
     boxes += ignored
     if not parts:
@@ -227,10 +229,13 @@ def _name_unused(
 
 def _list_tree(folder: str) -> tuple[list[Files], list[str]]:
   """The files in a folder and in the folders below, and everything else."""
-  found, others, pending, seen = [], [], [folder], set()
+  found, others, pending = [], [], [folder]
+  # A link to a folder above would give the class the images of all others.
+  seen = set(map(str, pathlib.Path(os.path.realpath(folder)).parents))
   while pending:
     path = pending.pop()
-    if (real := os.path.realpath(path)) in seen:  # a link to a folder above
+    if (real := os.path.realpath(path)) in seen:
+      others.append(path)
       continue
     seen.add(real)
     files, below = list_files(path)

@@ -295,14 +295,20 @@ def test_a_split_with_two_folders_and_half_unpacked_tars_are_refused(tmp_path):
   ]
 
 
-def test_folders_that_link_to_themselves_are_read_once(tmp_path):
+def test_links_to_folders_above_are_not_followed(tmp_path):
+  """Else all images would be of the class that has such a link."""
   folder = write_folder(tmp_path / "in", per_class=2)
   (folder / "train" / "ash" / "again").symlink_to("..")
   (folder / "train" / "elm" / "self").symlink_to(".")
+  (folder / "train" / "oak" / ".hidden").mkdir()
   found = preparing.open_originals(f"folder:{folder}")
   assert len(found.splits["validation"]) == 6
   counts = np.bincount(found.splits["train"].labels())
-  assert counts.tolist() == [6, 2, 2]  # "again" holds elm and oak
+  assert counts.tolist() == [2, 2, 2]
+  assert found.left_out == [
+    f"{folder}/train/{name} is a hidden or linked folder"
+    for name in ("ash/again", "elm/self", "oak/.hidden")
+  ]
 
 
 def test_other_tars_are_not_taken_for_classes(tmp_path):
