@@ -173,7 +173,7 @@ def read(path: str) -> Weights:
     return _with_metadata(weights, metadata, mean_image)
   except (
     UserError,
-    KeyError,
+    LookupError,
     ValueError,
     TypeError,
     AttributeError,
@@ -293,6 +293,8 @@ def _with_metadata(
     raise ValueError(f"{len(classes)} classes")
   if mean_image is None or mean_image.shape != (3, size, size):
     raise ValueError("no mean image of this size")
+  if not np.isfinite(mean_image).all():
+    raise ValueError("the mean image has values that are not finite")
   mean_image = mean_image[::-1] if order == "bgr" else mean_image
   return weights._replace(
     order=order,

@@ -172,6 +172,32 @@ def test_a_file_of_weights_has_no_checkpoints(run, tmp_path):
     classifier.load(file, checkpoint="best")
 
 
+@pytest.mark.parametrize(
+  "changes, words",
+  [
+    ({"mean_image": np.full((3, 256, 256), np.nan, np.float32)}, "not finite"),
+    ({"config": {"num_classes": -1}}, "metadata of .* are damaged"),
+    ({"config": {"network": {}}}, "metadata of .* are damaged"),
+  ],
+)
+def test_a_file_that_contradicts_itself_is_refused(
+  run, tmp_path, changes, words
+):
+  file = str(tmp_path / "x.safetensors")
+  weights.export_weights(run, file)
+  arrays = load_file(file)
+  with safe_open(file, "np") as opened:
+    metadata = opened.metadata()
+  if "config" in changes:
+    whole = json.loads(metadata["config"]) | changes["config"]
+    metadata["config"] = json.dumps(whole)
+  else:
+    arrays |= changes
+  save_file(arrays, file, metadata)
+  with pytest.raises(UserError, match=words):
+    weights_file.read(file)
+
+
 def test_the_output_is_not_called_as_another_format(run, tmp_path):
   """`read` goes by the ending: it would not read what was written."""
   for name in ("x.pth", "x.bin", "x.caffemodel"):
