@@ -125,8 +125,6 @@ def evaluate_weights(
   weights = weights_file.read(path)
   config = weights.configuration(config)
   source = _open_split(config, split, data_dir, dataset)
-  if note := job.rescaling_note(config, source):
-    print(note, file=sys.stderr)
   net, data = weights.net(config), weights.run_data(config)
   if not weights.has_class_names(config):
     names = tuple(source.class_names)
@@ -159,6 +157,8 @@ def _evaluate(
   predictors: Sequence[Predictor],
   skip_unknown_classes: bool,
 ) -> Evaluation:
+  if note := job.rescaling_note(config, source):
+    print(note, file=sys.stderr)
   networks = [predictor.data.classes for predictor in predictors]
   known = KnownClasses(source, networks, skip_unknown_classes)
   classes = ClassErrors(known.names, mesh)

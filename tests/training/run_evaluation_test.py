@@ -167,6 +167,19 @@ def test_other_images_of_the_same_name_are_refused(place, tmp_path):
   check(found, expected_probabilities(place / "a"), LABELS)
 
 
+def test_images_that_were_rescaled_otherwise_are_named(place, tmp_path, capsys):
+  """The run was trained with the rescaling of the paper."""
+  shutil.copytree(place / "tiny", tmp_path / "tiny")
+  (folder,) = (tmp_path / "tiny").glob("*")
+  options = {"data_dir": str(tmp_path), "dataset": "tiny"}
+  for rescale in ("crop", "warp"):
+    manifest = {"plan": {"rescale": rescale}}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    evaluate(place, "a", **options)
+    told = "were prepared with --rescale=warp" in capsys.readouterr().err
+    assert told == (rescale == "warp")
+
+
 def test_errors_by_class(place):
   found = evaluate(place, "a")
   predicted = expected_probabilities(place / "a").argmax(axis=1)
