@@ -12,18 +12,14 @@ from typing import Any, NamedTuple
 from alexnet_jax.analysis.claims import Net
 from alexnet_jax.runtime import config as configs
 
-# Keys that change neither the network nor what it learns from.
+# Keys that a resumed run may change, and that change its result.
+RESULT = ("total_epochs", "total_steps", "network.exchange_dtype")
+# Keys that change neither the network nor what it learns from. (The dataset is
+# compared with the claim's.)
 IGNORED = (
   "seed",
-  "data_dir",
-  "dataset",  # compared with the claim's
-  "mesh",
-  "log_every_steps",
-  "diagnose_every_lines",
-  "eval_every_epochs",
-  "checkpoint_every_steps",
-  "checkpoints_to_keep",
-  "stall_minutes",
+  "dataset",
+  *(key for key in configs.RESUMABLE if key not in RESULT),
 )
 # configs/original2012.py names these two for the run of 2010, and for a run
 # without changes by hand. Both runs of a difference must have the same.

@@ -117,6 +117,7 @@ def test_two_runs_that_differ_elsewhere_are_refused():
 
 def test_where_and_how_often_does_not_matter():
   changed = {"mesh__data": 4, "data_dir": "/elsewhere", "log_every_steps": 1}
+  changed["input_threads"] = 3
   assert answer(run("no_lrn", **changed), run("paper")).value is not None
 
 
