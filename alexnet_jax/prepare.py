@@ -131,6 +131,11 @@ def main() -> int | None:
       f" {facts['num_bytes'] / 2**20:,.1f} MiB,"
       f" {len(facts['skipped']):,} skipped"
     )
+    if facts["skipped"]:
+      first = facts["skipped"][0]
+      print(
+        f"skipped: {first['name']} ({first['reason']}); manifest.json lists all"
+      )
   print(
     f"{folder} in {seconds:,.0f} s; train on it with --config.dataset={name}"
     f" --config.data_dir={data_dir}"

@@ -32,6 +32,11 @@ from alexnet_jax.training.weights import export_weights, import_weights
 
 def main(subcommand: str) -> None:
   flag = flags.FLAGS
+  if flag.output.endswith((*weights_file.PYTORCH, *weights_file.CAFFE)):
+    raise UserError(
+      f"--output={flag.output} would be read as another format; the file is"
+      " safetensors, so its name must end in .safetensors."
+    )
   if subcommand == "export":
     _refuse("export", "input", "config", "mean_image")
     _require("workdir", "the directory of a run")

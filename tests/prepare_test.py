@@ -116,6 +116,8 @@ def test_unusual_images_are_converted_or_listed(tmp_path):
   assert "ash/link.jpg is no file" in left_out
   assert "Traceback" not in result.stderr
   assert "4 skipped" in result.stdout
+  assert "skipped: " in result.stdout
+  assert "; manifest.json lists all" in result.stdout
 
 
 def test_a_full_disk_is_explained_and_the_command_can_be_repeated(tmp_path):

@@ -303,8 +303,9 @@ def _check_same(
   # Plans of before have no state of the source. What is left out determines
   # nothing beside the inventory of what is not.
   stored = {"source_state": plan["source_state"]} | stored
+  digests = {"inventory": "another list of images"}
   differences = [
-    f"{key} ({stored.get(key)} there, {plan[key]} now)"
+    f"{key} ({digests.get(key, f'{stored.get(key)} there, {plan[key]} now')})"
     for key in plan
     if stored.get(key) != plan[key] and key not in ("source_state", "left_out")
   ]

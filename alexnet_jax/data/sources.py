@@ -326,8 +326,8 @@ def _how_to_prepare(name: str, data_dir: str) -> str:
     f"To prepare it as {prepared}, run: python -m alexnet_jax.prepare"
     f" --source=tfds:{original} {target} --name={prepared} (add"
     " --source_dir=DIR if the original is in another folder), or use"
-    " --source=folder:DIR for your own images in DIR/train/CLASS/ and"
-    " DIR/validation/CLASS/."
+    f" --source=folder:DIR --holdout=0.1 {target} --name={prepared} for your"
+    " own images in DIR/CLASS/."
   )
 
 

@@ -121,6 +121,12 @@ def load(config_path: str) -> ConfigDict:
   try:
     config = config_files.run(file, *argument)
   except (Exception, SystemExit) as error:
+    package, _, missing = (getattr(error, "name", "") or "").partition(".")
+    if isinstance(error, ModuleNotFoundError) and package == "configs":
+      raise UserError(
+        f"the configuration {config_path} needs the configuration {missing!r},"
+        " which was not found." + _nearest(missing, config_files.names())
+      ) from None
     reason = " ".join(str(error).split())
     raise UserError(
       f"the configuration {config_path} raised {type(error).__name__}: {reason}"

@@ -220,10 +220,15 @@ def load(
         " a file of weights. Leave it out."
       )
     return _load_weights(workdir, config)
+  if not os.path.exists(workdir):
+    raise UserError(
+      f"{path} does not exist. Give the directory of a run (default runs/NAME"
+      " for configs/NAME.py) or a file of weights."
+    )
   if config is not None:
     raise UserError(
-      f"{path} is the directory of a run, which has its own configuration, or"
-      " does not exist; a configuration is needed only for a file of weights."
+      f"{path} is the directory of a run, which has its own configuration; a"
+      " configuration is needed only for a file of weights."
     )
   config = runs.load_config(workdir)
   mesh = one_device(config["network"]["towers"])

@@ -34,7 +34,7 @@ def load_config(workdir: str) -> dict[str, Any]:
   if not path.is_file():
     raise UserError(
       f"{workdir} is not the directory of a run: it has no config.json. Give"
-      " the --workdir of a training (default runs/NAME for configs/NAME.py)."
+      " the workdir of a training (default runs/NAME for configs/NAME.py)."
     )
   return configs.load_saved(path)
 

@@ -128,6 +128,11 @@ def read(config: Mapping[str, Any], mesh: Mesh) -> Start:
       image is missing or of another size.
   """
   path = paths.local_path(config["start_from"], "start_from")
+  if not os.path.exists(path):
+    raise UserError(
+      f"start_from={path} does not exist. Set --config.start_from to the"
+      " directory of a run or to a file of weights."
+    )
   reader = _read_file if os.path.isfile(path) else _read_run
   start = reader(path, config, mesh)
   network = networks.from_dict(config["network"], config["num_classes"])

@@ -216,6 +216,8 @@ def test_a_shipped_configuration_is_found_from_any_folder(
   assert config_lib.load(name).dataset == "imagenet2012"
   with pytest.raises(UserError, match="nearest is 'paper'"):
     config_lib.load("papper")
+  with pytest.raises(UserError, match=r"'quikstart'.* is 'quickstart'"):
+    config_lib.load("finetune:quikstart")
 
 
 def test_a_file_of_the_user_builds_on_shipped_ones_and_on_its_neighbours(

@@ -209,6 +209,11 @@ def test_what_is_no_picture_is_an_error(net, pictures, words):
     net.predict(pictures)
 
 
+def test_a_path_with_nothing_there_is_said_to_be_missing(tmp_path):
+  with pytest.raises(UserError, match=r"none\.safetensors does not exist"):
+    classifier.load(tmp_path / "none.safetensors")
+
+
 def test_a_wrong_layer_or_view_is_an_error(net):
   with pytest.raises(UserError, match=r"conv1.*fc8.*nearest is 'fc7'"):
     net.activations(PICTURES, "fc_7")

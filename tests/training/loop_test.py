@@ -157,7 +157,7 @@ def test_a_finished_run_prints_its_table_and_writes_nothing(
     ({"network.towers": 0}, "network.towers must be at least 1 (got 0)"),
     ({"network.exchanges": ("conv5", "fc8")}, "'conv5'"),
     ({"optimizer.layer_rates": (("conv9", 0.0),)}, "layer_rates names conv9"),
-    ({"start_from": "nowhere"}, "not the directory of a run"),
+    ({"start_from": "nowhere"}, "start_from=nowhere does not exist"),
   ],
 )
 def test_a_mistake_raises_an_error_before_anything_is_written(

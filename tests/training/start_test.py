@@ -188,7 +188,7 @@ def test_the_summary_names_what_differs(run):
     ({"pixels.order": "bgr"}, "pixels.order was 'rgb' there and is 'bgr' here"),
     ({"centre_mean": True}, "centre_mean was False there and is True here"),
     ({"start_checkpoint": "4"}, "4"),
-    ({"start_from": "nowhere"}, "not the directory of a run"),
+    ({"start_from": "nowhere"}, "start_from=nowhere does not exist"),
   ],
 )
 def test_what_does_not_fit_is_a_sentence(run, changes, message):

@@ -155,6 +155,13 @@ def test_the_command_exports_for_caffe(run, tmp_path):
     )
 
 
+def test_the_command_writes_no_file_that_would_be_read_as_pytorchs(tmp_path):
+  file = tmp_path / "x.pth"
+  result = command("weights", "export", "--workdir=run", f"--output={file}")
+  assert result.returncode == 2 and "safetensors" in result.stderr
+  assert not file.exists()
+
+
 def test_a_file_of_another_network_changes_nothing(run, tmp_path):
   file = str(tmp_path / "other.safetensors")
   save_file({"conv9.weight": np.zeros(3, np.float32)}, file)
