@@ -261,7 +261,10 @@ def overfitting_table(result) -> str:
   ]
   parts = [markdown.table(headings.split("|"), rows)]
   if "iterations_ratios" in result:
-    ratios = ", ".join(f"{ratio:.1f}" for ratio in result["iterations_ratios"])
+    ratios = ", ".join(
+      f"{ratio:.1f}" if ratio else "never"
+      for ratio in result["iterations_ratios"]
+    )
     parts.append(
       "To the training loss that the run without dropout has after a quarter of"
       f" its steps: with dropout {ratios} times the iterations, paper 2."

@@ -7,11 +7,15 @@ import pytest
 
 from alexnet_jax.runtime import libraries
 
-libraries.configure()  # as commands do
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.devices()  # starts the backend, so that no mesh makes fewer devices
+
+
+def pytest_sessionstart() -> None:
+  """After pytest has set its own hooks, which would hide those set before."""
+  libraries.configure()  # as commands do
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ docs/performance.md says what each of them saves, and what else was tried.
 
 import functools
 import itertools
+import operator
 
 import jax
 import jax.numpy as jnp
@@ -63,6 +64,11 @@ def add_bias(y: jax.Array, bias: jax.Array) -> jax.Array:
   return (at_least_float32(y) + bias).astype(y.dtype)
 
 
+def _add(parts):
+  """Their sum, unlike `sum` without a 0, whose gradient would be traced too."""
+  return functools.reduce(operator.add, parts)
+
+
 def _convolve_definition(x, kernel, stride, padding, groups=1):
   return lax.conv_general_dilated(
     x,
@@ -109,7 +115,7 @@ def _convolve_derivative(stride, padding, primals, tangents):
     parts.append(_convolve_definition(by_x, kernel, stride, padding))
   if not isinstance(by_kernel, SymbolicZero):
     parts.append(_convolve_by_matrices(x, by_kernel, stride, padding))
-  return y, sum(parts) if parts else jnp.zeros_like(y)
+  return y, _add(parts) if parts else jnp.zeros_like(y)
 
 
 def _convolve_by_matrices(x, kernel, stride, padding):
@@ -173,7 +179,9 @@ def _convolve_as_product(x, kernel, out, before):
   product = moved_x.reshape(-1, moved_x.shape[-1]) @ matrix
   product = product.reshape(-1, height, width, size * features)
   rows = lax.split(product, [features] * size, axis=3)
-  return sum(_window(row, 1, i - before, out[0]) for i, row in enumerate(rows))
+  return _add(
+    [_window(row, 1, i - before, out[0]) for i, row in enumerate(rows)]
+  )
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1, 2, 3, 4))
@@ -303,7 +311,7 @@ def _pick(x, winner, size, stride):
       x = _window(x, axis, -back[axis - 1], blocks[axis - 1])
     return x[:, :, None, :, None, :]  # [B,block,unit,block,unit,C]
 
-  picked = jnp.zeros((), x.dtype)
+  picked = []
   for back in itertools.product(reversed(range(windows_of_a_unit)), repeat=2):
     row = stride * back[0] + np.arange(stride)[:, None]
     column = stride * back[1] + np.arange(stride)
@@ -314,5 +322,5 @@ def _pick(x, winner, size, stride):
     unit = jnp.where(won, x, np.zeros((), x.dtype)).sum((2, 4))
     for axis in (1, 2):
       unit = _window(unit, axis, back[axis - 1], windows[axis - 1])
-    picked += unit
-  return picked
+    picked.append(unit)
+  return _add(picked)

@@ -8,6 +8,7 @@ always a bug of this package.
 import os
 import sys
 from collections.abc import Callable
+from typing import NoReturn
 
 from absl import flags, logging
 
@@ -53,8 +54,7 @@ def run(
     print(f"error: {error}", file=sys.stderr)
     status = 2
   except KeyboardInterrupt:
-    print("interrupted", file=sys.stderr)
-    exit_now(130)  # threads may be in the middle of long work
+    _exit_interrupted()
   except BrokenPipeError:  # the reader (`| head`) has closed the pipe
     discard_output()
     status = 0
@@ -62,7 +62,17 @@ def run(
     what = "Check the path, its permissions and the free disk space."
     print(f"error: {error}. {what}", file=sys.stderr)
     status = 2
+  except RuntimeError as error:
+    # Inside Python's own locks an interrupt becomes "release unlocked lock".
+    if isinstance(error.__context__, KeyboardInterrupt):
+      _exit_interrupted()
+    raise
   sys.exit(status)
+
+
+def _exit_interrupted() -> NoReturn:
+  print("interrupted", file=sys.stderr)
+  exit_now(130)  # threads may be in the middle of long work
 
 
 def discard_output() -> None:

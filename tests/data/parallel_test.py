@@ -106,7 +106,8 @@ def test_ctrl_c_does_not_wait_for_what_has_begun():
     "import time\n"
     "from alexnet_jax.data import parallel\n"
     "from alexnet_jax.runtime import command\n"
-    "def work(task): print('begun', flush=True); time.sleep(60)\n"
+    # One string, or the lines of two threads may become one.
+    "def work(task): print('begun\\n', end='', flush=True); time.sleep(60)\n"
     "def main(): list(parallel.map_images(work, [[1]] * 9, 'Working'))\n"
     "command.run(main)"
   )

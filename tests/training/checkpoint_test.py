@@ -345,9 +345,10 @@ checkpoints.close()
 
 
 def _script(text):
-  """Runs it in a process of its own, where logs go where a user sees them."""
+  """Runs it as a command, in a process whose logs go where a user sees them."""
+  configure = "from alexnet_jax.runtime import libraries\nlibraries.configure()"
   return subprocess.run(
-    [sys.executable, "-c", text],
+    [sys.executable, "-c", configure + text],
     timeout=120,
     stdout=subprocess.PIPE,
     stderr=subprocess.STDOUT,
