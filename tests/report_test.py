@@ -106,6 +106,10 @@ class Browser:
     os.close(self._answers)
 
 
+# A training, its report with all figures, and Chromium: minutes.
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
   return tmp_path_factory.mktemp("report")

@@ -20,7 +20,6 @@ from experiments.common.experiment import Options, Run
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 EXPERIMENTS = readme.all_experiments()
 CORES = 2  # on which a quick run may take a minute
-IN_MAKE_TEST = "figure3"  # one run; the others are slow
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -57,13 +56,8 @@ def shares_a_run(experiment) -> bool:
   )
 
 
-@pytest.mark.parametrize(
-  "name",
-  [
-    pytest.param(name, marks=[pytest.mark.slow] * (name != IN_MAKE_TEST))
-    for name in sorted(EXPERIMENTS)
-  ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(EXPERIMENTS))
 def test_it_runs_quickly_and_its_check_holds(name, tmp_path, shared_output):
   experiment = EXPERIMENTS[name]
   shared = shares_a_run(experiment)

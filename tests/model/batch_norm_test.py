@@ -168,7 +168,14 @@ def arrays(state):
   }
 
 
-@pytest.mark.parametrize("data, models", [(1, 2), (2, 1), (2, 2)])
+@pytest.mark.parametrize(
+  "data, models",
+  [
+    (1, 2),
+    pytest.param(2, 1, marks=pytest.mark.slow),
+    pytest.param(2, 2, marks=pytest.mark.slow),
+  ],
+)
 def test_every_mesh_trains_the_same_network(data, models):
   state, losses = train(data, models)
   expected, expected_losses = train(1, 1)

@@ -72,6 +72,7 @@ def _along(net, direction, step):
   return jax.tree.map(lambda x, d: x + step * d, net, direction)
 
 
+@pytest.mark.slow
 def test_scores_without_a_mesh_are_those_of_the_reference():
   images = _images(PAPER)
   weights = to_reference(_net(PAPER))

@@ -232,8 +232,8 @@ def test_the_network_is_the_float64_reference(name, width, crop_size, epochs):
 @pytest.mark.parametrize(
   "data, models",
   [
-    (1, 1),
     (2, 2),
+    pytest.param(1, 1, marks=pytest.mark.slow),
     pytest.param(2, 1, marks=pytest.mark.slow),
     pytest.param(4, 2, marks=pytest.mark.slow),
   ],
