@@ -21,16 +21,16 @@ def section(errors: ClassErrors, words: Sequence[str], images: str) -> Html:
     words: the classes in words, in the order of the labels.
     images: what they are, such as "tiny/1.2.0 validation".
   """
-  total = int(errors.confusion.sum())
+  matrix = errors.confusion
   note = element(
     "p",
-    f"{total:,} images of {images}, one view each. Rows are the classes of the"
-    " images, columns the most probable classes; the darker a field, the larger"
-    " its share of the row.",
+    f"{matrix.sum():,} images of {images}, one view each. Rows are the classes"
+    " of the images, columns the most probable classes; the darker a field, the"
+    " larger its share of the row.",
     class_="note",
   )
   draw = _table if len(words) <= MAX_IN_TABLE else _picture
-  parts = [note, draw(errors.confusion, words)]
+  parts = [note, draw(matrix, words)]
   pairs = []
   for label, predicted, count in errors.most_confused(MAX_PAIRS):
     share = f"{count / errors.num_examples[label]:.1%}"

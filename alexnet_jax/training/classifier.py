@@ -143,7 +143,11 @@ class Classifier:
   def _run(self, program, pictures) -> np.ndarray:
     """Runs a compiled program on pictures, BATCH at a time."""
     squares = parallel.map_images(
-      self._named_square, _each(pictures), "", size=lambda picture: 1, total=0
+      self._named_square,
+      _separate(pictures),
+      "",
+      size=lambda picture: 1,
+      total=0,
     )
     parts = []
     while batch := list(itertools.islice(squares, BATCH)):
@@ -172,7 +176,8 @@ class Classifier:
       raise UserError(f"{name} cannot be read: {error}.") from None
 
 
-def _each(pictures) -> Iterator[Picture]:
+def _separate(pictures) -> Iterator[Picture]:
+  """The pictures one by one, also if there is one alone."""
   one = isinstance(pictures, str | os.PathLike | Image.Image)
   if one or (isinstance(pictures, np.ndarray) and pictures.ndim < 4):
     return iter([pictures])
