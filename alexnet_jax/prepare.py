@@ -111,6 +111,8 @@ def main() -> int | None:
     print(f"left out: {line}")
   if (more := len(originals.left_out) - LISTED) > 0:
     print(f"left out: {more:,} more, which manifest.json will list")
+  if set(originals.splits) == {"train"}:
+    print("no validation images: hold some out, for example --holdout=0.1")
   name = _NAME.value or sources.prepared_name(originals.name, _SIZE.value)
   start = time.monotonic()
   folder = preparing.prepare(

@@ -288,7 +288,8 @@ def rescaling_note(config: Mapping[str, Any], source: Source) -> str:
     return ""
   return (
     f"pixels.rescale={wanted} has no effect: the images of {source.name} were"
-    f" prepared with --rescale={stored}."
+    f" prepared with --rescale={stored}. Prepare them under another --name with"
+    f" --rescale={wanted} to train on them as configured."
   )
 
 
