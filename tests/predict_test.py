@@ -13,7 +13,7 @@ from sample_data import Tiny, write_tiny
 import alexnet_jax
 from alexnet_jax import predict as command
 from alexnet_jax.runtime.command import UserError
-from alexnet_jax.training import runs
+from alexnet_jax.training import run_evaluation
 
 LABELS = [number % 3 for number in range(40, 50)]
 
@@ -61,9 +61,9 @@ def test_the_probabilities_are_those_of_evaluate(place, views):
   bad, *good = json.loads(file.read_text())
   assert bad.keys() == {"image", "error"} and bad["error"]
   assert bad["image"] == str(place / "pictures" / "bad.jpg")
-  wanted = runs.evaluate_runs(
+  wanted = run_evaluation.evaluate_runs(
     [str(place / "run")], views=views, split="validation"
-  )
+  ).result
   losses, wrong = [], 0
   for one, label in zip(good, LABELS, strict=True):
     probabilities = {c["index"]: c["probability"] for c in one["classes"]}
