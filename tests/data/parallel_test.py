@@ -103,7 +103,9 @@ def test_an_error_is_raised_and_nothing_more_begins():
 def test_ctrl_c_does_not_wait_for_what_has_begun():
   """Each task takes a minute; the command ends long before."""
   script = (
-    "import time\n"
+    "import signal, time\n"
+    # A shell lets its background jobs ignore it, and so all that they start.
+    "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
     "from alexnet_jax.data import parallel\n"
     "from alexnet_jax.runtime import command\n"
     # One string, or the lines of two threads may become one.
