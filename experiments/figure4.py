@@ -114,7 +114,8 @@ def _draw_predictions(content: figures.Figure4, axes) -> None:
     colours = np.where(right, "tab:red", "tab:blue").tolist()
     bar.barh(range(len(right)), probabilities[i], color=colours, alpha=0.5)
     for place, label in enumerate(best[i]):
-      bar.text(0.02, place, content.class_names[label], va="center", fontsize=7)
+      name = content.class_names[label]  # may be longer than its panel
+      bar.text(0.02, place, name, va="center", fontsize=7, in_layout=False)
     bar.set(xlim=(0, 1), xticks=(), yticks=())
     bar.invert_yaxis()
 
