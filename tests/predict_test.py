@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tiny_runs
 from PIL import Image
-from sample_data import Tiny, write_tiny
+from sample_data import Tiny
 
 import alexnet_jax
 from alexnet_jax import predict as command
@@ -21,13 +21,7 @@ LABELS = [number % 3 for number in range(40, 50)]
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
   """A run, the ten validation images as files, and one that is damaged."""
-  folder = tmp_path_factory.mktemp("predict")
-  write_tiny(folder)
-  with (
-    pytest.MonkeyPatch.context() as patch,
-    tiny_runs.compiling_once(folder / "compiled"),
-  ):
-    patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+  with tiny_runs.place(tmp_path_factory.mktemp("predict")) as folder:
     assert tiny_runs.train(folder, "run", total_steps=5)
     for number in range(40, 50):
       file = folder / "pictures" / "deep" / f"{number}.png"

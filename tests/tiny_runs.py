@@ -11,8 +11,9 @@ import subprocess
 import sys
 
 import jax
+import pytest
 from jax.experimental.compilation_cache import compilation_cache
-from sample_data import ROOT
+from sample_data import ROOT, write_tiny
 
 from alexnet_jax.model import sharding
 from alexnet_jax.runtime import config as configs
@@ -69,6 +70,18 @@ def train(place, workdir, should_stop=lambda: False, **changes):
     CHANGES | {"data_dir": str(place)} | changes
   )
   return train_and_evaluate(config, str(place / workdir), should_stop)
+
+
+@contextlib.contextmanager
+def place(folder):
+  """Makes a folder a place: writes the dataset; runs share caches there."""
+  write_tiny(folder)
+  with (
+    pytest.MonkeyPatch.context() as patch,
+    compiling_once(folder / "compiled"),
+  ):
+    patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+    yield folder
 
 
 @contextlib.contextmanager

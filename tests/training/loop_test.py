@@ -13,7 +13,7 @@ import pytest
 import tiny_runs
 from PIL import Image
 from safetensors.numpy import load_file
-from sample_data import Tiny, write_tiny
+from sample_data import Tiny
 from tiny_runs import arrays, lines, train
 
 import alexnet_jax
@@ -29,13 +29,7 @@ from alexnet_jax.training.runs import load_config
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
   """A folder with a dataset, a cache and the runs of these tests."""
-  folder = tmp_path_factory.mktemp("loop")
-  write_tiny(folder)
-  with (
-    pytest.MonkeyPatch.context() as patch,
-    tiny_runs.compiling_once(folder / "compiled"),
-  ):
-    patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+  with tiny_runs.place(tmp_path_factory.mktemp("loop")) as folder:
     yield folder
 
 

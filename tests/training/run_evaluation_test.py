@@ -16,7 +16,7 @@ import pytest
 import tensorflow_datasets as tfds
 import tiny_runs
 from PIL import Image
-from sample_data import ROOT, Tiny, write_tiny
+from sample_data import ROOT, Tiny
 
 import alexnet_jax
 from alexnet_jax.data import sources
@@ -53,15 +53,10 @@ class Others(Tiny, skip_registration=True):
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
   """A folder with two datasets and the runs `a` and `b`, of random weights."""
-  folder = tmp_path_factory.mktemp("runs")
-  data_dir = write_tiny(folder)
-  others = Others(data_dir=data_dir, file_format="array_record")
-  others.download_and_prepare()
-  with (
-    pytest.MonkeyPatch.context() as patch,
-    tiny_runs.compiling_once(folder / "compiled"),
-  ):
-    patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+  with tiny_runs.place(tmp_path_factory.mktemp("runs")) as folder:
+    data_dir = str(folder)
+    others = Others(data_dir=data_dir, file_format="array_record")
+    others.download_and_prepare()
     for seed, name in enumerate("ab"):
       _write_run(folder / name, data_dir, seed)
     yield folder

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tiny_runs
 from safetensors.numpy import save_file
-from sample_data import ROOT, write_tiny
+from sample_data import ROOT
 
 from alexnet_jax.data.pixel_statistics import Statistics
 from alexnet_jax.model import network as networks
@@ -228,13 +228,7 @@ def test_a_file_of_torchvision_gives_all_layers_but_fc8(tmp_path):
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-  folder = tmp_path_factory.mktemp("finetuned")
-  write_tiny(folder)
-  with (
-    pytest.MonkeyPatch.context() as patch,
-    tiny_runs.compiling_once(folder / "compiled"),
-  ):
-    patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+  with tiny_runs.place(tmp_path_factory.mktemp("finetuned")) as folder:
     yield folder
 
 
