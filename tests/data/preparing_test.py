@@ -10,7 +10,6 @@ import re
 import signal
 import subprocess
 import sys
-import tarfile
 import time
 
 import numpy as np
@@ -21,7 +20,6 @@ from PIL import Image
 from sample_data import (
   ENCODING,
   ROOT,
-  add,
   digests,
   jpeg,
   make,
@@ -388,47 +386,6 @@ def test_shards_may_be_empty(tmp_path):
   made = make(f"folder:{folder}", tmp_path, shard_size=2)
   source = sources.open_directory(made, "train")
   assert sorted(source[i][1] for i in range(len(source))) == [0, 1, 2]
-
-
-@pytest.mark.slow
-def test_imagenet_has_the_same_pixels_by_every_route(shared_data, tmp_path):
-  """One of these originals has an EXIF orientation of 6."""
-  train = sources.open_split("imagenet2012", "train", shared_data)
-  (tmp_path / "tars").mkdir()
-  turned = 0
-  with tarfile.open(tmp_path / "tars/ILSVRC2012_img_train.tar", "w") as outer:
-    for number, (encoded, label) in enumerate(train[i] for i in range(240)):
-      wnid = train.class_names[label]
-      inner = io.BytesIO()
-      with tarfile.open(fileobj=inner, mode="w") as tar:
-        add(tar, f"{wnid}_{number}.JPEG", encoded)
-      add(outer, f"{wnid}.tar", inner.getvalue())
-      (tmp_path / "in" / "train" / wnid).mkdir(parents=True)
-      (tmp_path / "in/train" / wnid / f"{number}.JPEG").write_bytes(encoded)
-      with Image.open(io.BytesIO(encoded)) as image:
-        turned += image.getexif().get(0x0112) == 6
-  with tarfile.open(tmp_path / "tars/ILSVRC2012_img_val.tar", "w") as tar:
-    add(tar, "ILSVRC2012_val_00000001.JPEG", jpeg(1))
-  assert turned == 1
-  (tmp_path / "in" / "val" / wnid).mkdir(parents=True)
-  (tmp_path / "in" / "val" / wnid / "1.JPEG").write_bytes(jpeg(1))
-  found = {}
-  for source, place in (
-    ("tfds:imagenet2012", shared_data),
-    (f"tars:{tmp_path / 'tars'}", ""),
-    (f"folder:{tmp_path / 'in'}", ""),
-  ):
-    originals = preparing.open_originals(source, Options(place))
-    name = source.partition(":")[0]
-    made = preparing.prepare(originals, str(tmp_path), name, encoding=SMALL)
-    prepared = sources.open_directory(made, "train")
-    found[name] = sorted(
-      (prepared.class_names[label], encoded)
-      for encoded, label in (prepared[i] for i in range(len(prepared)))
-    )
-  assert len(found["tfds"]) == 240
-  assert found["tars"] == found["tfds"]
-  assert found["folder"] == found["tfds"]
 
 
 @pytest.mark.slow

@@ -5,10 +5,12 @@ import io
 import tarfile
 
 import pytest
+from PIL import Image
 from sample_data import add, make
 from sample_layouts import write, write_parquet
 
-from alexnet_jax.data import label_lists, sources
+from alexnet_jax.data import label_lists, preparing, sources
+from alexnet_jax.data.originals import Options
 from alexnet_jax.data.shards import Encoding
 
 pytestmark = pytest.mark.slow
@@ -84,7 +86,24 @@ def write_webdataset(folder, originals):
   return f"webdataset:{folder}"
 
 
-def test_four_routes_give_the_same_bytes(originals, tmp_path):
+def contents(source):
+  """The class and the digest of each image, sorted."""
+  examples = (source[i] for i in range(len(source)))
+  return sorted(
+    (source.class_names[label], hashlib.sha256(encoded).hexdigest())
+    for encoded, label in examples
+  )
+
+
+def test_one_original_has_an_exif_orientation(originals):
+  """So the routes would differ if one of them turned it."""
+  images = [
+    Image.open(io.BytesIO(encoded)) for _, encoded, _ in originals["train"]
+  ]
+  assert [image.getexif().get(0x0112) for image in images].count(6) == 1
+
+
+def test_five_routes_give_the_same_bytes(originals, shared_data, tmp_path):
   prepared = {}
   for writer in (
     write_tars,
@@ -96,16 +115,19 @@ def test_four_routes_give_the_same_bytes(originals, tmp_path):
     folder = make(source, tmp_path, writer.__name__, encoding=Encoding(128))
     for split in originals:
       made = sources.open_directory(folder, split)
-      examples = [made[i] for i in range(len(made))]
-      prepared.setdefault(split, []).append(
-        sorted(
-          (made.class_names[label], hashlib.sha256(encoded).hexdigest())
-          for encoded, label in examples
-        )
-      )
+      prepared.setdefault(split, []).append(contents(made))
   assert [len(images) for images in prepared["train"]] == [360] * 4
   for split, images in originals.items():
     classes = sorted(wnid for _, _, wnid in images)
     for route in prepared[split]:
       assert [wnid for wnid, _ in route] == classes
       assert route == prepared[split][0]
+  # The originals as tfds stores them, whose validation images are trained on
+  # in the other routes.
+  place = Options(source_dir=shared_data)
+  found = preparing.open_originals("tfds:imagenet2012", place)
+  folder = preparing.prepare(
+    found, str(tmp_path), "of_tfds", encoding=Encoding(128)
+  )
+  both = sources.open_directory(folder, "train+validation")
+  assert prepared["train"][0] == contents(both)
