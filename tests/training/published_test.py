@@ -16,6 +16,7 @@ import sample_data
 from ml_collections import ConfigDict
 from PIL import Image
 from reference import published as reference
+from reference.caffe_files import encode_blob, encode_net, field, varint
 from safetensors.numpy import save_file
 
 from alexnet_jax.data import class_words
@@ -190,53 +191,6 @@ def test_swapped_colours_are_seen(jpegs, tmp_path):
   other = configuration("torchvision", **{"pixels.order": "bgr"})
   found = scores_of(file, other, jpegs)
   np.testing.assert_allclose(found, swapped, atol=1e-5)
-
-
-# Caffe's protocol buffers, written by hand: the fields' numbers are those of
-# caffe.proto.
-
-
-def varint(number):
-  encoded = b""
-  while number > 127:
-    encoded += bytes([number & 127 | 128])
-    number >>= 7
-  return encoded + bytes([number])
-
-
-def field(number, content):
-  """A field of bytes, of a message or of packed numbers."""
-  return varint(number << 3 | 2) + varint(len(content)) + content
-
-
-def encode_blob(array, old=False):
-  """BlobProto; an `old` one has num, channels, height and width."""
-  data = field(5, array.astype("<f4").tobytes())
-  if not old:
-    dims = b"".join(varint(n) for n in array.shape)
-    return field(7, field(1, dims)) + data
-  dims = (1,) * (4 - array.ndim) + array.shape
-  return (
-    b"".join(
-      varint(number << 3) + varint(n) for number, n in enumerate(dims, 1)
-    )
-    + data
-  )
-
-
-def encode_net(blobs, generation=1):
-  """NetParameter with layers of generation 0, 1 or the present one, 2."""
-  name, blob, layer = {0: (1, 50, 1), 1: (4, 6, 2), 2: (1, 7, 100)}[generation]
-  net = field(1, b"AlexNet")
-  for key, arrays in blobs.items():
-    content = field(name, key.encode()) + b"".join(
-      field(blob, encode_blob(x, old=generation < 2)) for x in arrays
-    )
-    for one in (content, field(name, b"relu")):  # and one without blobs
-      net += (
-        field(2, field(layer, one)) if not generation else field(layer, one)
-      )
-  return net
 
 
 @pytest.mark.parametrize("generation", [0, 1, 2])
