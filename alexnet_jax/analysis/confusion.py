@@ -18,7 +18,7 @@ def section(errors: ClassErrors, words: Sequence[str], images: str) -> Html:
 
   Args:
     errors: of the network, on these images.
-    words: the classes in words, in the order of the labels.
+    words: readable names of the classes, in the order of the labels.
     images: what they are, such as "tiny/1.2.0 validation".
   """
   matrix = errors.confusion

@@ -221,7 +221,7 @@ class Figure4(NamedTuple):
   labels: np.ndarray  # true labels i64[N]
   log_probabilities: np.ndarray  # f32[N,classes]
   features: np.ndarray  # the last hidden layer, f32[N,4096]
-  class_names: Sequence[str]  # of all classes, in words
+  class_names: Sequence[str]  # readable names of all classes
   split: str  # the name of the split that the N images are from
   # i64[N,6], indices of training images, the nearest first.
   neighbours: np.ndarray = np.empty((0, NEIGHBOURS), np.int64)

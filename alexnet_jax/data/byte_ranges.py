@@ -187,9 +187,6 @@ class ByteRanges:
       encoded = file.read(size)
     return encoded, self._labels[index]
 
-  def label(self, index: int) -> int:
-    return self._labels[index]
-
   def labels(self) -> np.ndarray:
     """i32[N], the labels of all images."""
     return np.frombuffer(self._labels, np.int32).copy()

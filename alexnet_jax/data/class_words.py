@@ -1,7 +1,7 @@
-"""Class names in words: ImageNet's WordNet ids, the numbers of drawn patterns.
+"""Readable names of classes that a dataset calls by an id or a number.
 
-Datasets name these classes by ids, which stay their names everywhere in files;
-words stand beside them where a person reads.
+These are ImageNet's classes, by WordNet id, and those of the drawn patterns. In
+files classes keep the names of the dataset; output for people has both.
 """
 
 import functools
@@ -19,7 +19,7 @@ IMAGENET = pathlib.Path(__file__).with_name("imagenet_classes.txt")
 
 
 def in_words(names: Sequence[str], dataset: str = "") -> tuple[str, ...]:
-  """The words of classes; a name that needs none is its own words.
+  """The readable names of classes; of most datasets, the names themselves.
 
   Args:
     names: class names as the dataset has them, in the order of the labels.
@@ -40,6 +40,6 @@ def is_imagenet(names: Sequence[str]) -> bool:
 
 @functools.cache
 def imagenet_words() -> dict[str, str]:
-  """The words of ImageNet's thousand classes, by WordNet id."""
+  """The readable names of ImageNet's thousand classes, by WordNet id."""
   lines = IMAGENET.read_text().splitlines()
   return dict(line.split(" ", 1) for line in lines)

@@ -109,7 +109,7 @@ def _turn(hue: int) -> float:
 
 
 def class_words(num_classes: int) -> list[str]:
-  """Each class in words, such as "rings, warm above cool".
+  """A readable name for each class, such as "rings, warm above cool".
 
   With more than ten classes the words have the hues (in degrees: 0 is red, 180
   cyan), with more than a hundred both shapes, with more than 500 the scale.

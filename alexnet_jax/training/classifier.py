@@ -33,7 +33,7 @@ class Classifier:
 
   Attributes:
     classes: the class names, in the order of the probabilities.
-    words: the same classes in words, such as "tench" for "n01440764".
+    words: readable names of the classes, such as "tench" for "n01440764".
     layers: the names of the layers, first to last, such as "conv1".
     source: where the parameters are from.
     upright: whether files are turned as their EXIF orientation says; may be

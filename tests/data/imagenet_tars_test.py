@@ -65,7 +65,7 @@ def test_labels_of_2010_come_from_the_development_kit(tmp_path):
   assert found.name == "imagenet2010"
   assert found.class_names == sorted(wnids)
   labels = {
-    split: [images.label(i) for i in range(len(images))]
+    split: images.labels().tolist()
     for split, images in found.splits.items()
   }
   assert labels == {
