@@ -217,6 +217,22 @@ def released_source_table(result) -> str:
   return markdown.table(headings.split("|"), rows)
 
 
+def fine_tuning_table(result) -> str:
+  rows = [
+    [
+      f"`{name}`",
+      f"{run['validation_top1_error']['mean']:.1%}",
+      f"{run['train_top1_error']['mean']:.1%}",
+      f"{sum(minutes) / len(minutes):.1f}",
+    ]
+    for (name, run), minutes in zip(
+      result["runs"].items(), result["minutes"].values(), strict=True
+    )
+  ]
+  headings = "run|validation error|error on training batches|minutes"
+  return markdown.table(headings.split("|"), rows)
+
+
 def contrasts_table(result) -> str:
   """The contrasts of an experiment, and what died in its arms."""
   headings = (
@@ -334,6 +350,7 @@ TABLES = {
   "augmentation": overfitting_table,
   "starting": starting.table,
   "precision": precision_table,
+  "fine_tuning": fine_tuning_table,
   "ten_views": lambda result: f"Ten views: {ten_views.describe(result)}.",
   "figure3": figure3_table,
   "figure4": lambda result: f"Figure 4: {figure4.describe(result)}.",

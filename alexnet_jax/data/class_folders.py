@@ -147,7 +147,7 @@ def listed_parts(
   """The images of a folder whose classes are in a list, and the list.
 
   Images that are not listed or whose class is not one of `known` are added to
-  `left_out`; all of them, if there is no list.
+  `left_out`. Without a list, all images are.
   """
   path = folder.path / "images" if folder.folders else folder.path
   labels = label_lists.find(path, split)

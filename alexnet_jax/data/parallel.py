@@ -144,7 +144,7 @@ def map_images(
 
 
 class Progress:
-  """Shows progress on standard error: a bar, or lines if it is no terminal.
+  """Shows progress on standard error: a bar in a terminal, else lines of text.
 
   Use it as a context manager; `advance` may be called in any thread.
   """

@@ -164,6 +164,17 @@ def test_overfitting_shows_the_gap_between_the_splits():
   assert dead == "`same_rate`: all units of fc7 dead by step 100, never."
 
 
+def test_fine_tuning_shows_errors_and_minutes():
+  errors = {
+    "validation_top1_error": {"mean": 0.25},
+    "train_top1_error": {"mean": 0.125},
+  }
+  result = {"runs": {"frozen": errors}, "minutes": {"frozen": [1.0, 2.0]}}
+  assert tables.fine_tuning_table(result).splitlines()[-1] == (
+    "| `frozen` | 25.0% | 12.5% | 1.5 |"
+  )
+
+
 def test_cifar_table_shows_the_epochs():
   result = {
     "runs": {

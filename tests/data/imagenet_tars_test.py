@@ -65,8 +65,7 @@ def test_labels_of_2010_come_from_the_development_kit(tmp_path):
   assert found.name == "imagenet2010"
   assert found.class_names == sorted(wnids)
   labels = {
-    split: images.labels().tolist()
-    for split, images in found.splits.items()
+    split: images.labels().tolist() for split, images in found.splits.items()
   }
   assert labels == {
     "train": [2, 0, 1],
