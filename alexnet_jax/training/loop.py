@@ -65,7 +65,7 @@ def train_and_evaluate(
       watch.phase("reading start_from")
       start = starts.read(configs.to_json(config), job.mesh)
     if runs.is_finished(workdir, job.timetable.last_step):
-      print(f"{workdir}: finished after {job.timetable.last_step} steps")
+      print(f"{workdir}: finished after {runs.newest_step(workdir)} steps")
     else:
       with WorkdirLock(output_dir):
         loop = TrainingLoop(job, workdir, output_dir, watch, start)
@@ -171,7 +171,7 @@ class TrainingLoop:
     timetable = self._job.timetable
     try:
       with self._progress:
-        if self._evaluation_due:  # a signal interrupted it
+        if self._evaluation_due:
           self._checkpoints.note(self._step, self._evaluate())
         self._enter_phase("compiling the training step")
         while self._step < timetable.last_step:
@@ -329,6 +329,9 @@ class TrainingLoop:
     arrays, saved = restored or (None, {})
     # Whether a signal came between the step and its evaluation.
     self._evaluation_due: bool = saved.get("evaluation_due", False)
+    # The end may have been moved to a step that was saved and not evaluated.
+    if restored and int(arrays["step"]) >= job.timetable.last_step:
+      self._evaluation_due = True
     # How many images could not be decoded since the last training line, and
     # which ones in the whole run; old checkpoints have neither.
     self._undecodable: int = saved.get("undecodable", 0)

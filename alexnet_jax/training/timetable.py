@@ -3,6 +3,8 @@
 import dataclasses
 import math
 
+from alexnet_jax.runtime.command import UserError
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Timetable:
@@ -10,6 +12,9 @@ class Timetable:
 
   A batch may end one epoch and begin the next, so epoch e ends with the first
   step that completes e passes over the images.
+
+  Raises:
+    UserError: the run has no steps.
   """
 
   num_examples: int  # training images per epoch
@@ -23,6 +28,17 @@ class Timetable:
   eval_every_epochs: float = 1
   # Steps between two checkpoints, beside those after each evaluation; 0: none.
   checkpoint_every_steps: int = 0
+
+  def __post_init__(self):
+    if not (math.isfinite(self.total_epochs) and self.total_epochs > 0):
+      raise UserError(
+        f"total_epochs must be greater than 0 (got {self.total_epochs})."
+      )
+    if self.total_steps < 0:
+      raise UserError(
+        "total_steps must be at least 1, or 0 to train for total_epochs (got"
+        f" {self.total_steps})."
+      )
 
   @property
   def last_step(self) -> int:

@@ -111,6 +111,20 @@ def test_should_stop_is_asked_after_checkpoints_and_ends_the_run(place, capsys):
   assert "train loss" in capsys.readouterr().out  # the table
 
 
+def test_a_run_that_ends_at_an_existing_checkpoint_is_evaluated(place, capsys):
+  assert train(place, "straight", total_steps=3)
+  changes = {"checkpoint_every_steps": 3}
+  assert train(place, "moved", lambda: True, total_steps=10, **changes)
+  assert [line["split"] for line in lines(place, "moved")] == ["train"] * 3
+  capsys.readouterr()
+  assert train(place, "moved", total_steps=3, **changes)
+  assert lines(place, "moved") == lines(place, "straight")
+  error = lines(place, "straight")[-1]["top1_error"]
+  assert f"{error:.2%}" in capsys.readouterr().out  # the table
+  assert train(place, "moved", total_steps=2, **changes)  # is behind it
+  assert "finished after 3 steps" in capsys.readouterr().out
+
+
 def test_one_device_with_both_towers_trains_the_same_network(
   place, whole, capsys
 ):

@@ -2,6 +2,7 @@
 
 import pytest
 
+from alexnet_jax.runtime.command import UserError
 from alexnet_jax.training.timetable import Timetable
 
 
@@ -53,3 +54,19 @@ def test_diagnostics_at_the_first_step_and_at_every_fifth_line():
   assert all(table.logs(step) for step in diagnosed)
   never = _timetable(diagnose_every_lines=0)
   assert not any(never.diagnoses(step) for step in range(1, 451))
+
+
+@pytest.mark.parametrize(
+  "wrong",
+  [
+    {"total_steps": -1},
+    {"total_epochs": 0},
+    {"total_epochs": -2.0},
+    {"total_epochs": float("nan")},
+    {"total_epochs": float("inf")},
+  ],
+)
+def test_a_run_has_at_least_one_step(wrong):
+  ((key, value),) = wrong.items()
+  with pytest.raises(UserError, match=rf"{key} must be .*got {value}"):
+    _timetable(**wrong)
