@@ -91,9 +91,9 @@ def test_features_are_those_of_the_library(place):
     found, net.activations(pixels, "fc7"), rtol=1e-6, atol=1e-7
   )
   # The scores are what fc8 makes of these units: a softmax by hand.
-  kernel = np.asarray(net._net.towers.fc8.kernel[...], float)
+  kernel = np.asarray(net.model.towers.fc8.kernel[...], float)
   scores = found.astype(float) @ kernel.reshape(found.shape[1], 3)
-  powers = np.exp(scores + np.asarray(net._net.fc8_bias[...], float))
+  powers = np.exp(scores + np.asarray(net.model.fc8_bias[...], float))
   np.testing.assert_allclose(
     net.predict(pixels), powers / powers.sum(1, keepdims=True), atol=1e-6
   )

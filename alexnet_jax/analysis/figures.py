@@ -162,12 +162,11 @@ def make_features(net: AlexNet, mesh: Mesh) -> Callable[..., np.ndarray]:
   """
   network = net.towers.network
   *_, last, _ = shapes(network)  # the layer before fc8
-  activations = step.make_activations(network, last.name, mesh)
+  activations = step.make_activations(network, [last.name], mesh)
 
   def features(net, images, statistics):
-    return np.asarray(activations(net, images, statistics)).reshape(
-      len(images), -1
-    )
+    found = activations(net, images, statistics)[last.name]
+    return np.asarray(found).reshape(len(images), -1)
 
   return features
 

@@ -1,10 +1,11 @@
 """A trained network for pictures of any size: probabilities and activations."""
 
+import copy
 import difflib
 import functools
 import itertools
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -17,7 +18,7 @@ from alexnet_jax.data.augment import VIEWS, ImageStatistics
 from alexnet_jax.data.class_words import in_words, is_imagenet
 from alexnet_jax.data.images import UndecodableImage
 from alexnet_jax.data.picture_files import Picture
-from alexnet_jax.model import alexnet, sharding
+from alexnet_jax.model import alexnet, cuts, sharding
 from alexnet_jax.model.alexnet import AlexNet
 from alexnet_jax.model.shapes import shapes
 from alexnet_jax.runtime import paths
@@ -35,6 +36,7 @@ class Classifier:
     classes: the class names, in the order of the probabilities.
     words: readable names of the classes, such as "tench" for "n01440764".
     layers: the names of the layers, first to last, such as "conv1".
+    model: the `AlexNet` with its parameters.
     source: where the parameters are from.
     upright: whether files are turned as their EXIF orientation says; may be
       set. As in `prepare` they are, unless the classes are ImageNet's.
@@ -62,7 +64,7 @@ class Classifier:
     """
     network = net.towers.network
     self._mesh = one_device(network.towers)
-    self._net = sharding.place(net, alexnet.param_specs(net), self._mesh)
+    self.model = sharding.place(net, alexnet.param_specs(net), self._mesh)
     self._statistics = sharding.place(
       statistics, sharding.REPLICATED, self._mesh
     )
@@ -120,7 +122,44 @@ class Classifier:
       UserError: as `predict`, or the network has no such layer.
     """
     self.check_layer(layer)
-    return self._run(self._make_activations(layer), pictures)
+    return self._run(self._make_activations((layer,)), pictures)[layer]
+
+  def all_activations(
+    self, pictures: Picture | Iterable[Picture]
+  ) -> dict[str, np.ndarray]:
+    """The `activations` of every layer, by its name, from one run."""
+    return self._run(self._make_activations(self.layers), pictures)
+
+  def cut(
+    self, exchanges: Collection[str] = (), towers: Collection[int] = ()
+  ) -> "Classifier":
+    """This network without some of its exchanges, or without a tower.
+
+      net.cut(exchanges=["conv3"]).predict("cat.jpg")
+      net.cut(towers=[1]).predict("cat.jpg")
+
+    Args:
+      exchanges: layers before which the towers exchange activations, as
+        "conv3"; each tower then reads zeros in place of the others' maps.
+      towers: indices of the towers whose activations and class scores the
+        others do without.
+
+    Raises:
+      UserError: the network has no such exchange or tower, or none is left.
+    """
+    other = copy.copy(self)
+    other.model = cuts.cut(self.model, exchanges, towers)
+    return other
+
+  def crop(self, picture: Picture) -> np.ndarray:
+    """The pixels that the network reads, the centre: uint8[crop,crop,3].
+
+    Raises:
+      UndecodableImage: the reason, without the picture's name.
+    """
+    size = self.model.towers.network.crop_size
+    margin = (self._image_size - size) // 2
+    return self.square(picture)[margin:, margin:][:size, :size]
 
   def square(self, picture: Picture) -> np.ndarray:
     """Decodes and rescales a picture as training does: uint8[S,S,3].
@@ -140,7 +179,7 @@ class Classifier:
         f" {', '.join(self.layers)}. The nearest is {near[0]!r}."
       )
 
-  def _run(self, program, pictures) -> np.ndarray:
+  def _run(self, program, pictures) -> Any:
     """Runs a compiled program on pictures, BATCH at a time."""
     squares = parallel.map_images(
       self._named_square,
@@ -154,9 +193,9 @@ class Classifier:
       parts.append(self._run_batch(program, np.stack(batch)))
     if not parts:
       raise UserError("there are no pictures.")
-    return np.concatenate(parts)
+    return jax.tree.map(lambda *rows: np.concatenate(rows), *parts)
 
-  def _run_batch(self, program, squares: np.ndarray) -> np.ndarray:
+  def _run_batch(self, program, squares: np.ndarray) -> Any:
     """Runs a program on uint8[N,S,S,3], padded to a power of two.
 
     So no more programs are compiled than there are powers up to BATCH.
@@ -165,7 +204,8 @@ class Classifier:
     padding = (1 << (count - 1).bit_length()) - count
     squares = np.concatenate([squares, np.repeat(squares[:1], padding, 0)])
     placed = jax.device_put(squares, sharding.batch_sharding(self._mesh))
-    return np.asarray(program(self._net, placed, self._statistics))[:count]
+    results = program(self.model, placed, self._statistics)
+    return jax.tree.map(lambda rows: np.asarray(rows)[:count], results)
 
   def _named_square(self, picture: Picture) -> np.ndarray:
     try:

@@ -1,6 +1,6 @@
 """The compiled programs: training step, prediction and score of a batch."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -247,34 +247,40 @@ def make_predict(
 
 
 def make_activations(
-  network: Network, layer: str, mesh: Mesh
-) -> Callable[..., jax.Array]:
-  """Compiles what one layer hands on for the centre view of each image.
+  network: Network, layers: Sequence[str], mesh: Mesh
+) -> Callable[..., dict[str, jax.Array]]:
+  """Compiles what layers hand on for the centre view of each image.
 
   Returns:
-    A function of (net, images uint8[B,S,S,3], statistics) that returns
-    f32[B,units] or, of a convolution, f32[B,H,W,maps], tower 0's first; for
-    "fc8" the class scores. Each device returns the units of its own towers: the
-    only exchanges are the network's.
+    A function of (net, images uint8[B,S,S,3], statistics) that returns, by
+    layer, f32[B,units] or, of a convolution, f32[B,H,W,maps], tower 0's first;
+    for "fc8" the class scores. Each device returns the units of its own towers:
+    the only exchanges are the network's.
   """
 
   def activations_on_device(net, images, statistics):
     x = augment.view_images(
       images, statistics, 0, network.crop_size, network.channels
     )
-    if layer == "fc8":
-      return alexnet.forward(net, x)
-    towers = alexnet.activations(net, x)[layer]
-    return jnp.concatenate(towers, axis=-1).astype(jnp.float32)
+    towers = alexnet.activations(net, x)
+    found = {
+      name: jnp.concatenate(towers[name], axis=-1).astype(jnp.float32)
+      for name in layers
+      if name != "fc8"
+    }
+    return found | ({"fc8": alexnet.forward(net, x)} if "fc8" in layers else {})
 
-  rank = next(len(s.outputs) for s in shapes(network) if s.name == layer)
-  maps = PartitionSpec(DATA, *[None] * (rank - 1), MODEL)
+  rank = {shape.name: len(shape.outputs) for shape in shapes(network)}
+  maps = {
+    name: PartitionSpec(DATA, *[None] * (rank[name] - 1), MODEL)
+    for name in layers
+  }
   specs = alexnet.param_specs(alexnet.abstract_net(network))
   on_each_device = sharding.on_each_device(
     activations_on_device,
     mesh,
     (specs, BATCH, REPLICATED),
-    BATCH if layer == "fc8" else maps,
+    maps | ({"fc8": BATCH} if "fc8" in layers else {}),
   )
   return jax.jit(on_each_device)
 

@@ -139,6 +139,54 @@ def test_activations_are_those_of_the_reference(net):
   np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize(
+  "exchanges, towers",
+  [(["conv3"], []), (["fc6"], []), (["fc7"], []), ([], [0]), (["fc6"], [1])],
+)
+def test_a_cut_network_is_the_reference_with_silent_towers(
+  net, monkeypatch, exchanges, towers
+):
+  """The reference sets to zero what a tower would read of another one."""
+  places = iter(["conv3", "fc6", "fc7"])
+
+  def exchange(parts):
+    cut = next(places) in exchanges
+
+    def read_by(reader):
+      return np.concatenate(
+        [
+          x if i == reader or not (cut or i in towers) else np.zeros_like(x)
+          for i, (x, _) in enumerate(parts)
+        ],
+        -1,
+      )
+
+    return [(read_by(reader), None) for reader in range(len(parts))]
+
+  monkeypatch.setattr(reference, "exchange", exchange)
+  last = [
+    [0 * kernel if tower in towers else kernel]
+    for tower, [kernel] in enumerate(PARAMETERS["fc8"])
+  ]
+  scores, _ = reference.run(PARAMETERS | {"fc8": last}, view(PICTURES, 4, 4))
+  found = net.cut(exchanges, towers).predict(PICTURES)
+  np.testing.assert_allclose(found, softmax(scores), rtol=1e-4, atol=1e-6)
+  assert np.abs(found - net.predict(PICTURES)).max() > 0.01
+
+
+def test_the_activations_of_all_layers_are_those_of_each(net):
+  found = net.all_activations(PICTURES[:2])
+  assert tuple(found) and set(found) == set(net.layers)
+  for layer in ("conv2", "fc7", "fc8"):
+    np.testing.assert_allclose(
+      found[layer], net.activations(PICTURES[:2], layer), atol=1e-5
+    )
+
+
+def test_the_crop_is_the_centre_of_the_square(net):
+  np.testing.assert_array_equal(net.crop(PICTURES[0]), PICTURES[0, 4:68, 4:68])
+
+
 def convolve(name, tower, x, **options):
   return formulas.conv(x, *PARAMETERS[name][tower], **options)
 
@@ -182,7 +230,7 @@ def test_a_photograph_is_turned_upright_unless_the_classes_are_imagenet_s(
   found = net.predict([upright, file, Image.open(file)])
   assert np.ptp(found, axis=0).max() < 1e-6
   imagenet = classifier.Classifier(
-    net._net, net._statistics, image_size=SIZE, classes=["n01440764"] * CLASSES
+    net.model, net._statistics, image_size=SIZE, classes=["n01440764"] * CLASSES
   )
   assert net.upright and not imagenet.upright
   np.testing.assert_array_equal(
