@@ -59,7 +59,12 @@ EXPERIMENT = Experiment(
   name="quickstart_seeds",
   question="Does the quickstart end well with every seed on every mesh?",
   runs=[
-    Run(f"{data}x{model}", CONFIG, {"mesh.data": data, "mesh.model": model})
+    Run(
+      f"{data}x{model}",
+      CONFIG,
+      {"mesh.data": data, "mesh.model": model},
+      scale_weights=False,
+    )
     for data, model in MESHES
   ],
   quick=Quick(check),

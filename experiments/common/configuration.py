@@ -68,7 +68,8 @@ def configure(
   if run.length != 1:
     config.total_epochs = round(config.total_epochs * run.length)
     _scale_schedule(config, run.length)
-  narrow(config)
+  if run.scale_weights:
+    narrow(config)
   return config
 
 

@@ -27,6 +27,8 @@ class Run(NamedTuple):
     rate, length: factors of the learning rates and of the number of epochs,
       applied after the overrides of the command line.
     add_to_seed: for a run that must not start from the others' weights.
+    scale_weights: whether `configuration.narrow` scales the initial weights;
+      False if those of `config` are a narrow network's already.
   """
 
   name: str
@@ -35,6 +37,7 @@ class Run(NamedTuple):
   rate: float = 1.0
   length: float = 1.0
   add_to_seed: int = 0
+  scale_weights: bool = True
 
 
 class Analysis(NamedTuple):
