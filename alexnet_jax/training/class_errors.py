@@ -2,13 +2,12 @@
 
 import csv
 import io
+from collections.abc import Sequence
 from typing import NamedTuple
 
-import jax
 import numpy as np
-from jax.sharding import Mesh
 
-from alexnet_jax.training import step
+from alexnet_jax.training.predictions import Predictions
 
 
 class Confusion(NamedTuple):
@@ -20,58 +19,43 @@ class Confusion(NamedTuple):
 
 
 class ClassErrors:
-  """Sums over evaluated images, by their class.
+  """The errors of evaluated images, by their class.
 
   Attributes:
     names: class names, in the order of the labels.
+    num_examples: images of each class, i64[classes].
     top1_error, top5_error: f64[classes], sums over the images of a class of
       `step.top_error`, which counts ties in part.
   """
 
-  def __init__(self, names: tuple[str, ...], mesh: Mesh):
-    self.names = names
-    self.top1_error = np.zeros(len(names))
-    self.top5_error = np.zeros(len(names))
+  def __init__(self, names: Sequence[str], predictions: Predictions):
+    """Sums up the predictions, whose labels are positions in `names`."""
+    self.names = tuple(names)
     # Of each image label * classes + prediction: far less than a matrix of
     # thousands of classes.
-    self._pairs = [np.zeros(0, np.int64)]
-    self._outcomes = step.make_outcomes(mesh)
+    label = predictions.label.astype(np.int64)
+    self._pairs = label * len(names) + predictions.predicted
+
+    def by_class(values=None):
+      return np.bincount(label, values, minlength=len(names))
+
+    self.num_examples = by_class()
+    self.top1_error = by_class(predictions.top1_error)
+    self.top5_error = by_class(predictions.top5_error)
 
   @property
   def confusion(self) -> np.ndarray:
     """Images by label and most probable class, i64[classes,classes]."""
     count = len(self.names)
-    pairs = np.concatenate(self._pairs)
-    return np.bincount(pairs, minlength=count**2).reshape(count, count)
-
-  @property
-  def num_examples(self) -> np.ndarray:
-    """The number of images of each class, i64[classes]."""
-    labels = np.concatenate(self._pairs) // len(self.names)
-    return np.bincount(labels, minlength=len(self.names))
-
-  def add(self, log_probabilities: jax.Array, batch: step.Batch) -> None:
-    """Adds the images of weight 1 of a batch.
-
-    `log_probabilities` f32[B,classes] are on the devices, as the batch.
-    """
-    outcomes = self._outcomes(log_probabilities, batch["label"])
-    found, label, weight = jax.device_get(
-      (outcomes, batch["label"], batch["weight"])
-    )
-    real = weight > 0
-    label = label[real]
-    pairs = label.astype(np.int64) * len(self.names) + found["predicted"][real]
-    self._pairs.append(pairs)
-    np.add.at(self.top1_error, label, found["top1_error"][real])
-    np.add.at(self.top5_error, label, found["top5_error"][real])
+    found = np.bincount(self._pairs, minlength=count**2)
+    return found.reshape(count, count)
 
   def most_confused(self, count: int = 0) -> list[Confusion]:
     """The pairs of classes that are confused most often, at most `count`.
 
     0: all pairs that occur.
     """
-    pairs, counts = np.unique(np.concatenate(self._pairs), return_counts=True)
+    pairs, counts = np.unique(self._pairs, return_counts=True)
     labels, predicted = np.divmod(pairs, len(self.names))
     order = np.argsort(-counts, kind="stable")
     order = order[labels[order] != predicted[order]][: count or None]

@@ -16,9 +16,17 @@ from alexnet_jax.runtime import processes
 from alexnet_jax.runtime.command import UserError
 from alexnet_jax.runtime.files import WorkdirLock
 from alexnet_jax.runtime.watch import Stopped, Watch, resume_hint
-from alexnet_jax.training import diagnostics, evaluation, metrics, runs, step
+from alexnet_jax.training import (
+  diagnostics,
+  evaluation,
+  metrics,
+  predictions,
+  runs,
+  step,
+)
 from alexnet_jax.training import start as starts
 from alexnet_jax.training.job import Job, make_job
+from alexnet_jax.training.kernel_history import KernelHistory
 from alexnet_jax.training.run_data import RunData
 from alexnet_jax.training.start import Start
 
@@ -105,7 +113,7 @@ class TrainingLoop:
     `start` has the trained weights that a run without a checkpoint begins with.
     """
     config = job.config
-    self._job, self._watch = job, watch
+    self._job, self._watch, self._output_dir = job, watch, output_dir
     self._in_flight: collections.deque[StepInFlight] = collections.deque()
     self._stopwatch = metrics.Stopwatch(config.batch_size)
     self._plateau = diagnostics.PlateauDetector(config.num_classes)
@@ -123,6 +131,7 @@ class TrainingLoop:
     runs.write_config(output_dir, configs.to_json(config))
     self._writer = metrics.MetricsWriter(output_dir)
     self._writer.resume(self._step, self._evaluation_due)
+    self._kernels = KernelHistory(output_dir, self._step)
     self._progress = metrics.Progress(
       job.timetable.last_step, config.batch_size
     )
@@ -173,6 +182,8 @@ class TrainingLoop:
       with self._progress:
         if self._evaluation_due:
           self._checkpoints.note(self._step, self._evaluate())
+        if self._step == 0:
+          self._keep_kernels()
         self._enter_phase("compiling the training step")
         while self._step < timetable.last_step:
           self._start_step(self._next_batch())
@@ -183,6 +194,8 @@ class TrainingLoop:
           results = self._settle(keep_in_flight=0 if logs or saves else 1)
           if logs:
             self._log(results)
+          if timetable.ends_epoch(self._step):
+            self._keep_kernels()
           error = None
           if timetable.evaluates(self._step):
             error = self._evaluate()
@@ -286,12 +299,20 @@ class TrainingLoop:
     batches = pipeline.evaluation_batches(
       job.validation, batch_size=job.config.batch_size, **self._batch_options
     )
+    recorder = predictions.Recorder(job.mesh)
     errors = evaluation.evaluate(
       [lambda images: self._predict(net, images, self._statistics)],
       self._on_devices(batches),
       job.mesh,
       len(job.validation),
       job.config.max_undecodable,
+      observe=recorder.add,
+    )
+    predictions.write(
+      self._output_dir,
+      recorder.predictions(),
+      self._step,
+      job.validation.fingerprint,
     )
     self._evaluation_due = False
     self._schedule.observe(errors["top1_error"])
@@ -303,6 +324,14 @@ class TrainingLoop:
       f" loss {errors['loss']:.4f}"
     )
     return errors["top1_error"]
+
+  def _keep_kernels(self) -> None:
+    """Adds conv1's kernels to the run's `kernels.npz`, if it has a conv1."""
+    conv1 = self._job.recipe.network.conv1
+    if conv1 is not None and not conv1.local:
+      epoch = int(self._job.timetable.epoch(self._step))
+      kernels = self._state.net.towers.conv1.kernel[...]
+      self._kernels.add(self._step, epoch, kernels)
 
   def _save(self, validation_error: float | None = None) -> None:
     """Begins to write a checkpoint of all that `_restore` reads."""

@@ -15,6 +15,7 @@ from alexnet_jax.training import job, runs, weights_file
 from alexnet_jax.training.class_errors import ClassErrors
 from alexnet_jax.training.evaluation import evaluate
 from alexnet_jax.training.known_classes import KnownClasses
+from alexnet_jax.training.predictions import Predictions, Recorder
 from alexnet_jax.training.runs import Predictor
 
 
@@ -27,6 +28,7 @@ class Evaluation(NamedTuple):
   # `top5_error`.
   result: dict[str, Any]
   classes: ClassErrors
+  predictions: Predictions
   num_network_classes: int  # classes that the network tells apart
   unknown: tuple[str, ...]  # classes of the dataset that it does not know
 
@@ -161,7 +163,7 @@ def _evaluate(
     print(note, file=sys.stderr)
   networks = [predictor.data.classes for predictor in predictors]
   known = KnownClasses(source, networks, skip_unknown_classes)
-  classes = ClassErrors(known.names, mesh)
+  recorder = Recorder(mesh)
   batches = runs.example_batches(config, source, mesh, source.name)
   found = evaluate(
     [
@@ -173,14 +175,17 @@ def _evaluate(
     len(source),
     config["max_undecodable"],
     left_out=known.left_out,
-    observe=classes.add,
+    observe=recorder.add,
   )
   result = {
     "num_classes": len(known.names),
     "num_left_out": len(known.left_out),
     **found,
   }
-  return Evaluation(result, classes, len(networks[0]), known.unknown)
+  predictions = recorder.predictions()
+  classes = ClassErrors(known.names, predictions)
+  count = len(networks[0])
+  return Evaluation(result, classes, predictions, count, known.unknown)
 
 
 def _open_split(

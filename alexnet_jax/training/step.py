@@ -303,13 +303,14 @@ def make_outcomes(mesh: Mesh) -> Callable[..., dict[str, jax.Array]]:
 
   Returns:
     A function of (log_probabilities f32[B,num_classes], label i32[B]) that
-    returns `predicted` i32[B], the most probable class, and `top1_error` and
-    `top5_error` f32[B], as `top_error`.
+    returns `predicted` i32[B], the most probable class, its `probability`
+    f32[B], and `top1_error` and `top5_error` f32[B], as `top_error`.
   """
 
   def outcomes(log_probabilities, label):
     return {
       "predicted": jnp.argmax(log_probabilities, axis=1).astype(jnp.int32),
+      "probability": jnp.exp(log_probabilities.max(axis=1)),
       **_top_errors(log_probabilities, label),
     }
 

@@ -68,6 +68,10 @@ class Timetable:
     last = self._last_step_of(periods * self.eval_every_epochs)
     return periods > 0 and step == last
 
+  def ends_epoch(self, step: int) -> bool:
+    """Whether a pass over the images is completed by this step."""
+    return math.floor(self.epoch(step)) > math.floor(self.epoch(step - 1))
+
   def saves(self, step: int) -> bool:
     """Whether a checkpoint is due; always after an evaluation."""
     every = self.checkpoint_every_steps

@@ -19,8 +19,10 @@ from tiny_runs import arrays, lines, train
 import alexnet_jax
 from alexnet_jax.data import sources
 from alexnet_jax.model import sharding
+from alexnet_jax.model.alexnet import AlexNet
 from alexnet_jax.runtime.command import UserError
-from alexnet_jax.training import step
+from alexnet_jax.training import kernel_history, predictions, step
+from alexnet_jax.training.job import Recipe
 from alexnet_jax.training.run_data import RunData
 from alexnet_jax.training.run_evaluation import evaluate_runs
 from alexnet_jax.training.runs import load_config
@@ -78,6 +80,36 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(place, whole):
     if not (line["split"] == "validation" and line["step"] in (3, 7))
   ]
   assert rest == lines(place, "whole")
+  for name in ("kernels.npz", "predictions.npz"):
+    whole_bytes = (place / "whole" / name).read_bytes()
+    assert (place / "parts" / name).read_bytes() == whole_bytes, name
+
+
+def test_the_kernels_are_kept_at_the_start_and_after_each_epoch(place, whole):
+  kept = kernel_history.read(str(place / "whole"))
+  assert kept.step.tolist() == [0, 5, 10] and kept.epoch.tolist() == [0, 1, 2]
+  recipe = Recipe.from_config(load_config(str(place / "whole")))
+  initial = AlexNet(recipe.network, jax.random.key(0)).towers.conv1.kernel[...]
+  trained = arrays(place, "whole")["net"]["towers"]["conv1"]["kernel"]
+  for kernels, expected in (
+    (kept.kernels[0], initial),
+    (kept.kernels[2], trained),
+  ):
+    by_tower = np.moveaxis(np.asarray(expected), -1, 1)
+    np.testing.assert_allclose(kernels, by_tower, rtol=1e-3, atol=1e-6)
+
+
+def test_the_predictions_of_the_last_evaluation_are_kept(place, whole):
+  source = sources.open_split("tiny", "validation", str(place))
+  found = predictions.read(str(place / "whole"), 10, source.fingerprint)
+  assert found.index.tolist() == list(range(10))
+  assert found.label.tolist() == [source[i][1] for i in range(10)]
+  error = lines(place, "whole")[-1]["top1_error"]
+  assert np.mean(found.label != found.predicted) == pytest.approx(error)
+  assert ((found.probability > 1 / 3) & (found.probability <= 1)).all()
+  # Those of another step or of other images are not taken for them.
+  assert predictions.read(str(place / "whole"), 9, source.fingerprint) is None
+  assert predictions.read(str(place / "whole"), 10, "other") is None
 
 
 @pytest.mark.slow

@@ -28,6 +28,7 @@ from alexnet_jax.training.checkpoint import Checkpoints
 from alexnet_jax.training.class_errors import ClassErrors, Confusion
 from alexnet_jax.training.job import Recipe
 from alexnet_jax.training.known_classes import KnownClasses
+from alexnet_jax.training.predictions import Recorder
 from alexnet_jax.training.run_data import RunData
 from alexnet_jax.training.run_evaluation import evaluate_runs
 
@@ -194,7 +195,7 @@ def test_errors_by_class(place):
 
 def test_confusion_of_invented_predictions():
   mesh = sharding.make_mesh(2, 1)
-  errors = ClassErrors(("a", "b", "c", "d"), mesh)
+  recorder = Recorder(mesh)
   # Labels and most probable classes; the last example only fills up.
   labels, predicted = [0, 0, 0, 1, 1, 2, 2, 2], [0, 1, 1, 1, 0, 1, 0, 0]
   scores = np.full((8, 4), -9.0, np.float32)
@@ -202,8 +203,16 @@ def test_confusion_of_invented_predictions():
   scores[6] = -1.5  # a tie of all four
   weight = np.array([1, 1, 1, 1, 1, 1, 1, 0], np.float32)
   batch = {"label": np.array(labels, np.int32), "weight": weight}
+  batch["index"] = np.arange(8, dtype=np.int32)[::-1].copy()
   batch = jax.device_put(batch, sharding.batch_sharding(mesh))
-  errors.add(jax.device_put(scores, sharding.batch_sharding(mesh)), batch)
+  recorder.add(jax.device_put(scores, sharding.batch_sharding(mesh)), batch)
+  found = recorder.predictions()
+  assert found.index.tolist() == [1, 2, 3, 4, 5, 6, 7]  # 0 only fills up
+  assert found.label.tolist() == [2, 2, 1, 1, 0, 0, 0]
+  np.testing.assert_allclose(
+    found.probability, np.exp([-1.5, *6 * [-0.1]]), rtol=1e-6
+  )
+  errors = ClassErrors(("a", "b", "c", "d"), found)
   expected = [[1, 2, 0, 0], [1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 0, 0]]
   np.testing.assert_array_equal(errors.confusion, expected)
   np.testing.assert_allclose(errors.top1_error, [2, 1, 1.75, 0])
