@@ -189,6 +189,10 @@ _INSTRUCTION = re.compile(rf"= (.+?) ({_OPS})(-start)?\((.*)$")
 _ARRAY = re.compile(r"\b([a-z]\w*)\[([\d,]*)\]")
 _LIST = re.compile(r"(?:groups|target_pairs)=\{((?:\{[\d,]*\},?)*)\}")
 _IOTA = re.compile(r"groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?")
+_NAMED = re.compile(
+  r"groups=mesh\[([^\]]*)\](?:, device_ids=\(([\d,]*)\))? ?\{([^}]*)\}"
+)
+_AXIS = re.compile(r"'?([^',=:]+)'?(?:=(\d+)|:\((\d+)\)(\d+))?")
 
 
 def _instructions(text: str) -> Iterator[_Instruction]:
@@ -199,8 +203,9 @@ def _instructions(text: str) -> Iterator[_Instruction]:
     result, op, started, rest = match.groups()
     found = _ARRAY.findall(result)
     arrays = [(dtype, math.prod(_numbers(sizes))) for dtype, sizes in found]
-    if started and op != "all-reduce":
-      # The result of a start is (operands, results, contexts).
+    if started and (op != "all-reduce" or result.startswith("((")):
+      # The result of a start is (operands, results, contexts); that of an
+      # all-reduce is either this or its results alone.
       arrays = [array for array in arrays if array != ("u32", 1)]
       arrays = arrays[len(arrays) // 2 :]
     scope = re.search(r'op_name="([^"]*)"', rest)
@@ -212,19 +217,52 @@ def _numbers(text: str) -> list[int]:
 
 
 def _groups(attributes: str) -> list[list[int]]:
-  """Groups of device numbers, from any of the three notations.
+  """Groups of device numbers, from any of the four notations.
 
   `{{0,1},{2,3}}` is a list; `[2,2]<=[2,2]T(1,0)` is 0 to 3 reshaped, transposed
-  and reshaped again; a permutation lists pairs of source and target.
+  and reshaped again; `mesh['data'=2,'model'=2] {'model'}` names the axes along
+  which the devices of a group differ (jax 0.11 and newer); a permutation lists
+  pairs of source and target.
   """
   if listed := _LIST.search(attributes):
     return list(map(_numbers, re.findall(r"\{([\d,]+)\}", listed[1])))
+  if named := _NAMED.search(attributes):
+    return _named_groups(*named.groups(""))
   iota = _IOTA.search(attributes)
   if not iota:
     raise ValueError(f"collective without device groups: {attributes[:300]}")
   shape, reshape, order = map(_numbers, iota.groups(""))
   devices = np.arange(math.prod(reshape)).reshape(reshape)
   return devices.transpose(order or None).reshape(shape).tolist()
+
+
+def _named_groups(mesh: str, devices: str, along: str) -> list[list[int]]:
+  """Groups along axes, or parts of axes, of a mesh that the compiler names.
+
+  Args:
+    mesh: names and sizes, such as `'data'=4,'model'=2`.
+    devices: their numbers in the order of that mesh; "": 0, 1, 2 and so on.
+    along: the axes of a group. `'data':(2)2` is a part of an axis: with "data"
+      split into 2 x 2 x the rest, the second factor.
+  """
+  sizes = {name: int(size) for name, size, *_ in _AXIS.findall(mesh)}
+  parts = [
+    (name, int(before or 1), int(size or sizes[name]))
+    for name, _, before, size in _AXIS.findall(along)
+  ]
+  numbers = _numbers(devices) or range(math.prod(sizes.values()))
+  positions = np.unravel_index(range(len(numbers)), tuple(sizes.values()))
+  position = dict(zip(sizes, positions, strict=True))
+  # Devices of one group have the same position but for the named parts.
+  key = np.arange(len(numbers))
+  for name, before, size in parts:
+    stride = math.prod(list(sizes.values())[list(sizes).index(name) + 1 :])
+    step = sizes[name] // (before * size)
+    key = key - position[name] // step % size * step * stride
+  groups: dict[int, list[int]] = collections.defaultdict(list)
+  for first, number in zip(key.tolist(), numbers, strict=True):
+    groups[first].append(number)
+  return list(groups.values())
 
 
 def _axes(groups: list[list[int]], mesh: Mesh) -> tuple[str, ...]:

@@ -52,6 +52,38 @@ LINES = {
     ("backward", "conv3", "collective-permute", ("model",), "bf16", 43264)
   ],
   "%n = f32[4] add(%all-reduce.2, %all-gather.1)": [],
+  # jax 0.11: axes by name.
+  "%g = f32[1,9216]{1,0} all-gather(%x),"
+  " replica_groups=mesh['data'=2,'model'=2] {'model'}, dimensions={1},"
+  ' metadata={op_name="jit(t)/jvp()/fc6/x"}': [
+    ("forward", "fc6", "all-gather", ("model",), "f32", 36864)
+  ],
+  "%r = f32[] all-reduce(%x), replica_groups=mesh['data'=2,'model'=2] {'data'},"
+  " use_global_device_ids=true": [
+    ("forward", "metrics", "all-reduce", ("data",), "f32", 4)
+  ],
+  "%r = f32[] all-reduce(%x), replica_groups=mesh['a'=4] {'a'}": [
+    ("forward", "unknown", "all-reduce", ("data", "model"), "f32", 4)
+  ],
+  # Another order of the devices, and the second half of one axis.
+  "%r = f32[] all-reduce(%x),"
+  " replica_groups=mesh['a'=2,'b'=2], device_ids=(0,2,1,3) {'b'}": [
+    ("forward", "metrics", "all-reduce", ("data",), "f32", 4)
+  ],
+  "%r = f32[2] all-reduce(%x), replica_groups=mesh['a'=4] {'a':(2)2}": [
+    ("forward", "unknown", "all-reduce", ("model",), "f32", 8)
+  ],
+  "%r = f32[] all-reduce(%x), replica_groups=mesh['a'=4] {'a':(1)2}": [
+    ("forward", "metrics", "all-reduce", ("data",), "f32", 4)
+  ],
+  "%r = f32[7] all-reduce(%x), replica_groups=mesh['a'=1,'b'=4] {'a'}": [],
+  # GPU: the start of a sum that returns its operands too.
+  "%s = ((f32[3,3]{1,0}, f32[]), (f32[3,3]{1,0}, f32[]))"
+  " all-reduce-start(%a, %b), replica_groups={{0,2},{1,3}},"
+  ' metadata={op_name="jit(t)/transpose(jvp())/shard_map/psum"}': [
+    ("update", "gradients", "all-reduce", ("data",), "f32", 36),
+    ("forward", "metrics", "all-reduce", ("data",), "f32", 4),
+  ],
 }
 
 
