@@ -7,6 +7,10 @@
 
 PYTHON ?= python3
 VENV = .venv
+# Two sets of versions are tested: JAX 0.10 on Python 3.11, which newer versions do
+# not support, and the newest set on newer Pythons.
+CONSTRAINTS := $(shell $(or $(wildcard $(VENV)/bin/python),$(PYTHON)) -c 'import sys; \
+  print("constraints.txt" if sys.version_info < (3, 12) else "constraints-newest.txt")')
 # Processes that share the tests. One of them keeps about one and a half cores
 # busy, two of them keep two cores busy.
 JOBS ?= 2
@@ -33,13 +37,13 @@ docs: $(VENV)/installed-dev
 	$(VENV)/bin/python -m docs.generate
 
 # The files `installed` and `installed-dev` record when pip ran last.
-$(VENV)/installed: requirements.txt constraints.txt
+$(VENV)/installed: requirements.txt $(CONSTRAINTS)
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/pip install --quiet -r requirements.txt -c constraints.txt
+	$(VENV)/bin/pip install --quiet -r requirements.txt -c $(CONSTRAINTS)
 	touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed requirements-dev.txt
-	$(VENV)/bin/pip install --quiet -r requirements-dev.txt -c constraints.txt
+	$(VENV)/bin/pip install --quiet -r requirements-dev.txt -c $(CONSTRAINTS)
 	touch $@
 
 .PHONY: quickstart test test-slow test-all lint docs
