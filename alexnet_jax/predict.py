@@ -30,7 +30,7 @@ from rich.text import Text
 
 from alexnet_jax.data import images, picture_files
 from alexnet_jax.data.augment import VIEWS
-from alexnet_jax.runtime import command, paths, processes
+from alexnet_jax.runtime import command, output, paths, processes
 from alexnet_jax.runtime import config as configs
 from alexnet_jax.runtime.command import UserError
 from alexnet_jax.runtime.paths import printable
@@ -95,13 +95,10 @@ def _predict(net: classifier.Classifier, pictures: Sequence[str]) -> int:
         classes = prediction.most_probable(net, found, flag.top)
         write_json({"image": found.path, "classes": classes})
       if printing:
-        try:
-          _print_classes(found.path, classes)
-        except BrokenPipeError:  # the reader (`| head`) has closed the pipe
-          if not flag.json:
-            raise
-          command.discard_output()
-          printing = False
+        _print_classes(found.path, classes)
+        # Nobody reads the rest if the pipe is closed, as by `| head`.
+        if not flag.json and output.lost():
+          break
   return num_errors
 
 

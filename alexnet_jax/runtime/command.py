@@ -5,16 +5,18 @@ one paragraph without a traceback; 130 interrupted. A traceback (status 1) is
 always a bug of this package.
 """
 
-import os
+import errno
 import sys
 from collections.abc import Callable
 from typing import NoReturn
 
 from absl import flags, logging
 
-from alexnet_jax.runtime import libraries
+from alexnet_jax.runtime import libraries, output
 from alexnet_jax.runtime.watch import Watch, exit_now
 
+# Errors of standard output that lose what somebody wanted to keep.
+FULL_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 HELP_FLAGS = ("--help", "-help", "-h", "-?", "--helpshort", "--helpfull")
 
 
@@ -26,7 +28,10 @@ class UserError(Exception):
 
 
 def run(
-  main: Callable[..., int | None], *choices: str, operands: bool = False
+  main: Callable[..., int | None],
+  *choices: str,
+  operands: bool = False,
+  prints_progress: bool = False,
 ) -> None:
   """Parses the flags, calls `main` and exits; the last line of every command.
 
@@ -39,7 +44,10 @@ def run(
     *choices: subcommands, such as `export` and `import`; the command line must
       contain exactly one.
     operands: whether the command takes words that are not flags, such as paths.
+    prints_progress: whether all that is printed is progress, so that losing
+      some of it, for example on a full disk, is no failure.
   """
+  output.protect()
   libraries.configure()
   # Interactive shells, notebooks too (`%run`), have a prompt and live on.
   Watch.owns_process = not hasattr(sys, "ps1")
@@ -49,15 +57,15 @@ def run(
       status = 0
     else:
       status = main(*_parse_flags(sys.argv, choices, operands)) or 0
-    sys.stdout.flush()
+    # A reader that is gone (`| head`) has seen what it wanted.
+    error = output.lost()
+    if error and not prints_progress and error.errno in FULL_ERRORS:
+      raise error
   except UserError as error:
     print(f"error: {error}", file=sys.stderr)
     status = 2
   except KeyboardInterrupt:
     _exit_interrupted()
-  except BrokenPipeError:  # the reader (`| head`) has closed the pipe
-    discard_output()
-    status = 0
   except OSError as error:  # for example a full disk or a missing folder
     what = "Check the path, its permissions and the free disk space."
     print(f"error: {error}. {what}", file=sys.stderr)
@@ -73,11 +81,6 @@ def run(
 def _exit_interrupted() -> NoReturn:
   print("interrupted", file=sys.stderr)
   exit_now(130)  # threads may be in the middle of long work
-
-
-def discard_output() -> None:
-  """Discards what is written to standard output from now on."""
-  os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _parse_flags(

@@ -1,6 +1,7 @@
 """Files that other processes read or write: atomic writes, lock, cache."""
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -57,6 +58,38 @@ def cache_directory() -> str:
   return os.path.join(os.path.expanduser(base), "alexnet_jax")
 
 
+def is_locked(workdir: str | os.PathLike) -> bool | None:
+  """Whether some process holds the lock of a workdir; changes nothing.
+
+  None if the file system does not say.
+  """
+  path = pathlib.Path(workdir) / "lock"
+  try:
+    # Closing any descriptor of a file gives up this process's locks on it.
+    if _identity(path.stat()) in _HELD:
+      return True
+    file = os.open(path, os.O_RDONLY)
+  except FileNotFoundError:
+    return False
+  except OSError:
+    return None
+  try:
+    fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+  except OSError as error:
+    return True if error.errno in _HELD_ERRORS else None
+  finally:
+    os.close(file)
+  return False
+
+
+# What `lockf` raises if another process holds the lock; the standard allows
+# both.
+_HELD_ERRORS = (errno.EAGAIN, errno.EACCES)
+# The lock files that this process holds, by device and inode: its own locks do
+# not exclude each other.
+_HELD: set[tuple[int, int]] = set()
+
+
 class WorkdirLock:
   """Reserves a workdir for one process; use it as a context manager.
 
@@ -82,6 +115,12 @@ class WorkdirLock:
     self._path = pathlib.Path(workdir) / "lock"
     try:
       self._path.parent.mkdir(parents=True, exist_ok=True)
+      # Before it is opened, because closing it would give up the lock.
+      if self._path.exists() and _identity(self._path.stat()) in _HELD:
+        raise UserError(
+          f"another run of this process is using {workdir}. Wait for it, or"
+          f" choose another {flag}=DIR."
+        )
       self._file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
     except OSError as error:
       raise UserError(
@@ -89,21 +128,21 @@ class WorkdirLock:
         f" Make it writable, or choose another one with {flag}=DIR."
       ) from None
     try:
-      fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+      _lock(self._file)
+    except OSError as error:
       holder = os.pread(self._file, 1000, 0).decode(errors="replace")
       os.close(self._file)
-      raise UserError(
-        f"another run is using {workdir}: {holder or 'an unknown process'}."
-        f" Wait for it, stop it, or choose another {flag}=DIR."
-      ) from None
-    except OSError as error:
-      os.close(self._file)
+      if error.errno in _HELD_ERRORS:
+        raise UserError(
+          f"another run is using {workdir}: {holder or 'an unknown process'}."
+          f" Wait for it, stop it, or choose another {flag}=DIR."
+        ) from None
       raise UserError(
         f"the file system of {workdir} does not support file locks"
         f" ({error.strerror}), so a second run could corrupt this one. Choose a"
         f" {flag}=DIR on a local disk."
       ) from None
+    _HELD.add(_identity(os.fstat(self._file)))
     since = time.strftime("%Y-%m-%d %H:%M:%S %Z")
     self._write_holder(
       f"process {os.getpid()} on host {socket.gethostname()}, since {since}"
@@ -114,6 +153,7 @@ class WorkdirLock:
 
   def __exit__(self, *exception) -> None:
     self._write_holder("")  # the file stays, empty
+    _HELD.discard(_identity(os.fstat(self._file)))
     os.close(self._file)
 
   def _write_holder(self, holder: str) -> None:
@@ -121,3 +161,19 @@ class WorkdirLock:
     with contextlib.suppress(OSError):
       os.ftruncate(self._file, 0)
       os.pwrite(self._file, holder.encode(), 0)
+
+
+def _identity(status: os.stat_result) -> tuple[int, int]:
+  return status.st_dev, status.st_ino
+
+
+def _lock(file: int) -> None:
+  """Takes the lock of an open file, or raises OSError."""
+  for wait in (0.05, 0.1, 0.2, 0.0):
+    try:
+      return fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+      # `is_locked` in another process may hold it for a moment.
+      if error.errno not in _HELD_ERRORS or not wait:
+        raise
+    time.sleep(wait)

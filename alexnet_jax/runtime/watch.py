@@ -1,9 +1,13 @@
 """Signals that stop a run, and warnings about a run that makes no progress.
 
-On SIGTERM or SIGINT the run saves and ends; on a second signal it ends at once.
-A command then exits. A thread receives the signals as well, because Python's
-own handlers wait while the main thread is in C++, for example for minutes in a
-compilation.
+On SIGTERM or SIGINT (Ctrl-C) the run saves and ends; on a second one it ends at
+once. A command then exits. A thread receives the signals as well, because
+Python's own handlers wait while the main thread is in C++, for example for
+minutes in a compilation.
+
+SIGHUP (the terminal is gone), SIGUSR1 and SIGUSR2 (the warnings of schedulers)
+save and end the run too, but never count as a second signal: a lost terminal
+sends SIGHUP twice, and a scheduler's SIGTERM follows its warning.
 
 In a notebook, and in any program that calls the library, the process is not
 ours: it is never ended, and only SIGINT (Ctrl-C) is handled, the second one by
@@ -11,6 +15,7 @@ a KeyboardInterrupt.
 """
 
 import faulthandler
+import math
 import os
 import select
 import shlex
@@ -19,11 +24,30 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import NoReturn, TypeVar
+from typing import NoReturn, Protocol, TextIO, TypeVar
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
+from alexnet_jax.runtime import output
+
+INSISTENT = (signal.SIGTERM, signal.SIGINT)
+WARNINGS = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+# `timeout` sends SIGTERM twice, to its child and to the group of its child.
+# Signals that follow an earlier one within so many seconds count as the same.
+SAME_SIGNAL_SECONDS = 0.2
+# How long a message may take to be printed, or a status to be written, before
+# the process ends without it: the reader of a pipe or a file server may hang.
+PATIENCE_SECONDS = 5.0
 
 T = TypeVar("T")
+
+
+class Attempt(Protocol):
+  """What a watch tells about a run; `status.StatusWriter` writes it."""
+
+  step: int
+
+  def stall(self, message: str) -> None: ...
+
+  def end(self, state: str, message: str) -> None: ...
 
 
 class Stopped(BaseException):
@@ -44,9 +68,13 @@ class Watch:
   Attributes:
     owns_process: whether signals may end the process; `command.run` sets it.
       If not, a signal that would end the process raises KeyboardInterrupt.
+    attempt: the status of the run, once there is one, which tells what a signal
+      or a stall did to it.
+    reason: why the run stops, such as "stopped by SIGTERM".
   """
 
   owns_process = False
+  attempt: Attempt | None = None
 
   def __init__(
     self,
@@ -69,13 +97,16 @@ class Watch:
     self._something_to_save = False
     self._interruptible = False
     self._signals = 0
+    self._received = False  # whether `_listen` has received a signal
+    self._insisted = math.inf  # when the first of INSISTENT was received
+    self.reason = "stopped by a signal to another process"
 
   def __enter__(self) -> "Watch":
     self._read, self._write = os.pipe()
     os.set_blocking(self._write, False)
     self._handlers = {}
     if threading.current_thread() is threading.main_thread():
-      for number in SIGNALS if self.owns_process else (signal.SIGINT,):
+      for number in self._handled():
         self._handlers[number] = signal.signal(number, self._handle)
       self._wakeup = signal.set_wakeup_fd(self._write)
     self._thread = threading.Thread(target=self._listen, daemon=True)
@@ -91,14 +122,32 @@ class Watch:
     self._thread.join()
     os.close(self._read)
 
+  def _handled(self) -> Iterator[signal.Signals]:
+    if not self.owns_process:
+      yield signal.SIGINT
+      return
+    yield from INSISTENT
+    for number in WARNINGS:  # what is ignored stays so, as `nohup` asks
+      if signal.getsignal(number) != signal.SIG_IGN:
+        yield number
+
   def phase(self, name: str) -> None:
     """Records progress and what the run does now, such as "compiling"."""
     self._phase = name
     self._last_progress = time.monotonic()
+    if self.attempt:
+      self.attempt.stall("")
 
-  def step_finished(self) -> None:
-    """Records a finished step: from now on a signal means to save first."""
+  def step_restored(self, step: int) -> None:
+    """Records that the run begins after `step` steps, which are saved."""
+    if self.attempt:
+      self.attempt.step = step
+
+  def step_finished(self, step: int = 0) -> None:
+    """Records that `step` steps are trained: a signal then saves first."""
     self._something_to_save = True
+    if self.attempt:
+      self.attempt.step = step
     self.phase("training")
 
   def guard(self, batches: Iterable[T], name: str) -> Iterator[T]:
@@ -132,7 +181,7 @@ class Watch:
 
   def _handle(self, number: int, frame: object) -> None:
     """The signal handler; runs in the main thread when that is not in C++."""
-    del number, frame
+    del frame
     self._signals += 1
     # A process of ours is ended by `_listen`, also while this cannot run.
     at_once = self._signals > 1 or not self._something_to_save
@@ -142,7 +191,6 @@ class Watch:
       raise Stopped
 
   def _listen(self) -> None:
-    received = 0
     while True:
       silence = time.monotonic() - self._last_progress
       if silence >= self._stall_seconds:
@@ -155,32 +203,59 @@ class Watch:
       numbers = os.read(self._read, 16)
       if not numbers:
         return
-      numbers = [number for number in numbers if number in self._handlers]
-      received += len(numbers)
-      at_once = received > 1 or not self._something_to_save
-      if not numbers or (at_once and not self.owns_process):
-        continue
-      if received > 1:
-        _exit("stopped at once on a second signal", 128 + numbers[-1])
-      if at_once:
-        state = "no step has finished yet, so there is nothing to save"
-        _exit(f"stopped while {self._phase}; {state}", 0)
+      for number in numbers:
+        if number in self._handlers:
+          self._receive(signal.Signals(number))
+
+  def _receive(self, number: signal.Signals) -> None:
+    """Answers a signal, in the thread that listens."""
+    is_second = False
+    if number in INSISTENT:
+      now = time.monotonic()
+      is_second = now - self._insisted > SAME_SIGNAL_SECONDS
+      self._insisted = min(self._insisted, now)
+    is_first, self._received = not self._received, True
+    at_once = is_second or not self._something_to_save
+    if at_once and not self.owns_process:
+      return  # `_handle` raises KeyboardInterrupt
+    if is_first:
+      self.reason = f"stopped by {number.name}"
+    if is_second:
+      self._exit("stopped at once on a second signal", 128 + number)
+    if at_once:
+      state = "no step has finished yet, so there is nothing to save"
+      self._exit(f"stopped while {self._phase}; {state}", 0)
+    if is_first:
       # One write, because the training thread may print at the same time.
-      print(
-        f"stopping (was {self._phase}): saving first; a second signal stops at"
-        " once\n",
-        end="",
-        flush=True,
+      text = (
+        f"stopping (was {self._phase}): saving first; a second SIGTERM or"
+        " Ctrl-C stops at once\n"
       )
+      _print_soon(text)
+
+  def _exit(self, what: str, status: int) -> NoReturn:
+    """Ends the process, wherever its other threads hang."""
+    if self.attempt:
+      message = f"{self.reason}: {what}"
+      attempt = self.attempt
+      output.within(PATIENCE_SECONDS, lambda: attempt.end("stopped", message))
+    _print_soon(f"{what}. {resume_hint()}\n")
+    os._exit(status)
 
   def _warn_of_stall(self, silence: float) -> None:
-    print(
-      f"warning: no progress for {silence / 60:.1f} minutes while"
-      f" {self._phase}. Stacks of all threads:",
-      file=sys.stderr,
-      flush=True,
-    )
-    faulthandler.dump_traceback(file=sys.__stderr__, all_threads=True)
+    message = f"no progress for {silence / 60:.1f} minutes while {self._phase}"
+    if self.attempt:
+      self.attempt.stall(message)
+    text = f"warning: {message}. Stacks of all threads:\n"
+    _print_soon(text, sys.stderr)
+    faulthandler.dump_traceback(file=2, all_threads=True)
+
+
+def _print_soon(text: str, file: TextIO | None = None) -> None:
+  """Prints a text, or does not if nobody reads what the process prints."""
+  output.within(
+    PATIENCE_SECONDS, lambda: print(text, end="", file=file, flush=True)
+  )
 
 
 def resume_hint() -> str:
@@ -200,8 +275,3 @@ def exit_now(status: int) -> NoReturn:
   sys.stdout.flush()
   sys.stderr.flush()
   os._exit(status)
-
-
-def _exit(reason: str, status: int) -> NoReturn:
-  print(f"{reason}. {resume_hint()}")
-  exit_now(status)

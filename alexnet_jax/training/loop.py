@@ -12,9 +12,10 @@ from ml_collections import ConfigDict
 from alexnet_jax.data import pipeline
 from alexnet_jax.model import sharding
 from alexnet_jax.runtime import config as configs
-from alexnet_jax.runtime import processes
+from alexnet_jax.runtime import processes, status
 from alexnet_jax.runtime.command import UserError
 from alexnet_jax.runtime.files import WorkdirLock
+from alexnet_jax.runtime.status import StatusWriter
 from alexnet_jax.runtime.watch import Stopped, Watch, resume_hint
 from alexnet_jax.training import (
   diagnostics,
@@ -45,7 +46,7 @@ def train_and_evaluate(
   After SIGTERM or SIGINT the run saves and returns: at the next batch, so
   within one step, one batch of the evaluation or one compilation, and a save.
   However a run ends, the same call continues it, and the result is that of one
-  uninterrupted run.
+  uninterrupted run; status.json says how it ended.
 
   Args:
     config: the configuration, locked.
@@ -75,9 +76,19 @@ def train_and_evaluate(
     if runs.is_finished(workdir, job.timetable.last_step):
       print(f"{workdir}: finished after {runs.newest_step(workdir)} steps")
     else:
-      with WorkdirLock(output_dir):
+      with (
+        WorkdirLock(output_dir),
+        StatusWriter(output_dir, max(runs.newest_step(workdir), 0)) as attempt,
+      ):
+        if attempt.last:
+          print(attempt.last)
+        watch.attempt = attempt
         loop = TrainingLoop(job, workdir, output_dir, watch, start)
         finished = loop.run(should_stop)
+        if not finished:
+          attempt.end(status.STOPPED, watch.reason)
+        elif attempt.step < job.timetable.last_step:
+          attempt.end(status.STOPPED, "stopped by the program that started it")
     if finished:
       metrics.print_table(metrics.read(workdir))
     return finished
@@ -124,6 +135,7 @@ class TrainingLoop:
     )
     start = self._restore(start)
     self._step = int(self._state.step)
+    watch.step_restored(self._step)
     data = RunData.read(workdir, config)
     if data:
       job.check_data({"train": data.fingerprint})
@@ -249,7 +261,7 @@ class TrainingLoop:
         self._leave_out(done.batch)
       values = {"learning_rate": done.learning_rate, **values}
       self._plateau.add_loss(values["loss"])
-      self._watch.step_finished()
+      self._watch.step_finished(done.number)
       self._stopwatch.step_finished()
       self._progress.advance(done.number)
     return values

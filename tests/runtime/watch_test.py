@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from alexnet_jax.runtime.watch import Stopped, Watch
+from alexnet_jax.runtime.watch import SAME_SIGNAL_SECONDS, Stopped, Watch
 
 ROOT = str(pathlib.Path(__file__).resolve().parents[2])
 
@@ -119,6 +119,7 @@ def test_a_second_signal_exits_at_once():
   run.reach("ready")
   run.process.send_signal(signal.SIGTERM)
   assert "stopping" in run.process.stdout.readline()
+  time.sleep(2 * SAME_SIGNAL_SECONDS)
   seconds, status, out, _ = run.end(signal.SIGTERM)
   assert status == 128 + signal.SIGTERM
   assert seconds < 5
