@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from alexnet_jax.data.pixels import Pixels
+from alexnet_jax.runtime import values
 from alexnet_jax.runtime.command import UserError
 
 VIEWS = (1, 10)
@@ -38,16 +39,17 @@ class Augmentation:
   shared_by: int = 1
 
   def check(self, batch_size: int, image_size: int, crop_size: int) -> None:
-    """Raises UserError if the values contradict each other or the arguments.
+    """Raises UserError if a value is wrong or contradicts another one.
 
     `batch_size` counts the images per device and step.
     """
+    values.check(dataclasses.asdict(self), "augmentation")
     if crop_size > image_size:
       raise UserError(
         f"network.crop_size={crop_size} is larger than"
         f" image_size={image_size}: choose a smaller crop."
       )
-    if self.shared_by < 1 or batch_size % self.shared_by:
+    if batch_size % self.shared_by:
       raise UserError(
         f"augmentation.shared_by={self.shared_by} does not divide the"
         f" {batch_size} images per device and step. Choose another batch_size,"
@@ -57,11 +59,6 @@ class Augmentation:
       raise UserError(
         f"augmentation.shared_by={self.shared_by} shares crops and flips, but"
         " both are off: set augmentation.shared_by=1."
-      )
-    if not 0 <= self.colour <= 1:
-      raise UserError(
-        f"augmentation.colour must be from 0 to 1 (got {self.colour}): its"
-        " factors lie between 1 - colour and 1 + colour."
       )
     divided_or_ended = self.lighting_divisor != 1 or self.lighting_until
     if not self.lighting and divided_or_ended:

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from alexnet_jax.data.images import RESCALE
+from alexnet_jax.runtime import values
 from alexnet_jax.runtime.command import UserError
 
 ORDERS = ("rgb", "bgr")
@@ -34,6 +35,7 @@ class Pixels:
 
   def check(self, channels: int) -> None:
     """Raises UserError if a value is wrong; `channels` are the network's."""
+    values.check(dataclasses.asdict(self), "pixels")
     if self.rescale not in RESCALE:
       raise UserError(
         f"pixels.rescale={self.rescale!r} is unknown; choose one of"
@@ -47,19 +49,6 @@ class Pixels:
       raise UserError(
         f"pixels.order=bgr needs three colours, but network.channels={channels}"
         ": set pixels.order=rgb."
-      )
-    if not self.divisor > 0:
-      raise UserError(f"pixels.divisor must be above 0 (got {self.divisor}).")
-    for name in ("mean", "deviation"):
-      values = getattr(self, name)
-      if len(values) not in (0, 3):
-        raise UserError(
-          f"pixels.{name} needs a value for red, green and blue each, or ()"
-          f" (got {values})."
-        )
-    if not all(value > 0 for value in self.deviation):
-      raise UserError(
-        f"pixels.deviation must be above 0 (got {self.deviation})."
       )
 
   def mean_image(self, size: int) -> np.ndarray:

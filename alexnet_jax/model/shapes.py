@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from alexnet_jax.model import network as networks
 from alexnet_jax.model.network import LAYERS, Layer, Network
+from alexnet_jax.runtime import values
 from alexnet_jax.runtime.command import UserError
 
 
@@ -124,37 +125,19 @@ def _count(shape: Shape, network: Network) -> dict[str, Any]:
 
 def _check_values(network: Network) -> None:
   """Raises UserError if a value makes no sense, whatever the layers are."""
-  counts = ("towers", "lrn_n", "within_map_n", "pool_size", "pool_stride")
-  momentum, rate = network.batch_norm_momentum, network.dropout_rate
-  rules = [
-    *((key, getattr(network, key) >= 1, "at least 1") for key in counts),
-    ("width", network.width > 0, "greater than 0"),
-    ("channels", network.channels in (1, 3), "3 (RGB) or 1 (grey)"),
-    ("dropout_rate", 0 <= rate < 1, "at least 0 and below 1"),
-    ("batch_norm_momentum", 0 <= momentum < 1, "at least 0 and below 1"),
-    ("batch_norm_epsilon", network.batch_norm_epsilon > 0, "greater than 0"),
-  ]
+  values.check(networks.to_dict(network), "network")
   for key, dtypes in (
     ("exchange_dtype", networks.EXCHANGE_DTYPES),
     ("compute_dtype", networks.COMPUTE_DTYPES),
   ):
-    valid = getattr(network, key) in dtypes
-    rules.append((key, valid, f"one of {', '.join(dtypes)}"))
-  for key, valid, rule in rules:
-    if not valid:
-      value = getattr(network, key)
-      raise UserError(f"network.{key} must be {rule} (got {value!r}).")
+    if (value := getattr(network, key)) not in dtypes:
+      raise UserError(
+        f"network.{key} must be one of {', '.join(dtypes)} (got {value!r})."
+      )
 
 
 def _problem(layer: Layer, x: tuple[int, ...]) -> str:
   """What is wrong with a layer that reads activations of size `x`, or ""."""
-  for key, least in (("size", 0), ("stride", 1), ("groups", 1)):
-    if getattr(layer, key) < least:
-      return f"{key} must be at least {least} (got {getattr(layer, key)})"
-  if len(layer.padding) != 2 or not all(
-    isinstance(p, int) and p >= 0 for p in layer.padding
-  ):
-    return f"padding must be two integers from 0 up (got {layer.padding})"
   steps = networks.STEPS + networks.MAP_STEPS
   for step in layer.then:
     if step not in steps:
@@ -167,6 +150,11 @@ def _problem(layer: Layer, x: tuple[int, ...]) -> str:
     if (layer.stride, layer.padding, layer.groups) != (1, (0, 0), 1):
       return "stride, padding and groups need a convolution (size > 0)"
     return "local needs a convolution (size > 0)" if layer.local else ""
+  if max(layer.padding) >= layer.size:
+    return (
+      f"padding={layer.padding} is not below its size {layer.size}, so it has"
+      " outputs that read padding only"
+    )
   if len(x) < 3:
     return "a convolution cannot follow a fully connected layer"
   if layer.local and layer.groups > 1:

@@ -8,7 +8,6 @@ a run resumed. A configuration file is executed, so use only those you trust.
 
 import ast
 import copy
-import difflib
 import inspect
 import json
 import os
@@ -22,8 +21,9 @@ from absl import flags
 from ml_collections import ConfigDict
 from ml_collections.config_flags import config_flags
 
-from alexnet_jax.runtime import config_files
+from alexnet_jax.runtime import config_files, values
 from alexnet_jax.runtime.command import UserError
+from alexnet_jax.runtime.values import flatten, nearest
 
 # Keys that may change when a run is resumed: its length, its devices, and what
 # it writes. With any other key changed it would be a different run.
@@ -82,15 +82,14 @@ def DEFINE_config(required: bool = True) -> flags.FlagHolder[ConfigDict]:
 
   After parsing, the holder's `.value` is a locked ConfigDict, or None if the
   flag is absent and not `required`. Parsing raises UserError if the file or an
-  override is invalid.
+  override is invalid, or a value is not one that its key may have.
   """
   holder = config_flags.DEFINE_config_file(
     "config",
     help_string="configuration: a file, or a shipped one's name, as paper",
   )
   flags.FLAGS["config"].parser = _FileParser(name="config")
-  if required:
-    flags.register_validator("config", _required)
+  flags.register_validator("config", _required if required else _check_values)
   return holder
 
 
@@ -116,7 +115,7 @@ def load(config_path: str) -> ConfigDict:
     known = sorted(map(str, folder.glob("*.py")))
     raise UserError(
       f"configuration {name!r} not found in {folder.resolve()}."
-      + _nearest(name, [*known, *config_files.names()])
+      + nearest(name, [*known, *config_files.names()])
     )
   try:
     config = config_files.run(file, *argument)
@@ -125,7 +124,7 @@ def load(config_path: str) -> ConfigDict:
     if isinstance(error, ModuleNotFoundError) and package == "configs":
       raise UserError(
         f"the configuration {config_path} needs the configuration {missing!r},"
-        " which was not found." + _nearest(missing, config_files.names())
+        " which was not found." + nearest(missing, config_files.names())
       ) from None
     reason = " ".join(str(error).split())
     raise UserError(
@@ -184,23 +183,23 @@ def call(
     UserError: the group has a key that is not a parameter of `function`, or
       lacks one.
   """
-  values = dict(config[group])
+  own = dict(config[group])
   try:
-    inspect.signature(function).bind(**values, **more)
+    inspect.signature(function).bind(**own, **more)
   except TypeError as error:
     raise UserError(
       f"invalid configuration group {group!r}: {error}; configs/paper.py lists"
       " the valid keys."
     ) from None
-  return function(**values, **more)
+  return function(**own, **more)
 
 
 def load_saved(path: str | os.PathLike) -> dict[str, Any]:
   """The `config.json` of a run of any version, with the keys of this version.
 
   Raises:
-    UserError: the file is not valid JSON, or has a value that is no longer
-      supported.
+    UserError: the file is not valid JSON, lacks a key, or has a value that is
+      not valid or no longer supported.
   """
   try:
     saved = json.loads(pathlib.Path(path).read_text())
@@ -212,9 +211,14 @@ def load_saved(path: str | os.PathLike) -> dict[str, Any]:
       " contains a copy), or choose another --workdir."
     )
   try:
-    return upgrade(saved)
+    saved = upgrade(saved)
+    values.check(saved)
   except UserError as error:
-    raise UserError(f"{path}: {error}") from None
+    raise UserError(
+      f"{path} cannot be used: {error} If the file was edited or damaged,"
+      " restore it (the metadata of each checkpoint contains a copy)."
+    ) from None
+  return saved
 
 
 def upgrade(saved: dict[str, Any]) -> dict[str, Any]:
@@ -261,8 +265,8 @@ def check_resume(saved: dict[str, Any], new: dict[str, Any]) -> None:
   """
   before, after = dict(flatten(saved)), dict(flatten(new))
 
-  def show(values: dict[str, Any], key: str) -> str:
-    return repr(values[key]) if key in values else "absent"
+  def show(tree: dict[str, Any], key: str) -> str:
+    return repr(tree[key]) if key in tree else "absent"
 
   changed = [
     f"{key} (was {show(before, key)}, now {show(after, key)})"
@@ -304,7 +308,8 @@ class _ValueParser(flags.ArgumentParser):
   def parse(self, argument: Any) -> Any:
     try:
       return self._convert(argument)
-    except (ValueError, TypeError, SyntaxError):
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+      # The last two from thousands of nested parentheses.
       raise ValueError(f"expects {self._expected}") from None
 
 
@@ -332,6 +337,12 @@ def _required(config: ConfigDict | None) -> bool:
       "--config is missing; pass --config=configs/NAME.py, a file of yours or"
       f" one of those that are shipped: {', '.join(config_files.names())}."
     )
+  return _check_values(config)
+
+
+def _check_values(config: ConfigDict | None) -> bool:
+  if config is not None:
+    values.check(config.to_dict())
   return True
 
 
@@ -346,22 +357,8 @@ def _check_exists(key: str, known: list[str], config_path: str) -> None:
   if key not in known:
     raise UserError(
       f"unknown configuration key {key!r}; {config_path} defines the valid"
-      " keys." + _nearest(key, known)
+      " keys." + nearest(key, known)
     )
-
-
-def _nearest(name: str, known: list[str]) -> str:
-  close = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
-  return f" The nearest is {close[0]!r}." if close else ""
-
-
-def flatten(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple]:
-  """Pairs (dotted key, value) of a nested dict's leaves."""
-  for name, value in tree.items():
-    if isinstance(value, dict) and value:
-      yield from flatten(value, f"{prefix}{name}.")
-    else:
-      yield f"{prefix}{name}", value
 
 
 def _plain(value: Any) -> Any:

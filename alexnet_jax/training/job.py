@@ -27,7 +27,7 @@ from alexnet_jax.model.network import Network
 from alexnet_jax.model.shapes import shapes
 from alexnet_jax.model.sharding import BATCH, REPLICATED
 from alexnet_jax.runtime import config as configs
-from alexnet_jax.runtime import provenance
+from alexnet_jax.runtime import provenance, values
 from alexnet_jax.runtime.command import UserError
 from alexnet_jax.training import schedule as schedules
 from alexnet_jax.training import step
@@ -58,8 +58,9 @@ class Recipe(NamedTuple):
     `batch_size` replaces that of the configuration, unless it is 0.
 
     Raises:
-      UserError: the network cannot be built, or a group has a wrong key.
+      UserError: a value is not valid, or the network cannot be built.
     """
+    values.check(config)
     network = networks.from_dict(config["network"], config["num_classes"])
     shapes(network)  # checks it, before a mesh is made for its towers
     return cls(
@@ -252,16 +253,6 @@ def make_job(config: ConfigDict) -> Job:
     )
   # Checks the layers that the optimiser's keys name.
   jax.eval_shape(recipe.optimizer.init, alexnet.abstract_net(network))
-  if config.checkpoints_to_keep < 1:
-    raise UserError(
-      "checkpoints_to_keep must be at least 1 (got"
-      f" {config.checkpoints_to_keep}): a run resumes from its newest one."
-    )
-  if config.input_threads < 0:
-    raise UserError(
-      "input_threads must be at least 1, or 0 for as many as the CPU quota (got"
-      f" {config.input_threads})."
-    )
   train, validation = _open_splits(config)
   timetable = Timetable(
     num_examples=len(train),

@@ -159,4 +159,6 @@ def _by_layer(
       f"optimizer.{key}={pairs} is not a tuple of pairs of a layer and a"
       " number; write (('fc8', 1.0),), with the comma."
     )
-  return dict(pairs)
+  if len(named := dict(pairs)) < len(pairs):
+    raise UserError(f"optimizer.{key}={pairs} names a layer twice.")
+  return named

@@ -115,9 +115,12 @@ def config(**pixels):
   [
     ({"rescale": "squash"}, "'squash' is unknown; choose one of crop, warp"),
     ({"order": "gbr"}, "pixels.order='gbr' is unknown"),
-    ({"divisor": 0.0}, r"divisor must be above 0 \(got 0.0\)"),
-    ({"mean": [0.5]}, "pixels.mean needs a value for red, green and blue"),
-    ({"deviation": [1.0, 0.0, 1.0]}, "pixels.deviation must be above 0"),
+    ({"divisor": 0.0}, r"divisor must be a number from 1e-30 .*\(got 0.0\)"),
+    ({"mean": [0.5]}, "pixels.mean must be a tuple of 0 or 3 numbers"),
+    (
+      {"deviation": [1.0, 0.0, 1.0]},
+      "pixels.deviation must be .* numbers above 0",
+    ),
     ({"colour": 1}, "invalid configuration group 'pixels'"),
   ],
 )

@@ -75,11 +75,11 @@ def test_an_impossible_exchange_is_rejected():
     ({"fc7": Layer(8, size=3)}, "network.fc7.*cannot follow a fully"),
     (
       {"conv2": Layer(8, size=-1)},
-      r"network.conv2.*size must be at least 0 \(got -1",
+      r"network.conv2.size must be an integer from 0 .*\(got -1",
     ),
     (
       {"conv2": Layer(8, size=3, stride=0)},
-      r"network.conv2.*stride must be at least 1 \(got 0",
+      r"network.conv2.stride must be an integer from 1 .*\(got 0",
     ),
     ({"conv4": Layer(192, size=3, groups=5)}, "network.conv4.*groups=5"),
     (

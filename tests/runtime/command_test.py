@@ -26,7 +26,7 @@ def main():
   if OUTCOME.value == "mistake":
     raise command.UserError("you did this; do that")
   if OUTCOME.value == "unused":
-    config.check_overrides({"rate": "the wind is calm"})
+    config.check_overrides({"schedule.learning_rate": "the wind is calm"})
   if OUTCOME.value == "stop":
     raise KeyboardInterrupt
   if OUTCOME.value == "full":
@@ -36,8 +36,9 @@ def main():
     return 5
   print("size", SIZE.value, "seed", CONFIG.value.seed,
         "batch", CONFIG.value.batch_size, "mesh", CONFIG.value.mesh.model,
-        "rate", CONFIG.value.rate, "flip", CONFIG.value.flip,
-        "name", CONFIG.value.name, "stops", CONFIG.value.stops,
+        "rate", CONFIG.value.schedule.learning_rate,
+        "flip", CONFIG.value.augmentation.flip,
+        "name", CONFIG.value.dataset, "stops", CONFIG.value.schedule.boundaries,
         "at", config.default_workdir(config.path()))
 
 
@@ -46,17 +47,13 @@ if __name__ == "__main__":
 '''
 
 CONFIG = """
-import ml_collections
+from configs import paper
 
 def get_config(argument="none"):
-  config = ml_collections.ConfigDict()
+  config = paper.get_config()
   config.seed = 7
-  config.batch_size = 128
-  config.rate = 0.01
-  config.flip = True
-  config.name = argument
-  config.stops = (1, 2)
-  config.mesh = ml_collections.ConfigDict({"data": 0, "model": 2})
+  config.dataset = argument
+  config.mesh.model = 2
   return config
 """
 
@@ -115,9 +112,9 @@ def test_values_of_flags_reach_main(probe):
     "--config.batch_size=64",
     "--config.mesh.model",
     "1",
-    "--config.rate=1",
-    "--noconfig.flip",
-    "--config.stops=(3,)",
+    "--config.schedule.learning_rate=1",
+    "--noconfig.augmentation.flip",
+    "--config.schedule.boundaries=(3,)",
   )
   assert (result.returncode, result.stderr) == (0, "")
   assert result.stdout == (
@@ -169,31 +166,35 @@ MISTAKES = {
     "1.5",
   ),
   "wrong number": (
-    ["--config=good.py", "--config.rate", "fast"],
+    ["--config=good.py", "--config.schedule.learning_rate", "fast"],
     "a number",
     "fast",
   ),
   "wrong flag": (
-    ["--config=good.py", "--config.flip=maybe"],
+    ["--config=good.py", "--config.augmentation.flip=maybe"],
     "true or false",
     "maybe",
   ),
   "wrong tuple": (
-    ["--config=good.py", "--config.stops=(1"],
+    ["--config=good.py", "--config.schedule.boundaries=(1"],
     "a tuple such as '(1, 2)'",
     "(1",
   ),
   "not a tuple": (
-    ["--config=good.py", "--config.stops=1"],
+    ["--config=good.py", "--config.schedule.boundaries=1"],
     "a tuple such as '(1, 2)'",
-    "config.stops=1",
+    "config.schedule.boundaries=1",
   ),
   "order": (["--config.seed=1", "--config=good.py"], "before", "seed"),
   "missing file": (["--config=god.py"], "'god.py'", "good.py"),
   "a folder": (["--config=."], "not found", "'.'"),
   "key without effect": (
-    ["--config=good.py", "--config.rate=1", "--outcome=unused"],
-    "--config.rate would have no effect: the wind is calm",
+    [
+      "--config=good.py",
+      "--config.schedule.learning_rate=1",
+      "--outcome=unused",
+    ],
+    "--config.schedule.learning_rate would have no effect: the wind is calm",
     "Remove it",
   ),
   "user error": (

@@ -156,8 +156,22 @@ def test_every_added_key_is_one_of_the_configurations():
 
 def test_saved_configurations_are_read_with_an_explanation(tmp_path):
   path = tmp_path / "config.json"
-  path.write_text(json.dumps({"network": {"towers": 2}}))
+  whole = config_lib.to_json(paper.get_config())
+  del whole["network"]["compute_dtype"]  # as before the key existed
+  path.write_text(json.dumps(whole))
   assert config_lib.load_saved(path)["network"]["compute_dtype"] == "float32"
+  for damage, message in (
+    ({"seed": None}, r"config\.json .* seed must be .*got None.*restore it"),
+    ({"network": 3}, r"config\.json .* network must be a group of keys"),
+    ({"sede": 1}, r"config\.json .* unknown .* 'sede'.* nearest is 'seed'"),
+  ):
+    path.write_text(json.dumps(whole | damage))
+    with pytest.raises(UserError, match=message):
+      config_lib.load_saved(path)
+  del whole["batch_size"]
+  path.write_text(json.dumps(whole))
+  with pytest.raises(UserError, match="lacks the key 'batch_size'"):
+    config_lib.load_saved(path)
   for text in ("", "{", "[]", "3"):
     path.write_text(text)
     with pytest.raises(UserError, match="not valid JSON"):
