@@ -9,6 +9,7 @@ Writes config.json, metrics.jsonl, checkpoints and TensorBoard events to DIR
 To train on several machines, run the same command on each, with a DIR that all
 of them can access. Under srun or mpirun and on TPU pods no other flag is
 needed; elsewhere pass --coordinator, --num_processes and --process_id.
+docs/cluster.md has examples.
 """
 
 from absl import flags
@@ -27,6 +28,9 @@ _NUM_PROCESSES = flags.DEFINE_integer("num_processes", 0, "number of processes")
 _PROCESS_ID = flags.DEFINE_integer(
   "process_id", -1, "index of this process, from 0"
 )
+_JOIN_TIMEOUT = flags.DEFINE_float(
+  "join_timeout", 120, "seconds that each process waits for the others to start"
+)
 
 
 def main() -> None:
@@ -37,7 +41,11 @@ def main() -> None:
 
     mesh = _CONFIG.value.mesh
     members = _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value
-    processes.join(*members, mesh_devices=mesh.data * mesh.model)
+    processes.join(
+      *members,
+      mesh_devices=mesh.data * mesh.model,
+      timeout=_JOIN_TIMEOUT.value,
+    )
     processes.configure()
     with processes.exit_on_error():
       workdir = _WORKDIR.value or config.default_workdir(config.path())

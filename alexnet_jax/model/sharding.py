@@ -34,6 +34,7 @@ from jax import lax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from alexnet_jax.runtime import processes
 from alexnet_jax.runtime.command import UserError
 
 DATA = "data"
@@ -179,6 +180,7 @@ def make_mesh(
   if devices is None:
     _make_cpu_devices(data, model)
     devices = jax.devices()
+    processes.check_joined()
   if not model:
     model = towers if len(devices) // max(data, 1) >= towers else 1
   if not data:
