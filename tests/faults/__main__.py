@@ -10,6 +10,7 @@ file keeps its rows of the kinds that are not run.
 
 A kind is a function in FAULTS: given the suite and whether all of it is asked
 for, it yields cases, each a unique name and a function from a Trial to a row.
+A row counts once, or `count` times if one run met so many faults.
 """
 
 import argparse
@@ -31,13 +32,14 @@ from rich.table import Table
 from alexnet_jax.runtime import provenance
 from alexnet_jax.runtime.files import write_atomic
 
-from . import interruptions, mutations, soak, storage
+from . import interruptions, mutations, pipes, soak, storage
 from .sandbox import RUNNING
 from .trial import EQUAL, EXPECTED, Row, Suite, Trial
 
 FAULTS = {
   "kills": interruptions.kills,
   "signals": interruptions.signals,
+  "pipes": pipes.pipes,
   "two_runs": interruptions.two_runs,
   "numbers": interruptions.numbers,
   "full_disk": storage.full_disk,
@@ -145,8 +147,9 @@ def table(rows: list[Row]) -> str:
   for fault, each in sorts.items():
     places = {str(row["at"]).partition(" + ")[0]: None for row in each}
     at = "; ".join(places) if len(places) <= 9 else f"{len(places)} places"
-    passed = len(each) - len(_bad(each))
-    lines.append(f"| {fault} | {at} | {len(each)} | {passed} |")
+    tried = sum(row.get("count", 1) for row in each)
+    failed = sum(row.get("count", 1) for row in _bad(each))
+    lines.append(f"| {fault} | {at} | {tried} | {tried - failed} |")
   return "\n".join(lines)
 
 
@@ -182,6 +185,8 @@ def _exit(number: int, frame: object) -> None:
 
 
 if __name__ == "__main__":
+  for ignored in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+    signal.signal(ignored, signal.SIG_DFL)  # runs inherit it under `nohup`
   signal.signal(signal.SIGTERM, _exit)
   signal.signal(signal.SIGINT, _exit)
   jax.config.update("jax_platforms", "cpu")

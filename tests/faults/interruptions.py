@@ -7,58 +7,78 @@ import signal
 import time
 from collections.abc import Iterator
 
+from alexnet_jax.runtime import status
+
 from .sandbox import Process, snapshot
 from .trial import Case, Row, Suite, Trial
+
+SIGNALS = (
+  signal.SIGTERM,
+  signal.SIGINT,
+  signal.SIGHUP,
+  signal.SIGUSR1,
+  signal.SIGUSR2,
+)
 
 
 # Each of these functions starts or resumes a run, waits until it is in a phase,
 # and returns its process and the seconds that the phase may last.
-def _starting(trial: Trial, workdir: str) -> tuple[Process, float]:
+def _starting(
+  trial: Trial, workdir: str, **more: bool
+) -> tuple[Process, float]:
   """After the signal handlers are set, before JAX is imported."""
-  process = trial.sandbox.start(workdir)
+  process = trial.sandbox.start(workdir, **more)
   while not process.handles(signal.SIGTERM):
     time.sleep(0.01)
   return process, 2.5
 
 
-def _statistics(trial: Trial, workdir: str) -> tuple[Process, float]:
+def _statistics(
+  trial: Trial, workdir: str, **more: bool
+) -> tuple[Process, float]:
   cache = f"cache-{pathlib.Path(workdir).name}-{trial.random.random()}"
-  process = trial.sandbox.start(workdir, fault="slow=0.02", cache=cache)
+  process = trial.sandbox.start(workdir, fault="slow=0.02", cache=cache, **more)
   process.until(r"ln\(10\)")
   return process, 0.8
 
 
-def _compiling(trial: Trial, workdir: str) -> tuple[Process, float]:
-  process = trial.sandbox.start(workdir, compile_anew=True)
+def _compiling(
+  trial: Trial, workdir: str, **more: bool
+) -> tuple[Process, float]:
+  process = trial.sandbox.start(workdir, compile_anew=True, **more)
   process.until(r"ln\(10\)")
   return process, 2.0
 
 
-def _training(trial: Trial, workdir: str) -> tuple[Process, float]:
-  process = trial.sandbox.start(workdir, fault="slow=0.005")
+def _training(
+  trial: Trial, workdir: str, **more: bool
+) -> tuple[Process, float]:
+  process = trial.sandbox.start(workdir, fault="slow=0.005", **more)
   process.until(r"^step \d+/", count=trial.random.randrange(1, 6))
   return process, 0.05
 
 
-def _evaluating(trial: Trial, workdir: str) -> tuple[Process, float]:
-  process = trial.sandbox.start(workdir, fault="slow=0.02")
+def _evaluating(
+  trial: Trial, workdir: str, **more: bool
+) -> tuple[Process, float]:
+  process = trial.sandbox.start(workdir, fault="slow=0.02", **more)
   process.until("^step (12|24)/")
   return process, 0.3
 
 
-def _saving(trial: Trial, workdir: str) -> tuple[Process, float]:
-  process = trial.sandbox.start(workdir, fault="slow=0.01")
+def _saving(trial: Trial, workdir: str, **more: bool) -> tuple[Process, float]:
+  process = trial.sandbox.start(workdir, fault="slow=0.01", **more)
   process.until_new_file(f"{workdir}/checkpoints")
   return process, 0.08
 
 
-def _waiting(trial: Trial, workdir: str) -> tuple[Process, float]:
+def _waiting(trial: Trial, workdir: str, **more: bool) -> tuple[Process, float]:
   """The input hangs after 112 images, and the run soon makes no progress.
 
   A reader that is late may block an image of the first batch. Then no step is
   ever finished, which the run reports as a stall.
   """
-  process = trial.sandbox.start(workdir, fault="block=112")
+  process = trial.sandbox.start(workdir, fault="block=112", **more)
   process.until(r"^step \d+/|^warning: no progress for")
   process.until_silent(2)
   return process, 0.5
@@ -77,80 +97,59 @@ PHASES = {
 
 def kills(suite: Suite, long: bool) -> Iterator[Case]:
   """SIGKILL at seeded random moments of every phase."""
-  if not long:
-    yield (
-      "one run killed",
-      functools.partial(_every_phase, number=signal.SIGKILL),
-    )
-    return
-  for n in range(3 * len(PHASES)):
-    phase = list(PHASES)[n % len(PHASES)]
-    yield f"kill {n}", functools.partial(_kill, phase=phase)
-
-
-def _kill(trial: Trial, phase: str) -> Row:
-  workdir = trial.new_workdir()
-  process, span = PHASES[phase](trial, workdir)
-  delay = trial.random.uniform(0, span)
-  time.sleep(delay)
-  process.end(signal.SIGKILL)
-  row = trial.row("SIGKILL", f"{phase} + {delay:.2f} s", process, workdir)
-  if process.status != -signal.SIGKILL:
-    row["result"] = "the process ended before the kill"
-  return row
+  for n in range(3 if long else 1):
+    interrupt = functools.partial(_every_phase, number=signal.SIGKILL)
+    yield f"a run that is killed, {n}", interrupt
 
 
 def signals(suite: Suite, long: bool) -> Iterator[Case]:
-  """SIGTERM and SIGINT in every phase: status 0, a message, and soon."""
-  if not long:
-    yield (
-      "one run stopped",
-      functools.partial(_every_phase, number=signal.SIGTERM),
-    )
-    return
-  for number in (signal.SIGTERM, signal.SIGINT):
-    for phase in PHASES:
-      name = f"{number.name} {phase}"
-      yield name, functools.partial(_signal, number=number, phase=phase)
-
-
-def _signal(trial: Trial, number: signal.Signals, phase: str) -> Row:
-  workdir = trial.new_workdir()
-  process, span = PHASES[phase](trial, workdir)
-  time.sleep(trial.random.uniform(0, span))
-  start = time.monotonic()
-  process.end(number)
-  seconds = time.monotonic() - start
-  row = trial.row(number.name, phase, process, workdir)
-  if not _stopped_cleanly(process):
-    row["result"] = (
-      f"status {process.status}, printed: {process.output()[-300:]}"
-    )
-  return {**row, "seconds": round(seconds, 1)}
-
-
-def _stopped_cleanly(process: Process) -> bool:
-  """Whether the process exited with 0 and a hint on how to resume."""
-  last = process.output().strip().rpartition("\n")[2]
-  return process.status == 0 and "run the same command again" in last
+  """Signals that stop a run in every phase: status 0, a message, and soon."""
+  for number in SIGNALS if long else SIGNALS[:1]:
+    interrupt = functools.partial(_every_phase, number=number)
+    yield f"a run that is stopped by {number.name}", interrupt
 
 
 def _every_phase(trial: Trial, number: signal.Signals) -> Row:
   """One run that is interrupted in each phase, one after the other."""
   workdir = trial.new_workdir()
-  wrong = []
-  for name, reach in PHASES.items():
+  wrong, slowest = [], 0.0
+  for phase, reach in PHASES.items():
     process, span = reach(trial, workdir)
     time.sleep(trial.random.uniform(0, span))
+    start = time.monotonic()
     process.end(number)
-    if number == signal.SIGKILL:
-      fine = process.status == -signal.SIGKILL
-    else:
-      fine = _stopped_cleanly(process)
-    if not fine or "Traceback" in process.output():
-      wrong.append(f"{name}: {process.status}, {process.output()[-600:]}")
-  row = trial.row(number.name, "each phase of one run", process, workdir)
-  return {**row, "result": "\n".join(wrong) or row["result"]}
+    slowest = max(slowest, time.monotonic() - start)
+    if problem := problem_after(number, phase, process, workdir):
+      wrong.append(f"{phase}: {problem}")
+  row = trial.row(number.name, "; ".join(PHASES), process, workdir)
+  result = "\n".join(wrong) or row["result"]
+  return {
+    **row,
+    "result": result,
+    "count": len(PHASES),
+    "seconds": round(slowest, 1),
+  }
+
+
+def problem_after(
+  number: signal.Signals, phase: str, process: Process, workdir: str
+) -> str:
+  """What is wrong with how a process ended; "" if nothing is."""
+  output = process.output()
+  shown = f"status {process.status}, printed: {output[-600:]}"
+  if "Traceback" in output:
+    return shown
+  told = status.last_attempt(workdir)
+  if number == signal.SIGKILL:
+    fine, reason = process.status == -signal.SIGKILL, "was killed"
+  else:
+    last = output.strip().rpartition("\n")[2]
+    fine = process.status == 0 and "run the same command again" in last
+    reason = f"stopped by {number.name}"
+  # Before the workdir is locked there is nothing to tell.
+  if phase != "starting" and reason not in told:
+    return f"status.json says {told!r}"
+  return "" if fine else shown
 
 
 def two_runs(suite: Suite, long: bool) -> Iterator[Case]:
@@ -165,9 +164,9 @@ def _two_runs(trial: Trial) -> Row:
   first.until("^step 2/")
   before = snapshot(pathlib.Path(workdir, "checkpoints"))
   second = trial.sandbox.start(workdir)
-  status = second.end()
+  exit_status = second.end()
   named = f"process {first.pid} on host {platform.node()}"
-  refused = status == 2 and named in second.output()
+  refused = exit_status == 2 and named in second.output()
   untouched = snapshot(pathlib.Path(workdir, "checkpoints")) == before
   first.end(signal.SIGKILL)
   row = trial.row(

@@ -180,6 +180,8 @@ class Sandbox:
     cache: str = "cache",
     module: str = "main",
     config: pathlib.Path | None = None,
+    readers: bool = False,
+    closed: bool = False,
   ) -> "Process":
     """Starts the real training command, or another command.
 
@@ -191,6 +193,8 @@ class Sandbox:
       cache: name of the folder for statistics.
       module: the command; any other than "main" gets `arguments` only.
       config: configuration file; None: the sandbox's own.
+      readers: whether its output passes through processes that can be killed.
+      closed: whether it begins without descriptors 0, 1 and 2.
     """
     config = config or self.config
     if module == "main":
@@ -208,9 +212,11 @@ class Sandbox:
       "PYTHONFAULTHANDLER": "1",
       "PYTHONUNBUFFERED": "1",
     }
-    return Process(
-      [sys.executable, "-m", f"alexnet_jax.{module}", *arguments], environment
-    )
+    command = [sys.executable, "-m", f"alexnet_jax.{module}", *arguments]
+    if closed:
+      script = 'exec "$@" <&- >&- 2>&-'
+      command = ["bash", "-c", script, "bash", *command]
+    return Process(command, environment, readers)
 
   def finish(self, workdir: str, *arguments: str) -> "Process":
     """Runs the same command again and waits for success."""
@@ -226,18 +232,29 @@ RUNNING: set["Process"] = set()
 class Process:
   """One process of a command, and its output."""
 
-  def __init__(self, command: list[str], environment: dict[str, str]):
+  def __init__(
+    self, command: list[str], environment: dict[str, str], readers: bool = False
+  ):
+    collected, output = os.pipe()
+    self._readers = {
+      name: subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=output)
+      for name in (("stdout", "stderr") if readers else ())
+    }
+    pipes = [reader.stdin for reader in self._readers.values()]
+    stdout, stderr = pipes if readers else (output, output)
     # Not a fork of this process, which has threads of JAX and its own.
     self._process = subprocess.Popen(
       command,
       env=os.environ | environment,
       cwd=ROOT,
       stdin=subprocess.DEVNULL,
-      stdout=subprocess.PIPE,
-      stderr=subprocess.STDOUT,
-      text=True,
-      errors="replace",
+      stdout=stdout,
+      stderr=stderr,
     )
+    for pipe in pipes:
+      pipe.close()
+    os.close(output)
+    self._collected = collected
     RUNNING.add(self)
     self.pid = self._process.pid
     self.status: int | None = None
@@ -248,7 +265,7 @@ class Process:
     self._reader.start()
 
   def _read(self) -> None:
-    with self._process.stdout as file:
+    with open(self._collected, errors="replace") as file:
       for line in file:
         with self._news:
           self._lines.append(line)
@@ -256,6 +273,12 @@ class Process:
     with self._news:
       self._ended = True
       self._news.notify_all()
+
+  def kill_reader(self, *names: str) -> None:
+    """Kills what reads "stdout" or "stderr", as Ctrl-C kills `| tee log`."""
+    for name in names:
+      self._readers[name].kill()
+      self._readers[name].wait()
 
   def handles(self, number: int) -> bool:
     """Whether the process has a handler for a signal."""
@@ -302,16 +325,21 @@ class Process:
       time.sleep(0.005)
     return False
 
-  def end(self, number: int = 0) -> int:
+  def has_ended(self) -> bool:
+    return self._process.poll() is not None
+
+  def end(self, number: int = 0, patience: float = PATIENCE) -> int:
     """Sends a signal, if any, waits for the end and returns the exit status."""
     if number and self._process.poll() is None:
       os.kill(self.pid, number)
     try:
-      self.status = self._process.wait(PATIENCE)
+      self.status = self._process.wait(patience)
     except subprocess.TimeoutExpired:
       self._time_out("no end")
     RUNNING.discard(self)
     self._reader.join()
+    for reader in self._readers.values():
+      reader.wait()
     return self.status
 
   def _time_out(self, why: str) -> NoReturn:

@@ -1,23 +1,42 @@
-"""A long run of a tiny network that is interrupted often."""
+"""A long run of a tiny network that is interrupted often, in every way."""
 
 import functools
+import json
 import os
 import pathlib
+import resource
 import shutil
 import signal
 import statistics
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 
-from .sandbox import Process, difference, outcome
+from .interruptions import SIGNALS
+from .sandbox import PATIENCE, Process, difference, outcome
+from .storage import limit_files
 from .trial import EQUAL, EXPECTED, Case, Row, Suite, Trial
 
-STEPS, INTERRUPTIONS, PARTS = 10_000, 50, 5
+STEPS, PARTS = 10_000, 5
+# Of one part; every interruption happens at a random step of the part.
+INTERRUPTIONS = (
+  "SIGKILL",
+  "SIGKILL",
+  "signal",
+  "signal",
+  "signal, nobody reads the output",
+  "signal, nobody reads the output",
+  "signal, the disk was full for a while",
+  "the disk is full to the end",
+  "SIGKILL, then a file of the newest checkpoint is torn",
+  "signal, then the newest checkpoint cannot be read for a while",
+)
+LOG_EVERY = 20
 FLAGS = (
   f"--config.total_steps={STEPS}",
   "--config.batch_size=4",
-  "--config.log_every_steps=20",
+  f"--config.log_every_steps={LOG_EVERY}",
   "--config.eval_every_epochs=50",
   "--config.checkpoint_every_steps=100",
 )
@@ -38,7 +57,7 @@ def _whole(trial: Trial) -> Row:
   start = time.monotonic()
   process = trial.sandbox.start(workdir, *FLAGS)
   samples = _measure(process)
-  process.end()
+  process.end(patience=3600)
   memory, descriptors = samples()
   rate = STEPS / (time.monotonic() - start)
   flat = memory[1] < 1.05 * memory[0] and descriptors[1] <= descriptors[0]
@@ -59,20 +78,17 @@ def _part(trial: Trial, part: int) -> Row:
   workdir = trial.sandbox.workdir("soak-interrupted")
   if part == 0:
     shutil.rmtree(workdir, ignore_errors=True)
-  span, count = STEPS // PARTS, INTERRUPTIONS // PARTS
+  span, count = STEPS // PARTS, len(INTERRUPTIONS)
   ends = sorted(
-    trial.random.sample(range(part * span, (part + 1) * span), count)
+    trial.random.sample(range(part * span + 50, (part + 1) * span), count)
   )
+  kinds = trial.random.sample(INTERRUPTIONS, count)
   peaks, wrong = [], []
-  for end in ends:
-    process = trial.sandbox.start(workdir, *FLAGS)
+  for step, kind in zip(ends, kinds, strict=True):
+    process = trial.sandbox.start(workdir, *FLAGS, readers=True)
     samples = _measure(process)
-    logged = range(end - end % 20 + 20, STEPS + 1, 20)
-    process.until(f"^step ({'|'.join(map(str, logged))})/")
-    time.sleep(trial.random.uniform(0, 0.3))
-    number = trial.random.choice((signal.SIGKILL, signal.SIGTERM))
-    if process.end(number) not in (0, -signal.SIGKILL):
-      wrong.append(process.output()[-300:])
+    if problem := _interrupt(trial, process, workdir, step, kind):
+      wrong.append(f"{kind} at step {step}: {problem}")
     memory, descriptors = samples()
     peaks.append((memory[-1], descriptors[-1]))
   at = f"steps {part * span} to {(part + 1) * span}"
@@ -82,14 +98,93 @@ def _part(trial: Trial, part: int) -> Row:
     wrong += filter(None, [difference(workdir, whole)])
     at += ", then to the end"
   return {
-    "fault": f"{count} kills and stops",
+    "fault": "interruptions of all kinds",
     "at": at,
+    "count": count,
+    "kinds": dict(Counter(kinds)),
+    "steps": dict(zip(map(str, ends), kinds, strict=True)),
     "status": 0,
     "result": "\n".join(wrong) or EQUAL,
     # Minimum and maximum over the processes, each at its end.
     "memory": [f([m for m, _ in peaks]) for f in (min, max)],
     "descriptors": [f([n for _, n in peaks]) for f in (min, max)],
   }
+
+
+def _interrupt(
+  trial: Trial, process: Process, workdir: str, step: int, kind: str
+) -> str:
+  """Interrupts a process near a step, and says what was wrong with its end."""
+  _wait_for(process, workdir, step)
+  time.sleep(trial.random.uniform(0, 0.3))
+  if "nobody reads" in kind:
+    streams = trial.random.choice(
+      [("stdout",), ("stderr",), ("stdout", "stderr")]
+    )
+    process.kill_reader(*streams)
+  if "disk" in kind:
+    limit_files(process, 0)
+    time.sleep(5)
+  if "for a while" in kind and "disk" in kind:
+    limit_files(process, resource.RLIM_INFINITY)
+    time.sleep(1)
+  number = trial.random.choice(SIGNALS)
+  expected = (0,)
+  if kind.startswith("SIGKILL"):
+    number, expected = signal.SIGKILL, (-signal.SIGKILL,)
+  elif kind == "the disk is full to the end":
+    expected = (0, 2)  # 0: no save was due, as the last one is of this step
+  status = process.end(number)
+  problem = ""
+  if status not in expected or "Traceback" in process.output():
+    problem = f"status {status}: {process.output()[-600:]}"
+  newest = _newest(workdir)
+  if "torn" in kind and newest:
+    largest = max(newest.rglob("*"), key=lambda path: path.lstat().st_size)
+    os.truncate(largest, largest.stat().st_size // 2)
+  if "cannot be read" in kind and newest:
+    problem = problem or _unreadable(trial, workdir, newest)
+  return problem
+
+
+def _unreadable(trial: Trial, workdir: str, newest: pathlib.Path) -> str:
+  """A checkpoint whose files have an I/O error for a while.
+
+  The run is refused, because nothing proves that the checkpoint is damaged.
+  """
+  metadata = newest / "metadata" / "metadata"
+  kept = metadata.with_name("kept")
+  metadata.rename(kept)
+  metadata.symlink_to(metadata.name)  # ELOOP; root may read anything else
+  process = trial.sandbox.start(workdir, *FLAGS)
+  status = process.end(patience=120)
+  metadata.unlink(missing_ok=True)
+  if not kept.exists():
+    return f"the checkpoint was moved: {process.output()[-600:]}"
+  kept.rename(metadata)
+  return "" if status == 2 else f"status {status}: {process.output()[-600:]}"
+
+
+def _newest(workdir: str) -> pathlib.Path | None:
+  """The newest checkpoint, if there is an older one to fall back on."""
+  folder = pathlib.Path(workdir, "checkpoints")
+  steps = sorted(int(x.name) for x in folder.glob("*") if x.name.isdigit())
+  return folder / str(steps[-1]) if len(steps) > 1 else None
+
+
+def _wait_for(process: Process, workdir: str, step: int) -> None:
+  """Waits until metrics.jsonl has the first line after a step.
+
+  Not for what is printed, which nobody may read.
+  """
+  path = pathlib.Path(workdir, "metrics.jsonl")
+  deadline = time.monotonic() + 2 * PATIENCE
+  while time.monotonic() < deadline and not process.has_ended():
+    if path.exists():
+      for text in path.read_text().splitlines()[-1:]:
+        if text.endswith("}") and json.loads(text)["step"] > step:
+          return
+    time.sleep(0.1)
 
 
 def _measure(process: Process) -> Callable[[], tuple[list[int], list[int]]]:

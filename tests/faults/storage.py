@@ -40,7 +40,7 @@ def full_disk(suite: Suite, long: bool) -> Iterator[Case]:
   yield "read-only", _read_only
 
 
-def _limit(process: Process, size: int) -> None:
+def limit_files(process: Process, size: int) -> None:
   """Writes of the process beyond `size` bytes of a file fail from now on."""
   limits = (size, resource.RLIM_INFINITY)
   resource.prlimit(process.pid, resource.RLIMIT_FSIZE, limits)
@@ -50,10 +50,10 @@ def _full(trial: Trial, what: str, size: int, returns: bool) -> Row:
   workdir = trial.new_workdir()
   process = trial.sandbox.start(workdir, fault="slow=0.005")
   process.until("^step 5/")
-  _limit(process, size)
+  limit_files(process, size)
   process.until("^step 18/")
   if returns:
-    _limit(process, resource.RLIM_INFINITY)
+    limit_files(process, resource.RLIM_INFINITY)
   process.end()
   reported = "could not be written" in process.output()
   torn = _torn_events(workdir) if returns else ""
@@ -91,7 +91,7 @@ def _masked_crc(content: bytes) -> bytes:
 def _full_from_the_start(trial: Trial) -> Row:
   workdir = trial.new_workdir()
   process = trial.sandbox.start(workdir)
-  _limit(process, 0)
+  limit_files(process, 0)
   process.end()
   row = trial.row("disk full", "from the start", process, workdir)
   if process.status != 2:
@@ -107,7 +107,7 @@ def _full_at_the_report(trial: Trial) -> Row:
   before = snapshot(whole)
   arguments = (f"--workdir={whole}", f"--output={page}")
   process = trial.sandbox.start("", *arguments, module="report")
-  _limit(process, 0)
+  limit_files(process, 0)
   process.end()
   fine = process.status == 2 and "cannot write" in process.output()
   kept = page.read_text() == "the old report" and snapshot(whole) == before
