@@ -19,6 +19,8 @@ import numpy as np
 import rich.console
 import rich.progress
 
+from alexnet_jax.runtime import watch
+
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
@@ -191,7 +193,8 @@ class Progress:
     self._bar.stop()
 
   def advance(self, count: int = 1) -> None:
-    """Adds `count` finished units."""
+    """Adds `count` finished units; a run does not count as stalled then."""
+    watch.progress()
     if self._is_terminal:
       self._bar.advance(self._task, count)
       return

@@ -100,12 +100,16 @@ class WorkdirLock:
   and keep it after the run is killed.
   """
 
-  def __init__(self, workdir: str, flag: str = "--workdir"):
+  def __init__(
+    self, workdir: str, flag: str = "--workdir", required: bool = True
+  ):
     """Takes the lock; creates the folder if needed.
 
     Args:
       workdir: folder of the run.
       flag: for messages, the flag that chooses the folder.
+      required: whether a file system without locks is refused; if not, `held`
+        is False there.
 
     Raises:
       UserError: another run holds the lock (the message names its host and
@@ -130,6 +134,9 @@ class WorkdirLock:
     try:
       _lock(self._file)
     except OSError as error:
+      self.held = False
+      if error.errno not in _HELD_ERRORS and not required:
+        return
       holder = os.pread(self._file, 1000, 0).decode(errors="replace")
       os.close(self._file)
       if error.errno in _HELD_ERRORS:
@@ -142,6 +149,7 @@ class WorkdirLock:
         f" ({error.strerror}), so a second run could corrupt this one. Choose a"
         f" {flag}=DIR on a local disk."
       ) from None
+    self.held = True
     _HELD.add(_identity(os.fstat(self._file)))
     since = time.strftime("%Y-%m-%d %H:%M:%S %Z")
     self._write_holder(

@@ -2,8 +2,10 @@
 
 A process that is killed cannot write that it ended. So the state "running"
 counts only while the workdir is locked (`files.is_locked`); the operating
-system releases the lock with its process. No decision depends on a clock, a
-host name or a process number, which may be wrong or equal on two machines.
+system releases the lock with its process. Some file servers have no locks, or
+keep them on each host. There a run lives if its status changes while another
+one waits. No decision depends on a clock or on a process number, which may be
+wrong, or equal in two containers.
 """
 
 import contextlib
@@ -11,11 +13,13 @@ import json
 import os
 import pathlib
 import socket
+import sys
 import threading
 import time
 from typing import NamedTuple
 
 from alexnet_jax.runtime import files
+from alexnet_jax.runtime.command import UserError
 
 FILE_NAME = "status.json"
 RUNNING, FINISHED, STOPPED, FAILED, STALLED = STATES = (
@@ -25,8 +29,9 @@ RUNNING, FINISHED, STOPPED, FAILED, STALLED = STATES = (
   "failed",
   "stalled",
 )
-# Between two writes of a running attempt.
+# Between two writes of a running attempt, and how many of them may be missing.
 HEARTBEAT_SECONDS = 10.0
+MISSING_HEARTBEATS = 3
 MESSAGE_LENGTH = 1000
 
 
@@ -93,22 +98,38 @@ class StatusWriter:
     step: steps trained; the owner sets it.
   """
 
-  def __init__(self, workdir: str | os.PathLike, step: int = 0):
+  def __init__(
+    self, workdir: str | os.PathLike, step: int = 0, is_locked: bool = True
+  ):
     """Nothing is written before the context is entered.
 
     Args:
-      workdir: of the run, locked by this process.
+      workdir: of the run.
       step: steps trained so far.
+      is_locked: whether this process has locked the workdir; if not, its file
+        system has no locks.
+
+    Raises:
+      UserError: another process works on the run although it has no lock here.
     """
+    self._workdir = str(workdir)
+    self._is_locked = is_locked
+    self._path = pathlib.Path(workdir, FILE_NAME)
+    self._host = socket.gethostname()
+    self._refuse_second()
     self.last = last_attempt(workdir, is_running=False)
     self.step = step
-    self._path = pathlib.Path(workdir, FILE_NAME)
     self._stalled = ""
     self._lock = threading.Lock()
     self._ended = threading.Event()
 
   def __enter__(self) -> "StatusWriter":
-    self._write(RUNNING, "")
+    written = self._write(RUNNING, "")
+    if not self._is_locked:
+      # Of two that start at once, the one that wrote last goes on.
+      time.sleep(HEARTBEAT_SECONDS / 2)
+      if (other := read(self._workdir) or written) != written:
+        raise _second_error(self._workdir, other)
     threading.Thread(target=self._beat, daemon=True).start()
     return self
 
@@ -142,12 +163,39 @@ class StatusWriter:
         if not self._ended.is_set():
           self._write(STALLED if self._stalled else RUNNING, self._stalled)
 
-  def _write(self, state: str, message: str) -> None:
+  def _refuse_second(self) -> None:
+    """Raises UserError if another process goes on writing the status.
+
+    Only one on another host, or without locks, can have escaped the lock.
+    """
+    if not self._is_locked:
+      print(
+        f"warning: the file system of {self._workdir} does not support file"
+        " locks; two runs there are told apart by their status.json",
+        file=sys.stderr,
+      )
+    found = read(self._workdir)
+    if found is None or found.state not in (RUNNING, STALLED):
+      return
+    if self._is_locked and found.host == self._host:
+      return  # it would hold the lock
+    seconds = MISSING_HEARTBEATS * HEARTBEAT_SECONDS
+    print(
+      f"{self._workdir} was in use by process {found.pid} on host {found.host}."
+      f" Waiting {seconds:.0f} s to see whether it still is."
+    )
+    before, deadline = _last_write(self._path), time.monotonic() + seconds
+    while time.monotonic() < deadline:
+      time.sleep(HEARTBEAT_SECONDS / 10)
+      if _last_write(self._path) != before:
+        raise _second_error(self._workdir, read(self._workdir) or found)
+
+  def _write(self, state: str, message: str) -> Status:
     found = Status(
       state,
       self.step,
       message[:MESSAGE_LENGTH],
-      socket.gethostname(),
+      self._host,
       os.getpid(),
       time.strftime("%Y-%m-%d %H:%M:%S %z"),
     )
@@ -159,6 +207,20 @@ class StatusWriter:
       with contextlib.suppress(OSError), open(self._path, "r+b") as file:
         file.write(text.encode())
         file.truncate()
+    return found
+
+
+def _last_write(path: pathlib.Path) -> tuple[int, int]:
+  """What every write of a file changes, even if its content is the same."""
+  status = path.stat()
+  return status.st_ino, status.st_mtime_ns
+
+
+def _second_error(workdir: str, other: Status) -> UserError:
+  return UserError(
+    f"another run is using {workdir}: process {other.pid} on host"
+    f" {other.host}. Wait for it, stop it, or choose another --workdir=DIR."
+  )
 
 
 def _describe(error: BaseException) -> str:

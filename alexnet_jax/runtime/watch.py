@@ -111,9 +111,11 @@ class Watch:
       self._wakeup = signal.set_wakeup_fd(self._write)
     self._thread = threading.Thread(target=self._listen, daemon=True)
     self._thread.start()
+    _ENTERED.append(self)
     return self
 
   def __exit__(self, *exception) -> None:
+    _ENTERED.remove(self)
     if self._handlers:
       signal.set_wakeup_fd(self._wakeup)
     for number, handler in self._handlers.items():
@@ -134,6 +136,10 @@ class Watch:
   def phase(self, name: str) -> None:
     """Records progress and what the run does now, such as "compiling"."""
     self._phase = name
+    self.progress()
+
+  def progress(self) -> None:
+    """Records progress in the present phase."""
     self._last_progress = time.monotonic()
     if self.attempt:
       self.attempt.stall("")
@@ -256,6 +262,18 @@ def _print_soon(text: str, file: TextIO | None = None) -> None:
   output.within(
     PATIENCE_SECONDS, lambda: print(text, end="", file=file, flush=True)
   )
+
+
+def progress() -> None:
+  """Records that long work advances, such as one image of many.
+
+  It goes to the watch of the run, whoever does the work; without one, nowhere.
+  """
+  for watch in _ENTERED:
+    watch.progress()
+
+
+_ENTERED: list[Watch] = []  # those whose context this process is in
 
 
 def resume_hint() -> str:

@@ -76,9 +76,10 @@ def train_and_evaluate(
     if runs.is_finished(workdir, job.timetable.last_step):
       print(f"{workdir}: finished after {runs.newest_step(workdir)} steps")
     else:
+      newest = max(runs.newest_step(workdir), 0)
       with (
-        WorkdirLock(output_dir),
-        StatusWriter(output_dir, max(runs.newest_step(workdir), 0)) as attempt,
+        WorkdirLock(output_dir, required=False) as lock,
+        StatusWriter(output_dir, newest, lock.held) as attempt,
       ):
         if attempt.last:
           print(attempt.last)

@@ -1,5 +1,6 @@
 """Atomic writes and the workdir lock."""
 
+import errno
 import os
 import pathlib
 import signal
@@ -96,3 +97,46 @@ def test_a_workdir_that_is_a_file_is_refused(tmp_path):
   (tmp_path / "file").touch()
   with pytest.raises(UserError, match="cannot be written"):
     WorkdirLock(str(tmp_path / "file"))
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_refused_or_told(
+  tmp_path, monkeypatch, number
+):
+  def no_locks(*arguments):
+    raise OSError(number, os.strerror(number))
+
+  monkeypatch.setattr(files.fcntl, "lockf", no_locks)
+  with pytest.raises(UserError, match="does not support file locks"):
+    WorkdirLock(str(tmp_path))
+  with WorkdirLock(str(tmp_path), required=False) as lock:
+    assert not lock.held
+    assert files.is_locked(tmp_path) is None
+
+
+def test_a_second_run_of_one_process_is_refused_and_takes_no_lock_away(
+  tmp_path,
+):
+  """Locks of one process do not exclude each other, and end with any close."""
+  with WorkdirLock(str(tmp_path)):
+    with pytest.raises(UserError, match="another run of this process"):
+      WorkdirLock(str(tmp_path))
+    assert files.is_locked(tmp_path)
+    probe = "import sys; from alexnet_jax.runtime.files import *; "
+    probe += "print(is_locked(sys.argv[1]))"
+    command = [sys.executable, "-c", probe, str(tmp_path)]
+    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert found.stdout == "True\n", found
+  assert files.is_locked(tmp_path) is False
+  assert files.is_locked(tmp_path / "none") is False
+
+
+def test_a_lock_that_is_held_may_be_reported_as_a_lack_of_permission(
+  tmp_path, monkeypatch
+):
+  def denied(*arguments):
+    raise PermissionError(errno.EACCES, "Permission denied")
+
+  monkeypatch.setattr(files.fcntl, "lockf", denied)
+  with pytest.raises(UserError, match="another run is using"):
+    WorkdirLock(str(tmp_path))

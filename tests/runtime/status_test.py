@@ -126,3 +126,62 @@ def test_a_late_heartbeat_does_not_change_the_end(tmp_path, monkeypatch):
     time.sleep(0.003)
     assert status.read(tmp_path).state == "stopped"
   assert threading.active_count() < 10
+
+
+SECOND = """
+import sys
+from alexnet_jax.runtime import status
+from alexnet_jax.runtime.command import UserError
+status.HEARTBEAT_SECONDS = 0.1
+try:
+  with status.StatusWriter(sys.argv[1], is_locked=False):
+    print("begun", flush=True)
+    sys.stdin.readline()
+except UserError as error:
+  print(error)
+"""
+
+
+def test_without_locks_a_second_run_is_refused_and_a_dead_one_is_not(tmp_path):
+  """As on a file server without locks, or with equal process numbers."""
+  command = [sys.executable, "-c", SECOND, str(tmp_path)]
+  first, second = (
+    subprocess.Popen(
+      command,
+      cwd=ROOT,
+      stdin=subprocess.PIPE,
+      stdout=subprocess.PIPE,
+      text=True,
+    )
+    for _ in range(2)
+  )
+  # They start at the same moment; one of them goes on.
+  lines = {first: first.stdout.readline(), second: second.stdout.readline()}
+  went_on = [process for process in lines if "begun" in lines[process]]
+  while not went_on:
+    for process in lines:
+      lines[process] = process.stdout.readline()
+      went_on += [process] if "begun" in lines[process] else []
+  (other,) = lines.keys() - set(went_on)
+  told = lines[other] + other.communicate()[0]
+  assert "another run is using" in told
+  assert f"process {went_on[0].pid} on host" in told
+
+  went_on[0].kill()
+  went_on[0].communicate()
+  third = subprocess.run(
+    command, cwd=ROOT, input="\n", capture_output=True, text=True, timeout=60
+  )
+  assert "Waiting" in third.stdout and "begun" in third.stdout
+  assert "does not support file locks" in third.stderr
+  assert status.read(tmp_path).state == "finished"
+
+
+def test_a_lock_that_does_not_reach_another_host_is_noticed(
+  tmp_path, monkeypatch
+):
+  monkeypatch.setattr(status, "HEARTBEAT_SECONDS", 0.05)
+  with status.StatusWriter(tmp_path):
+    monkeypatch.setattr(socket, "gethostname", lambda: "another")
+    with pytest.raises(UserError, match="another run is using"):
+      status.StatusWriter(tmp_path)

@@ -204,6 +204,32 @@ def test_a_stall_is_reported_with_its_phase_and_all_threads():
   assert "reader_thread_function" in err  # another thread's stack
 
 
+def test_work_that_advances_is_no_stall():
+  """Such as the statistics of raw ImageNet: longer than the limit."""
+  run = Run(
+    """
+    from alexnet_jax.data import parallel
+    with Watch(1.5 / 60) as watch:
+      watch.phase("computing the statistics of the training images")
+      for _ in parallel.map_images(
+        lambda n: time.sleep(0.5), range(8), "images", size=lambda n: 1,
+        threads=1,
+      ):
+        pass
+      say("finished")
+      stuck = parallel.map_images(
+        lambda n: time.sleep(4), range(1), "images", size=lambda n: 1
+      )
+      list(stuck)
+    """
+  )
+  out, err = run.process.communicate(timeout=60)
+  _, _, after = err.partition("warning: no progress")
+  assert run.process.returncode == 0 and "finished" in out
+  assert err.count("warning: no progress") <= 2  # of the work that hangs
+  assert "minutes while computing the statistics" in after
+
+
 def test_handlers_and_descriptors_are_restored():
   before = signal.getsignal(signal.SIGINT), os.listdir("/proc/self/fd")
   with Watch(1) as watch:
