@@ -101,7 +101,7 @@ class Trainer:
     state = step.init_state(
       job.recipe.network, job.recipe.optimizer, seed, job.mesh
     )
-    key = sharding.place(jax.random.key(seed), sharding.REPLICATED, job.mesh)
+    streams = step.make_streams(config.random_streams, seed, job.mesh)
     batches = pipeline.to_device(
       pipeline.train_batches(
         job.train,
@@ -118,7 +118,11 @@ class Trainer:
     while len(losses) < steps and not images:
       epoch = len(losses) * config.batch_size / len(job.train)
       state, metrics = self._step(
-        state, next(batches), self._statistics, key, job.schedule.rates(epoch)
+        state,
+        next(batches),
+        self._statistics,
+        streams,
+        job.schedule.rates(epoch),
       )
       losses.append(float(metrics["loss"]))
       done = len(losses)

@@ -10,6 +10,7 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from alexnet_jax.data.pixels import Pixels
@@ -111,20 +112,20 @@ def training_images(
   """
   margin = images.shape[1] - crop_size
 
-  def augment(image, key, shared_key, epoch):
-    crop_key, flip_key, _ = jax.random.split(shared_key, 3)
-    lighting_key = jax.random.split(key, 3)[2]
+  def augment(image, key, crop_key, flip_key, lighting_key, epoch):
     offset = (margin // 2, margin // 2)
     if augmentation.crop:
-      offset = jax.random.randint(crop_key, (2,), 0, margin + 1)
-    flip = jax.random.bernoulli(flip_key) if augmentation.flip else False
+      offset = jax.random.randint(crop_key, (2,), 0, margin + 1, jnp.int32)
+    half = np.float32(0.5)  # the type decides how many bits are drawn
+    flip = jax.random.bernoulli(flip_key, half) if augmentation.flip else False
     if augmentation.colour:
       # A split into three uses the numbers 0 to 2 of this key.
       colour_key = jax.random.fold_in(key, 3)
       image = _jitter_colours(image, colour_key, augmentation.colour)
     x = _crop_and_centre(image, statistics.mean_image, offset, crop_size, flip)
     if augmentation.lighting:
-      strengths = augmentation.lighting * jax.random.normal(lighting_key, (3,))
+      normal = jax.random.normal(lighting_key, (3,), jnp.float32)
+      strengths = augmentation.lighting * normal
       lit = x + (statistics.components @ strengths).reshape(1, 1, 3)
       lit = lit / augmentation.lighting_divisor
       until = augmentation.lighting_until
@@ -132,8 +133,16 @@ def training_images(
     return statistics.pixels.scale(x)
 
   # A group has the crop and flip of its first image.
-  shared = jnp.repeat(keys[:: augmentation.shared_by], augmentation.shared_by)
-  augmented = jax.vmap(augment)(images, keys, shared, epoch)
+  def shared(keys):
+    count = augmentation.shared_by
+    return jnp.repeat(keys[::count], count)
+
+  crop, flip, lighting = jax.vmap(lambda key: tuple(jax.random.split(key, 3)))(
+    keys
+  )
+  augmented = jax.vmap(augment)(
+    images, keys, shared(crop), shared(flip), lighting, epoch
+  )
   return _with_channels(augmented, channels)
 
 
@@ -150,7 +159,8 @@ def view_images(
   """
   margin = images.shape[1] - crop_size
   corners = [(0, 0), (0, margin), (margin, 0), (margin, margin)]
-  offset = jnp.array([(margin // 2, margin // 2), *corners])[view % 5]
+  centre = (margin // 2, margin // 2)
+  offset = jnp.array([centre, *corners], jnp.int32)[view % 5]
 
   def crop(image):
     mean, flip = statistics.mean_image, view >= 5
@@ -171,7 +181,7 @@ def _jitter_colours(
   """
   low, high = 1 - strength, 1 + strength
   brightness, contrast, saturation = jax.random.uniform(
-    key, (3,), minval=low, maxval=high
+    key, (3,), jnp.float32, minval=low, maxval=high
   )
 
   def blend(x, other, factor):
@@ -192,7 +202,7 @@ def _with_channels(images: jax.Array, channels: int) -> jax.Array:
 
 def _crop_and_centre(image, mean_image, offset, crop_size, flip):
   """A crop of the image minus the mean image, mirrored if `flip`."""
-  start = (offset[0], offset[1], 0)
+  start = (offset[0], offset[1], np.int32(0))
   size = (crop_size, crop_size, 3)
   crop = lax.dynamic_slice(image, start, size).astype(jnp.float32)
   same_for_all = mean_image.shape == size  # and then never mirrored

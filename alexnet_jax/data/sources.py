@@ -252,10 +252,10 @@ def stored_rescaling(source: Source) -> str:
     return ""
 
 
-def hold_out(source: Source, count: int, seed: int) -> tuple[Source, Source]:
+def hold_out(source: Source, count: int, *seeds: int) -> tuple[Source, Source]:
   """Splits a source at random into (the rest, `count` held-out examples).
 
-  The same count and seed hold out the same examples in every process. Raises
+  The same count and seeds hold out the same examples in every process. Raises
   UserError if no example is left to train on.
   """
   if not 0 <= count < len(source):
@@ -269,11 +269,12 @@ def hold_out(source: Source, count: int, seed: int) -> tuple[Source, Source]:
       # In ascending order, because neighbours on disk are faster to read.
       _Selection(source, np.sort(indices)),
       source.class_names,
-      fingerprint=f"{source.fingerprint}:{part} {count} {seed}",
+      fingerprint=f"{source.fingerprint}:{part} {count} {numbers}",
       name=f"{source.name} ({part} {count:,})",
     )
 
-  order = permutation(len(source), seed)
+  numbers = " ".join(map(str, seeds))
+  order = permutation(len(source), *seeds)
   rest = select("without", order[count:]) if count else source
   return rest, select("held out", order[:count])
 

@@ -82,8 +82,8 @@ class AlexNet(nnx.Module):
     # A tower's weights depend on its index, not on the mesh.
     self.towers = jax.vmap(
       lambda index: Tower(network, jax.random.fold_in(key, index))
-    )(jnp.arange(network.towers))
-    self.fc8_bias = nnx.Param(jnp.zeros(network.num_classes))
+    )(jnp.arange(network.towers, dtype=jnp.int32))
+    self.fc8_bias = nnx.Param(jnp.zeros(network.num_classes, jnp.float32))
 
   def __call__(
     self, images: jax.Array, keys: jax.Array | None = None

@@ -15,7 +15,7 @@ from alexnet_jax.model.sharding import batch_mean
 
 def normal(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
   """`jax.random.normal`: the same values, and XLA compiles it much faster."""
-  return jax.random.normal(key, (math.prod(shape),)).reshape(shape)
+  return jax.random.normal(key, (math.prod(shape),), jnp.float32).reshape(shape)
 
 
 class Conv(nnx.Module):

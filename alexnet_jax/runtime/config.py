@@ -66,9 +66,14 @@ ADDED = {
     "mean": (),
     "deviation": (),
   },
+  "random_streams": "shared",
   "augmentation.colour": 0.0,
   "optimizer.l1": 0.0,
 }
+
+# Keys of ADDED that a resumed run keeps as it began, though the configurations
+# have another value for new runs.
+KEPT = ("random_streams",)
 
 # Keys that no longer exist, with the only value that is still supported. A
 # saved configuration with another value is rejected.
@@ -158,17 +163,22 @@ def check_overrides(unused: Mapping[str, str]) -> None:
     unused: dotted keys that the present configuration does not use, each with
       the reason, such as "no layer is followed by 'lrn'".
   """
-  if "config" not in flags.FLAGS:
-    return
-  flag = flags.FLAGS["config"]
-  if not config_flags.is_config_flag(flag) or flag.value is None:
-    return  # the command line has no --config
-  for key in flag.override_values:
+  for key in _overrides():
     if key in unused:
       raise UserError(
         f"--config.{key} would have no effect: {unused[key]}. Remove it, or"
         " change the configuration so that it is used."
       )
+
+
+def _overrides() -> list[str]:
+  """The dotted keys that are set on the command line."""
+  if "config" not in flags.FLAGS:
+    return []
+  flag = flags.FLAGS["config"]
+  if not config_flags.is_config_flag(flag) or flag.value is None:
+    return []  # the command line has no --config
+  return list(flag.override_values)
 
 
 def call(
@@ -255,6 +265,17 @@ def _places(tree: Any, names: list[str]) -> Iterator[tuple[dict, str]]:
     return
   for name in list(tree) if first == "*" else [first]:
     yield from _places(tree.get(name), rest)
+
+
+def with_kept_values(config: ConfigDict, saved: dict[str, Any]) -> ConfigDict:
+  """`config` with the values of `saved` for KEPT; a locked copy.
+
+  A value on the command line stays, and is compared like any other key.
+  """
+  config = ConfigDict(config)
+  given = _overrides()
+  config.update({k: saved[k] for k in KEPT if k in saved and k not in given})
+  return config.lock()
 
 
 def check_resume(saved: dict[str, Any], new: dict[str, Any]) -> None:

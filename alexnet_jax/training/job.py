@@ -30,7 +30,7 @@ from alexnet_jax.runtime import config as configs
 from alexnet_jax.runtime import provenance, values
 from alexnet_jax.runtime.command import UserError
 from alexnet_jax.training import schedule as schedules
-from alexnet_jax.training import step
+from alexnet_jax.training import step, streams
 from alexnet_jax.training.optimizer import make_optimizer
 from alexnet_jax.training.schedule import Schedule, make_schedule
 from alexnet_jax.training.timetable import Timetable
@@ -48,6 +48,7 @@ class Recipe(NamedTuple):
   augmentation: Augmentation = Augmentation()  # of the training images
   optimizer: optax.GradientTransformation = make_optimizer()
   pixels: Pixels = Pixels()
+  random_streams: str = streams.SEPARATE
 
   @classmethod
   def from_config(
@@ -70,6 +71,7 @@ class Recipe(NamedTuple):
       configs.call(Augmentation, config, "augmentation"),
       configs.call(make_optimizer, config, "optimizer"),
       make_pixels(config),
+      config["random_streams"],
     )
 
   def train_step(self, mesh: Mesh) -> Callable[..., Any]:
@@ -85,8 +87,8 @@ class Recipe(NamedTuple):
   def abstract_arguments(self, mesh: Mesh) -> tuple[Any, ...]:
     """The training step's arguments as shapes, dtypes and shardings.
 
-    State, batch, statistics, key and learning rate. The devices of `mesh` need
-    not be attached to this machine.
+    State, batch, statistics, random streams and learning rate. The devices of
+    `mesh` need not be attached to this machine.
     """
 
     def array(shape, dtype, spec=REPLICATED):
@@ -102,9 +104,12 @@ class Recipe(NamedTuple):
     statistics = ImageStatistics(
       array(side, jnp.float32), array((3, 3), jnp.float32), self.pixels
     )
-    key = array((), jax.eval_shape(lambda: jax.random.key(0)).dtype)
+    random = jax.tree.map(
+      lambda key: array((), key.dtype),
+      jax.eval_shape(lambda: streams.make_streams(self.random_streams, 0)),
+    )
     state = step.abstract_state(self.network, self.optimizer, mesh)
-    return state, batch, statistics, key, array((), jnp.float32)
+    return state, batch, statistics, random, array((), jnp.float32)
 
   def random_arguments(self, mesh: Mesh) -> tuple[Any, ...]:
     """Values for the same arguments: initial weights, random images and labels.
@@ -123,7 +128,8 @@ class Recipe(NamedTuple):
     statistics = ImageStatistics(
       np.full(side, 127.5, np.float32), np.eye(3, dtype=np.float32), self.pixels
     )
-    values = [batch, statistics, jax.random.key(0), np.float32(1e-3)]
+    keys = streams.make_streams(self.random_streams, 0)
+    values = [batch, statistics, keys, np.float32(1e-3)]
     specs = [BATCH, REPLICATED, REPLICATED, REPLICATED]
     state = step.init_state(self.network, self.optimizer, 0, mesh)
     return state, *sharding.place(values, specs, mesh)
@@ -314,5 +320,6 @@ def _open_splits(config: ConfigDict) -> tuple[Source, Source]:
       f" classes. Set --config.num_classes={train.num_classes}."
     )
   if config.holdout:
-    return sources.hold_out(train, config.holdout, config.seed)
+    seeds = streams.hold_out_seeds(config.random_streams, config.seed)
+    return sources.hold_out(train, config.holdout, *seeds)
   return train, sources.open_split(dataset, splits.validation, folder)

@@ -66,6 +66,7 @@ def train_and_evaluate(
     Watch(config.stall_minutes, any_process) as watch,
     processes.main_process_folder(workdir) as output_dir,
   ):
+    config = runs.with_kept_values(workdir, config)
     runs.check_config(workdir, configs.to_json(config))
     watch.phase("opening the data")
     job = make_job(config)
@@ -164,7 +165,7 @@ class TrainingLoop:
     self._statistics = data.image_statistics(config, mesh)
     self._train_step = job.recipe.train_step(mesh)
     self._predict = job.recipe.predict(mesh)
-    self._key = step.make_key(config.seed, mesh)
+    self._streams = step.make_streams(config.random_streams, config.seed, mesh)
     index, count = sharding.process_share(mesh)
     self._batch_options = {
       "size": config.image_size,
@@ -237,7 +238,7 @@ class TrainingLoop:
     epoch = self._job.timetable.epoch(self._step)
     rate, rates = self._schedule.rate(epoch), self._schedule.rates(epoch)
     self._state, results = self._train_step(
-      self._state, batch, self._statistics, self._key, rates
+      self._state, batch, self._statistics, self._streams, rates
     )
     self._step += 1
     rest = {name: x for name, x in batch.items() if name != "image"}

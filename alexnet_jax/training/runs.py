@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from jax.sharding import Mesh
+from ml_collections import ConfigDict
 
 from alexnet_jax.data import pipeline, sources
 from alexnet_jax.model import sharding
@@ -17,7 +18,7 @@ from alexnet_jax.model.alexnet import AlexNet
 from alexnet_jax.runtime import config as configs
 from alexnet_jax.runtime.command import UserError
 from alexnet_jax.runtime.files import write_atomic
-from alexnet_jax.training import metrics, run_data, step
+from alexnet_jax.training import metrics, run_data, step, streams
 from alexnet_jax.training.checkpoint import Checkpoints, latest_step
 from alexnet_jax.training.evaluation import Predict
 from alexnet_jax.training.job import Recipe
@@ -37,6 +38,14 @@ def load_config(workdir: str) -> dict[str, Any]:
       " the workdir of a training (default runs/NAME for configs/NAME.py)."
     )
   return configs.load_saved(path)
+
+
+def with_kept_values(workdir: str, config: ConfigDict) -> ConfigDict:
+  """`config` with the values that the run in `workdir`, if any, keeps."""
+  path = pathlib.Path(workdir, "config.json")
+  if not path.exists():
+    return config
+  return configs.with_kept_values(config, configs.load_saved(path))
 
 
 def check_config(workdir: str, config: dict[str, Any]) -> None:
@@ -238,7 +247,8 @@ def open_split(
     config["dataset"], config["splits"][split], data_dir or config["data_dir"]
   )
   if split == "train":
-    source, _ = sources.hold_out(source, config["holdout"], config["seed"])
+    seeds = streams.hold_out_seeds(config["random_streams"], config["seed"])
+    source, _ = sources.hold_out(source, config["holdout"], *seeds)
   return source
 
 

@@ -18,6 +18,8 @@ from alexnet_jax.model.alexnet import AlexNet
 from alexnet_jax.model.network import Network
 from alexnet_jax.model.shapes import shapes
 from alexnet_jax.model.sharding import BATCH, DATA, MODEL, REPLICATED, TOWERS
+from alexnet_jax.training import streams
+from alexnet_jax.training.streams import SharedStream, Streams
 
 Batch = dict[str, jax.Array]
 
@@ -67,7 +69,7 @@ def init_state(
   abstract = abstract_state(network, optimizer, mesh)
   shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
   init = jax.jit(_init(network, optimizer), out_shardings=shardings)
-  return init(jax.random.key(seed))
+  return init(streams.root_key(seed))
 
 
 def _init(network, optimizer):
@@ -85,10 +87,16 @@ def _map_nets(function, tree):
   )
 
 
-def make_key(seed: int, mesh: Mesh) -> jax.Array:
-  """The key of all randomness in training, key<fry>[], on every device."""
+def make_streams(kind: str, seed: int, mesh: Mesh) -> Streams | SharedStream:
+  """The random streams of training, on every device of `mesh`.
+
+  Arguments and errors are those of `streams.make_streams`.
+  """
   everywhere = NamedSharding(mesh, REPLICATED)
-  return jax.jit(lambda: jax.random.key(seed), out_shardings=everywhere)()
+  make = jax.jit(
+    lambda: streams.make_streams(kind, seed), out_shardings=everywhere
+  )
+  return make()
 
 
 def to_dict(state: TrainState) -> dict[str, Any]:
@@ -134,23 +142,24 @@ def make_train_step(
   """Makes the training step, compiled at its first call.
 
   Returns:
-    A function of (state, batch, statistics, key, learning_rate).
+    A function of (state, batch, statistics, random, learning_rate).
 
     It takes the state, whose buffers it donates; the batch, with `image`
     uint8[B,S,S,3], `label`, `index`, `epoch` i32[B] and `weight` f32[B] (0: not
-    an example), B over "data"; the statistics of the training images; the key
-    of `make_key`; and the learning rate, f32[] or `optimizer.Rates`, which
-    transformations such as `optax.adam(1e-3)` do not read.
+    an example), B over "data"; the statistics of the training images; the
+    streams of `make_streams`; and the learning rate, f32[] or
+    `optimizer.Rates`, which transformations such as `optax.adam(1e-3)` do not
+    read.
 
     It returns the next state and the metrics of the batch before the update:
     `loss`, `top1_error`, `top5_error`, f32[]; `num_examples`, f32[], the number
     of examples of weight 1; and `finite`, from `all_finite`.
   """
 
-  def loss_on_device(net, batch, statistics, key):
-    keys = augment.example_keys(key, batch["epoch"], batch["index"])
-    pairs = jax.vmap(jax.random.split)(keys)
-    augment_keys, dropout_keys = pairs[:, 0], pairs[:, 1]
+  def loss_on_device(net, batch, statistics, random):
+    augment_keys, dropout_keys = random.example_keys(
+      batch["epoch"], batch["index"]
+    )
     images = augment.training_images(
       batch["image"],
       augment_keys,
@@ -177,9 +186,12 @@ def make_train_step(
     (REPLICATED, (REPLICATED, TOWERS)),
   )
 
-  def train_step(state, batch, statistics, key, learning_rate):
+  def train_step(state, batch, statistics, random, learning_rate):
+    # Every step has the same streams, and other examples or epochs to fold into
+    # them: for JAX_DEBUG_KEY_REUSE a copy is used up instead of the streams.
+    random = jax.tree.map(jax.random.clone, random)
     gradients, (metrics, averages) = jax.grad(loss_and_metrics, has_aux=True)(
-      state.net, batch, statistics, key
+      state.net, batch, statistics, random
     )
     # optax mixes integers and floats, which strict promotion would reject.
     promotion = jax.numpy_dtype_promotion("standard")
@@ -235,7 +247,7 @@ def make_predict(
 
     if views == 1:
       return predict(0)
-    predictions = lax.map(predict, jnp.arange(views))
+    predictions = lax.map(predict, jnp.arange(views, dtype=jnp.int32))
     total = jax.nn.logsumexp(predictions, axis=0)
     return total - np.log(views).astype(np.float32)
 
@@ -330,8 +342,8 @@ def top_error(scores: jax.Array, labels: jax.Array, k: int) -> jax.Array:
   """
   own = jnp.take_along_axis(scores, labels[:, None], axis=1)
   # NaN counts as above: such a prediction is wrong.
-  above = jnp.sum(~(scores <= own), axis=1).astype(jnp.float32)
-  ties = jnp.sum(scores == own, axis=1).astype(jnp.float32)
+  above = jnp.sum(~(scores <= own), axis=1, dtype=jnp.float32)
+  ties = jnp.sum(scores == own, axis=1, dtype=jnp.float32)
   return 1 - jnp.clip((k - above) / jnp.maximum(ties, 1.0), 0.0, 1.0)
 
 

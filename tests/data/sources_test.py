@@ -84,19 +84,19 @@ def test_reading_from_many_threads(tiny_dir):
 
 def test_hold_out_is_a_partition_fixed_by_the_seed(tiny_dir):
   train = sources.open_split("tiny", "train", tiny_dir)
-  rest, held = sources.hold_out(train, 12, seed=7)
+  rest, held = sources.hold_out(train, 12, 7)
   assert (len(rest), len(held)) == (28, 12)
   assert sorted(numbers(rest) + numbers(held)) == list(range(40))
-  assert numbers(sources.hold_out(train, 12, seed=7)[1]) == numbers(held)
-  assert numbers(sources.hold_out(train, 12, seed=8)[1]) != numbers(held)
+  assert numbers(sources.hold_out(train, 12, 7)[1]) == numbers(held)
+  assert numbers(sources.hold_out(train, 12, 8)[1]) != numbers(held)
   # Not the first or the last ones: files are often sorted by class.
   assert numbers(held) not in (numbers(train)[:12], numbers(train)[-12:])
-  whole, nothing = sources.hold_out(train, 0, seed=7)
+  whole, nothing = sources.hold_out(train, 0, 7)
   assert whole is train
   assert len(nothing) == 0
   assert nothing.num_classes == 3
   with pytest.raises(UserError, match="Cannot hold out 40"):
-    sources.hold_out(train, 40, seed=7)
+    sources.hold_out(train, 40, 7)
 
 
 def test_permutations_are_uniform():

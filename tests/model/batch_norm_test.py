@@ -149,11 +149,13 @@ def train_step(mesh):
     np.full((40, 40, 3), 127.0, np.float32), 50 * np.eye(3, dtype=np.float32)
   )
   statistics = sharding.place(statistics, sharding.REPLICATED, mesh)
-  key = step.make_key(0, mesh)
+  streams = step.make_streams("separate", 0, mesh)
   compiled = step.make_train_step(NETWORK, Augmentation(), optimizer(), mesh)
 
   def run(state):
-    state, metrics = compiled(state, batch, statistics, key, np.float32(0.01))
+    state, metrics = compiled(
+      state, batch, statistics, streams, np.float32(0.01)
+    )
     assert all(np.all(finite) for finite in metrics["finite"].values())
     assert "conv1.batch_norm.variance" in metrics["finite"]
     return state, metrics["loss"]

@@ -274,3 +274,18 @@ def test_a_group_with_a_wrong_key_is_named():
   assert config_lib.call(
     lambda momentum, x: momentum + x, made, "optimizer", x=1
   )
+
+
+def test_a_run_keeps_its_random_streams(monkeypatch):
+  """Those that its configuration has for new runs are for new runs."""
+  new = ConfigDict({"seed": 1, "random_streams": "separate"}).lock()
+  old = config_lib.upgrade({"seed": 0})
+  kept = config_lib.with_kept_values(new, old)
+  assert kept.to_dict() == {"seed": 1, "random_streams": "shared"}
+  assert kept.is_locked
+  assert new.random_streams == "separate"
+  # Said on the command line, it is compared like any other key.
+  monkeypatch.setattr(config_lib, "_overrides", lambda: ["random_streams"])
+  given = config_lib.with_kept_values(new, old)
+  with pytest.raises(UserError, match="random_streams .was 'shared', now"):
+    config_lib.check_resume(old | {"seed": 1}, given.to_dict())

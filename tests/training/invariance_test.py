@@ -124,12 +124,12 @@ def train(mesh, state, some_batches, dtype=np.float32):
   """The state after them, and the loss and velocities of each step."""
   train_step = make_train_step(mesh)
   place = functools.partial(sharding.place, mesh=mesh)
-  key = place(jax.random.key(SEED), REPLICATED)
+  streams = step.make_streams("separate", SEED, mesh)
   stats = place(statistics(), REPLICATED)
   record = []
   for batch in some_batches:
     state, metrics = train_step(
-      state, place(batch, BATCH), stats, key, dtype(0.01)
+      state, place(batch, BATCH), stats, streams, dtype(0.01)
     )
     velocity = jax.tree.leaves_with_path(jax.device_get(state.optimizer_state))
     record.append((float(metrics["loss"]), velocity))
@@ -219,10 +219,8 @@ def seen_by_the_network(data, model):
   state = step.init_state(NETWORK, momentum_sgd(), SEED, mesh)
   specs = param_specs(state.net)
 
-  def on_device(net, batch, stats, key):
-    keys = augment.example_keys(key, batch["epoch"], batch["index"])
-    pairs = jax.vmap(jax.random.split)(keys)  # as the training step does
-    own, dropout = pairs[:, 0], pairs[:, 1]
+  def on_device(net, batch, stats, streams):
+    own, dropout = streams.example_keys(batch["epoch"], batch["index"])
     side = NETWORK.crop_size
     crops, lit = (
       augment.training_images(
@@ -250,7 +248,7 @@ def seen_by_the_network(data, model):
     state.net,
     place(next(batches()), BATCH),
     place(statistics(), REPLICATED),
-    place(jax.random.key(SEED), REPLICATED),
+    step.make_streams("separate", SEED, mesh),
   )
   weights = jax.tree.leaves(jax.device_get(state.net))
   return weights, *jax.device_get((crops, lighting, masks))

@@ -15,7 +15,7 @@ def test_a_run_trains_on_the_examples_not_held_out(tmp_path):
     "seed": 7,
   }
   train = sources.open_split("tiny", "train", config["data_dir"])
-  rest, _ = sources.hold_out(train, 12, seed=7)
+  rest, _ = sources.hold_out(train, 12, 7)
   found = runs.open_split(config, "train")
   assert [found[i] for i in range(len(found))] == [rest[i] for i in range(28)]
   assert found.fingerprint == rest.fingerprint
