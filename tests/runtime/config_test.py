@@ -287,5 +287,5 @@ def test_a_run_keeps_its_random_streams(monkeypatch):
   # Said on the command line, it is compared like any other key.
   monkeypatch.setattr(config_lib, "_overrides", lambda: ["random_streams"])
   given = config_lib.with_kept_values(new, old)
-  with pytest.raises(UserError, match="random_streams .was 'shared', now"):
+  with pytest.raises(UserError, match=r"random_streams .was 'shared', now"):
     config_lib.check_resume(old | {"seed": 1}, given.to_dict())
