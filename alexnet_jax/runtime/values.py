@@ -110,6 +110,10 @@ _LAYER = {
 RULES: dict[str, Rule] = {
   # JAX's keys use the lower 32 bits of a seed, the order of images all of it.
   "seed": integer(0, 2**63 - 1),
+  "random_streams": Rule(
+    "'separate', or 'shared' to draw as runs begun before this key",
+    lambda x: x in ("separate", "shared"),
+  ),
   "batch_size": integer(1),
   "total_epochs": number(1e-6, 1e9),
   "total_steps": integer(),

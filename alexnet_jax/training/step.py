@@ -90,7 +90,7 @@ def _map_nets(function, tree):
 def make_streams(kind: str, seed: int, mesh: Mesh) -> Streams | SharedStream:
   """The random streams of training, on every device of `mesh`.
 
-  Arguments and errors are those of `streams.make_streams`.
+  The other arguments are those of `streams.make_streams`.
   """
   everywhere = NamedSharding(mesh, REPLICATED)
   make = jax.jit(

@@ -19,9 +19,8 @@ from typing import NamedTuple
 import jax
 
 from alexnet_jax.data import augment
-from alexnet_jax.runtime.command import UserError
 
-SEPARATE, SHARED = "separate", "shared"
+SEPARATE = "separate"
 
 # Fixed by name, whatever the process has configured (`jax_default_prng_impl`).
 PRNG = "threefry2x32"
@@ -62,8 +61,11 @@ class SharedStream(NamedTuple):
 
 
 def root_key(seed: int) -> jax.Array:
-  """The key of the seed, key<fry>[]; initial weights are drawn from it."""
-  return jax.random.key(seed, impl=PRNG)
+  """The key of the seed, key<fry>[]; initial weights are drawn from it.
+
+  In 32 bits JAX takes the lower ones of the seed, and so it does here in 64.
+  """
+  return jax.random.key(seed & 0xFFFFFFFF, impl=PRNG)
 
 
 def make_streams(kind: str, seed: int) -> Streams | SharedStream:
@@ -72,12 +74,9 @@ def make_streams(kind: str, seed: int) -> Streams | SharedStream:
   Args:
     kind: `random_streams` of the configuration, "separate" or "shared".
     seed: of the run.
-
-  Raises:
-    UserError: another `kind`.
   """
   key = root_key(seed)
-  if _is_separate(kind):
+  if kind == SEPARATE:
     # Towers, which the weights fold into this key, are numbered from 0.
     return Streams(
       *(jax.random.fold_in(key, _number(name)) for name in Streams._fields)
@@ -86,21 +85,9 @@ def make_streams(kind: str, seed: int) -> Streams | SharedStream:
 
 
 def hold_out_seeds(kind: str, seed: int) -> tuple[int, ...]:
-  """The seeds of the images that are held out, for `sources.hold_out`.
-
-  Raises UserError for a wrong `kind`, as `make_streams`.
-  """
+  """The seeds of the images that are held out, for `sources.hold_out`."""
   # NumPy pads with zeros: (seed,) alone has the bits of (seed, epoch 0).
-  return (seed, _number("hold_out")) if _is_separate(kind) else (seed,)
-
-
-def _is_separate(kind: str) -> bool:
-  if kind not in (SEPARATE, SHARED):
-    raise UserError(
-      f"random_streams must be {SEPARATE!r}, or {SHARED!r} to draw as runs did"
-      f" that began before there was this key (got {kind!r})."
-    )
-  return kind == SEPARATE
+  return (seed, _number("hold_out")) if kind == SEPARATE else (seed,)
 
 
 def _number(name: str) -> int:

@@ -12,7 +12,6 @@ from alexnet_jax.data.augment import Augmentation
 from alexnet_jax.model import sharding
 from alexnet_jax.model.alexnet import AlexNet
 from alexnet_jax.model.network import LAYERS, Network
-from alexnet_jax.runtime.command import UserError
 from alexnet_jax.training import streams
 from alexnet_jax.training.job import Recipe
 
@@ -104,13 +103,6 @@ def test_held_out_images_are_not_the_first_of_epoch_0():
   assert abs(np.corrcoef(order, first)[0, 1]) < 0.15  # 4.7 standard deviations
   for epoch in range(100):
     assert (order != sources.permutation(1000, SEED, epoch)).any()
-
-
-def test_another_kind_is_refused():
-  with pytest.raises(UserError, match=r"random_streams.*'separate'.*'both'"):
-    streams.make_streams("both", SEED)
-  with pytest.raises(UserError, match=r"random_streams"):
-    streams.hold_out_seeds("both", SEED)
 
 
 def programs():
