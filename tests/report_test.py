@@ -1,14 +1,12 @@
 """The report of a real run, checked in Chromium."""
 
-import itertools
 import json
-import os
 import re
-import shutil
 import subprocess
 import sys
 
 import pytest
+from browser import Browser
 from sample_data import write_tiny
 
 from alexnet_jax.analysis import sections
@@ -21,89 +19,6 @@ HOSTILE = (
   '"><img src=x onerror=alert(2)>',
   "</script><b>&amp;'`${3}",
 )
-
-
-class Browser:
-  """Headless Chromium, controlled through two pipes."""
-
-  def __init__(self, folder):
-    name = shutil.which("chromium") or shutil.which("google-chrome")
-    if name is None:
-      pytest.skip("no Chromium here: apt-get install chromium")
-    read, self._commands = os.pipe()
-    self._answers, write = os.pipe()
-    flags = "--headless=new --no-sandbox --disable-gpu --no-first-run"
-    flags += " --disable-dev-shm-usage --remote-debugging-pipe"
-    self._process = subprocess.Popen(
-      f"exec {name} {flags} --user-data-dir='{folder}' about:blank"
-      f" 3<&{read} 4>&{write}",
-      shell=True,
-      pass_fds=(read, write),
-      stderr=subprocess.DEVNULL,
-      executable="/bin/bash",
-    )
-    os.close(read)
-    os.close(write)
-    self._buffer, self._numbers = b"", itertools.count(1)
-    self.events = []
-    targets = self("Target.getTargets")["targetInfos"]
-    page_id = next(t["targetId"] for t in targets if t["type"] == "page")
-    self._session = None
-    attached = self("Target.attachToTarget", targetId=page_id, flatten=True)
-    self._session = attached["sessionId"]
-    for domain in ("Page", "Runtime", "Log", "Network"):
-      self(f"{domain}.enable")
-
-  _session = None
-
-  def __call__(self, method, **parameters):
-    number = next(self._numbers)
-    command = {"id": number, "method": method, "params": parameters}
-    if self._session:
-      command["sessionId"] = self._session
-    os.write(self._commands, json.dumps(command).encode() + b"\0")
-    while (message := self._receive()).get("id") != number:
-      self.events.append(message)
-    assert "error" not in message, message
-    return message["result"]
-
-  def _receive(self):
-    while b"\0" not in self._buffer:
-      read = os.read(self._answers, 1 << 20)
-      assert read, "the browser has exited"
-      self._buffer += read
-    message, self._buffer = self._buffer.split(b"\0", 1)
-    return json.loads(message)
-
-  def open(self, file):
-    self.events.clear()
-    self("Page.navigate", url=f"file://{file}")
-    while not any(e["method"] == "Page.loadEventFired" for e in self.events):
-      self.events.append(self._receive())
-    self.value("new Promise(requestAnimationFrame)")
-
-  def value(self, expression):
-    """The value of a JavaScript expression."""
-    answer = self(
-      "Runtime.evaluate",
-      expression=expression,
-      awaitPromise=True,
-      returnByValue=True,
-    )
-    assert "exceptionDetails" not in answer, answer
-    return answer["result"].get("value")
-
-  def problems(self):
-    """Console messages, exceptions and dialogs since the page was opened."""
-    wrong = ("Runtime.consoleAPICalled", "Runtime.exceptionThrown")
-    wrong += ("Log.entryAdded", "Page.javascriptDialogOpening")
-    return [event for event in self.events if event["method"] in wrong]
-
-  def close(self):
-    os.close(self._commands)
-    self._process.terminate()
-    self._process.wait(20)
-    os.close(self._answers)
 
 
 # A training, its report with all figures, and Chromium: minutes.
@@ -157,7 +72,7 @@ def test_nothing_is_loaded_from_elsewhere(written):
 
 
 def test_it_loads_without_errors(browser, written):
-  browser.open(written)
+  browser.open(f"file://{written}")
   assert browser.problems() == []
   requests = [
     event["params"]["request"]["url"][:8]
@@ -168,7 +83,7 @@ def test_it_loads_without_errors(browser, written):
 
 
 def test_all_images_are_shown(browser, written):
-  browser.open(written)
+  browser.open(f"file://{written}")
   sizes = browser.value(
     "[...document.images].map(i => i.complete ? i.naturalWidth : 0)"
   )
@@ -177,7 +92,7 @@ def test_all_images_are_shown(browser, written):
 
 
 def test_hostile_names_are_shown_as_text(browser, written):
-  browser.open(written)
+  browser.open(f"file://{written}")
   assert browser.value("document.querySelectorAll('script').length") == (
     browser.value("document.querySelectorAll('.chart').length") + 1
   )
@@ -191,7 +106,7 @@ def test_hostile_names_are_shown_as_text(browser, written):
 
 
 def test_the_curves_show_the_metrics(browser, written, place):
-  browser.open(written)
+  browser.open(f"file://{written}")
   lines = (place / "<i>run</i>" / "metrics.jsonl").read_text().splitlines()
   losses = [
     line["loss"] for line in map(json.loads, lines) if line["split"] == "train"
@@ -217,7 +132,7 @@ def test_the_curves_show_the_metrics(browser, written, place):
 
 
 def test_dragging_zooms_and_the_button_resets(browser, written):
-  browser.open(written)
+  browser.open(f"file://{written}")
   path = "document.querySelector('.chart path').getAttribute('d')"
   before = browser.value(path)
   browser.value("document.querySelector('.chart').scrollIntoView()")
@@ -249,7 +164,7 @@ def test_it_fits_a_phone_and_has_a_dark_mode(browser, written):
     deviceScaleFactor=2,
     mobile=True,
   )
-  browser.open(written)
+  browser.open(f"file://{written}")
   assert browser.value("document.documentElement.scrollWidth") <= 360
   # Long names are cut, probabilities are not; below thumbnails names wrap.
   assert browser.value(

@@ -1,6 +1,5 @@
 """Computes Figures 3 and 4: conv1's kernels, predictions, nearest images."""
 
-import contextlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -10,9 +9,8 @@ import numpy as np
 from jax.sharding import Mesh
 from scipy import optimize, stats
 
-from alexnet_jax.data import sources
+from alexnet_jax.analysis.run_images import read_images
 from alexnet_jax.data.class_words import in_words
-from alexnet_jax.data.images import UndecodableImage, decode_into
 from alexnet_jax.model import sharding
 from alexnet_jax.model.alexnet import AlexNet
 from alexnet_jax.model.shapes import shapes
@@ -48,16 +46,21 @@ def kernel_grid(
   count, height, width, _ = tower.shape
   columns = min(columns, count)
   rows = -(-count // columns)
-  low = tower.min(axis=(1, 2, 3), keepdims=True)
-  span = tower.max(axis=(1, 2, 3), keepdims=True) - low
-  pixels = np.round(255 * (tower - low) / np.where(span, span, 1))
-  pixels = pixels.astype(np.uint8).repeat(scale, 1).repeat(scale, 2)
+  pixels = stretched(tower).repeat(scale, 1).repeat(scale, 2)
   high, wide = height * scale + 2, width * scale + 2
   grid = np.full((rows * high + 2, columns * wide + 2, 3), 255, np.uint8)
   for i, kernel in enumerate(pixels):
     y, x = i // columns * high + 2, i % columns * wide + 2
     grid[y : y + height * scale, x : x + width * scale] = kernel
   return grid
+
+
+def stretched(tower: np.ndarray) -> np.ndarray:
+  """Each kernel with its least weight black: f32[n,h,w,3] -> uint8[n,h,w,3]."""
+  low = tower.min(axis=(1, 2, 3), keepdims=True)
+  span = tower.max(axis=(1, 2, 3), keepdims=True) - low
+  pixels = np.round(255 * (tower - low) / np.where(span, span, 1))
+  return pixels.astype(np.uint8)
 
 
 def colour_scores(all_kernels: np.ndarray) -> np.ndarray:
@@ -261,7 +264,7 @@ def compute_figure4(
   size, rescale = config["image_size"], config["pixels"]["rescale"]
   statistics = data.image_statistics(config, mesh)
   chosen = np.linspace(0, len(validation) - 1, count).astype(int)
-  images, labels = _images(validation, chosen, size, rescale)
+  images, labels = read_images(validation, chosen, size, rescale)
   on_device = place(images, mesh)
   predict = step.make_predict(net.towers.network, 1, mesh)
   compute_features = make_features(net, mesh)
@@ -294,7 +297,7 @@ def compute_figure4(
       yield vectors[real], batch["index"][real]
 
   neighbours, distances = nearest(features, training_features())
-  near, near_labels = _images(train, neighbours.ravel(), size, rescale)
+  near, near_labels = read_images(train, neighbours.ravel(), size, rescale)
   thumbnails, side = _thumbnails(near), (THUMBNAIL, THUMBNAIL)
   return found._replace(
     neighbours=neighbours,
@@ -303,19 +306,6 @@ def compute_figure4(
     neighbour_labels=near_labels.reshape(neighbours.shape),
     class_counts=class_counts,
   )
-
-
-def _images(
-  source: sources.Source, indices: Sequence[int], size: int, rescale: str
-) -> tuple[np.ndarray, np.ndarray]:
-  """Images uint8[N,S,S,3] and labels i64[N]; damaged images are black."""
-  found = np.zeros((len(indices), size, size, 3), np.uint8)
-  labels = np.zeros(len(indices), np.int64)
-  for i, index in enumerate(indices):
-    with contextlib.suppress(UndecodableImage):
-      encoded, labels[i] = source[int(index)]
-      decode_into(found[i], encoded, rescale)
-  return found, labels
 
 
 def _thumbnails(images: np.ndarray) -> np.ndarray:

@@ -52,6 +52,8 @@ def cut(
     names = [key.name for key in path]
     if names[0] != "towers" or names[2] != "kernel" or names[1] not in kept:
       return leaf
+    if kept[names[1]].all():
+      return leaf  # the same array, not a copy
     rows = kept[names[1]].astype(np.float32)
     window = (1,) * (leaf.ndim - rows.ndim)
     return leaf * rows.reshape(rows.shape[0], *window, *rows.shape[1:])

@@ -13,7 +13,7 @@ import numpy as np
 from jax.sharding import Mesh
 from PIL import Image
 
-from alexnet_jax.data import images, parallel, picture_files
+from alexnet_jax.data import augment, images, parallel, picture_files
 from alexnet_jax.data.augment import VIEWS, ImageStatistics
 from alexnet_jax.data.class_words import in_words, is_imagenet
 from alexnet_jax.data.images import UndecodableImage
@@ -169,6 +169,24 @@ class Classifier:
     """
     rescale = images.RESCALE[self._statistics.pixels.rescale]
     return rescale(picture_files.read(picture, self.upright), self._image_size)
+
+  def inputs(self, picture: Picture) -> np.ndarray:
+    """The centre crop as the first layer reads it: f32[crop,crop,channels].
+
+    The pixels minus the mean image, scaled as in training.
+
+    Raises:
+      UndecodableImage: the reason, without the picture's name.
+    """
+    network, square = self.model.towers.network, self.square(picture)
+    found = augment.view_images(
+      square[np.newaxis],
+      self._statistics,
+      0,
+      network.crop_size,
+      network.channels,
+    )
+    return np.asarray(found[0])
 
   def check_layer(self, layer: str) -> None:
     """Raises UserError, with the nearest name, unless `layer` exists."""
