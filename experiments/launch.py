@@ -26,7 +26,7 @@ from absl import flags
 from rich.console import Console
 from rich.table import Table
 
-from alexnet_jax.runtime import command, files, paths
+from alexnet_jax.runtime import command, files, paths, status
 from alexnet_jax.runtime import config as configs
 from alexnet_jax.runtime.command import UserError
 from alexnet_jax.training import metrics
@@ -213,12 +213,15 @@ def launch(
   }
   for name in finished:
     print(f"{name}: already finished", file=sys.stderr)
+  unfinished = {k: words for k, words in commands.items() if k not in finished}
+  before = {name: status.read(root / name) for name in unfinished}
   outcomes = dict.fromkeys(finished, "finished") | run_all(
-    {k: words for k, words in commands.items() if k not in finished},
-    executor=executor,
-    folder=str(root / "jobs"),
-    options=options,
+    unfinished, executor=executor, folder=str(root / "jobs"), options=options
   )
+  for name in unfinished:
+    # A status that has not changed is of an earlier attempt.
+    if status.read(root / name) != before[name]:
+      outcomes[name] = status.last_attempt(root / name) or outcomes[name]
   for name, outcome in outcomes.items():
     if outcome == "finished":
       files.write_atomic(str(_mark(root, name)), json.dumps(commands[name]))

@@ -24,6 +24,7 @@ from alexnet_jax.model import sharding
 from alexnet_jax.model.network import Network
 from alexnet_jax.model.sharding import DATA, MODEL
 from alexnet_jax.runtime import config as configs
+from alexnet_jax.runtime import status
 from alexnet_jax.runtime.command import UserError
 from alexnet_jax.training import runs as stored_runs
 from alexnet_jax.training.job import Recipe
@@ -103,7 +104,12 @@ def summary(runs: Sequence[Run]) -> Html:
   headings = ("run", "dataset", "epochs", "validation top-1 error (one view)")
   headings += ("top-5 error", "minutes", "median images/s")
   headings += ("checkpoint of this page",)
-  return page.table(headings, rows)
+  attempts = [
+    _note(f"{run.workdir}: {attempt}.")
+    for run in runs
+    if (attempt := status.last_attempt(run.workdir))
+  ]
+  return page.join([page.table(headings, rows), *attempts])
 
 
 def _format(value: float | None, spec: str) -> str:

@@ -60,7 +60,10 @@ def run(
     # A reader that is gone (`| head`) has seen what it wanted.
     error = output.lost()
     if error and not prints_progress and error.errno in FULL_ERRORS:
-      raise error
+      raise UserError(
+        f"part of the output could not be written: {error.strerror}. Free disk"
+        " space where it goes, then run the command again."
+      )
   except UserError as error:
     print(f"error: {error}", file=sys.stderr)
     status = 2

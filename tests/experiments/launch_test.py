@@ -1,16 +1,26 @@
 """Sweeps with submitit's local executor, and with fake SLURM commands."""
 
+import contextlib
 import json
 import os
 import pathlib
+import re
+import signal
 import stat
+import subprocess
 import sys
+import time
 import types
 
+import jax
+import numpy as np
 import pytest
+import tiny_runs
 from sample_data import write_tiny
 
 from alexnet_jax.runtime.command import UserError
+from alexnet_jax.runtime.status import StatusWriter
+from alexnet_jax.runtime.watch import WARNINGS
 from experiments import launch
 
 CONFIG = """
@@ -63,6 +73,84 @@ def test_a_sweep_is_run_and_collected_and_not_run_twice(
   assert again == [good]
   assert "seed=5: already finished" in capfd.readouterr().err
   assert set((output / "jobs").glob("*.pkl")) == jobs
+
+
+def processes_of(group, module):
+  """Process numbers in a process group whose command runs a module."""
+  found = []
+  for folder in pathlib.Path("/proc").glob("[0-9]*"):
+    with contextlib.suppress(OSError):
+      words = (folder / "cmdline").read_bytes().split(b"\0")
+      if module.encode() in words and os.getpgid(int(folder.name)) == group:
+        found.append(int(folder.name))
+  return found
+
+
+@pytest.mark.slow
+def test_a_preempted_job_is_saved_requeued_and_resumed(tmp_path, monkeypatch):
+  """The signal that submitit asks SLURM for reaches all processes of a job."""
+  monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+  monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+  write_tiny(tmp_path)
+  config = tmp_path / "tiny.py"
+  text = CONFIG.format(place=str(tmp_path))
+  config.write_text(
+    text.replace("total_steps = 8, 72, 2", "total_steps = 8, 72, 300")
+  )
+  output = tmp_path / "sweep"
+  metrics = output / "seed=5" / "metrics.jsonl"
+  script = "import sys; from experiments import launch\n"
+  script += "launch.launch(sys.argv[1], [{'seed': 5}], sys.argv[2])"
+  launcher = subprocess.Popen(
+    [sys.executable, "-c", script, str(config), str(output)],
+    cwd=tiny_runs.ROOT,
+    start_new_session=True,
+  )
+  deadline = time.monotonic() + 200
+  while not (metrics.exists() and metrics.read_bytes().count(b"\n") > 3):
+    assert launcher.poll() is None and time.monotonic() < deadline
+    time.sleep(0.05)
+  for module in ("submitit.core._submit", "alexnet_jax.main"):
+    (pid,) = processes_of(launcher.pid, module)
+    os.kill(pid, signal.SIGUSR2)
+  assert launcher.wait(200) == 0
+  (row,) = json.loads((output / "table.json").read_text())
+  assert (row["outcome"], row["step"]) == ("finished", 300)
+  log = "".join(path.read_text() for path in (output / "jobs").glob("*.out"))
+  (step,) = re.findall(r"the last attempt ended at step (\d+): .*SIGUSR2", log)
+  assert int(step) > 0
+
+  override = {"seed": 5}
+  words = launch.run_command(str(config), override, str(tmp_path / "straight"))
+  subprocess.run(words, cwd=tiny_runs.ROOT, check=True, timeout=200)
+  expected = tiny_runs.arrays(tmp_path, "straight")
+  found = tiny_runs.arrays(output, "seed=5")
+  jax.tree.map(np.testing.assert_array_equal, found, expected)
+  expected = tiny_runs.lines(tmp_path, "straight")
+  assert tiny_runs.lines(output, "seed=5") == expected
+
+
+def test_the_status_of_a_run_says_why_its_job_ended(tmp_path, monkeypatch):
+  """An older status says nothing about a job that did not come so far."""
+
+  def run_all(commands, **options):
+    del options
+    with pytest.raises(UserError), StatusWriter(tmp_path / "seed=1", 812):
+      raise UserError("disk full")
+    with StatusWriter(tmp_path / "seed=2", 3) as attempt:
+      attempt.end("stopped", "stopped by SIGUSR2")
+    return dict.fromkeys(commands, "died")
+
+  with pytest.raises(UserError), StatusWriter(tmp_path / "seed=3", 4):
+    raise UserError("of yesterday")
+  monkeypatch.setattr(launch, "run_all", run_all)
+  sweep = [{"seed": seed} for seed in (1, 2, 3)]
+  table = launch.launch("configs/quickstart.py", sweep, str(tmp_path))
+  assert [row["outcome"] for row in table] == [
+    "the last attempt ended at step 812: disk full",
+    "the last attempt ended at step 3: stopped by SIGUSR2",
+    "died",
+  ]
 
 
 WAIT_FOR_THE_OTHER = """
@@ -142,6 +230,9 @@ def test_the_script_given_to_slurm(slurm, tmp_path):
     "#SBATCH --job-name=alexnet_jax",
   ):
     assert line in script.splitlines()
+  # The warning before preemption and the time limit saves a run.
+  (name,) = re.findall("^#SBATCH --signal=(USR[12])@", script, re.MULTILINE)
+  assert signal.Signals[f"SIG{name}"] in WARNINGS
   assert "submitit.core._submit" in script
   pickled = next((tmp_path / "jobs").glob("*4711*submitted.pkl")).read_bytes()
   for word in ("alexnet_jax.main", "--config.seed=1", "--workdir=runs/x"):

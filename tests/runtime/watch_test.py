@@ -10,7 +10,13 @@ import time
 
 import pytest
 
-from alexnet_jax.runtime.watch import SAME_SIGNAL_SECONDS, Stopped, Watch
+from alexnet_jax.runtime.watch import (
+  INSISTENT,
+  SAME_SIGNAL_SECONDS,
+  WARNINGS,
+  Stopped,
+  Watch,
+)
 
 ROOT = str(pathlib.Path(__file__).resolve().parents[2])
 
@@ -53,7 +59,7 @@ def stuck(): lock_twice(mutex); lock_twice(mutex)
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [*INSISTENT, *WARNINGS])
 def test_before_the_first_step_a_signal_exits_at_once(number):
   run = Run(
     """
@@ -71,8 +77,14 @@ def test_before_the_first_step_a_signal_exits_at_once(number):
   assert "run the same command again" in out and "ctypes" in out
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("waiting", [True, False])
+@pytest.mark.parametrize(
+  ("number", "waiting"),
+  [
+    *((number, True) for number in (*INSISTENT, *WARNINGS)),
+    (signal.SIGTERM, False),
+    (signal.SIGUSR1, False),
+  ],
+)
 def test_after_the_first_step_stopped_is_raised_at_the_next_batch(
   number, waiting
 ):
@@ -124,6 +136,69 @@ def test_a_second_signal_exits_at_once():
   assert status == 128 + signal.SIGTERM
   assert seconds < 5
   assert "second signal" in out
+
+
+SAVING = """
+with Watch(0) as watch:
+  try:
+    for batch in watch.guard(range(100), "waiting for images"):
+      watch.step_finished()
+      if batch == 1:
+        say("ready")
+        time.sleep(0.5)
+  except Stopped:
+    say("saving")
+    stuck() if STUCK_FOREVER else time.sleep(1)
+    say("saved")
+"""
+
+
+@pytest.mark.parametrize(
+  "numbers",
+  [
+    (signal.SIGTERM, signal.SIGTERM),  # `timeout` sends it twice
+    (signal.SIGHUP, signal.SIGHUP),  # of the shell and of the terminal
+    (signal.SIGUSR2, signal.SIGTERM),  # a warning, and then the time limit
+  ],
+)
+def test_signals_that_are_no_second_one_lose_no_save(numbers):
+  run = Run(SAVING.replace("STUCK_FOREVER", "False"))
+  run.reach("ready")
+  for number in numbers[:-1]:
+    run.process.send_signal(number)
+    if numbers != (signal.SIGTERM, signal.SIGTERM):
+      run.reach("saving")
+  _, status, out, err = run.end(numbers[-1])
+  assert (status, err) == (0, "")
+  assert out.endswith("saved\n")
+
+
+def test_what_nohup_ignores_stays_ignored():
+  body = f"signal.signal({int(signal.SIGHUP)}, signal.SIG_IGN)\n" + SAVING
+  run = Run("import signal\n" + body.replace("STUCK_FOREVER", "False"))
+  run.reach("ready")
+  _, status, out, err = run.end(signal.SIGHUP)
+  assert (status, out, err) == (0, "", "")
+
+
+def test_a_second_signal_ends_a_run_whose_output_nobody_reads():
+  """The reader of the pipe has stopped, so every print hangs."""
+  run = Run(
+    """
+    import os
+    with Watch(0) as watch:
+      watch.step_finished()
+      say("ready")
+      print("x" * 1_000_000, flush=True)
+    """
+  )
+  run.reach("ready")
+  time.sleep(0.5)
+  run.process.send_signal(signal.SIGTERM)
+  time.sleep(0.5)
+  run.process.send_signal(signal.SIGTERM)
+  assert run.process.wait(30) == 128 + signal.SIGTERM
+  run.process.communicate()
 
 
 NOTEBOOK = """
