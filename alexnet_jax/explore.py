@@ -22,6 +22,7 @@ from typing import Any
 
 from absl import flags
 
+from alexnet_jax.analysis import explorer
 from alexnet_jax.runtime import command, paths, processes
 from alexnet_jax.runtime import config as configs
 from alexnet_jax.runtime.command import UserError
@@ -57,7 +58,7 @@ def explore(
       use.
   """
   try:
-    from alexnet_jax.analysis import explorer
+    from alexnet_jax.analysis import explorer_page
   except ModuleNotFoundError as error:
     if error.name != "gradio":
       raise
@@ -66,8 +67,8 @@ def explore(
       " requirements-explore.txt (or: pip install gradio)."
     ) from None
   net = classifier.load(path, checkpoint, config)
-  page = explorer.make_explorer(net, os.fspath(path), data_dir, search)
-  explorer.serve(page, host, port, share)
+  shown = explorer.make_explorer(net, os.fspath(path), data_dir, search)
+  explorer_page.serve(shown, host, port, share)
 
 
 def main() -> None:

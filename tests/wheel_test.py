@@ -14,7 +14,10 @@ import pytest
 from PIL import Image
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-FILES = ("pyproject.toml", "README.md", "LICENSE", "requirements.txt")
+FILES = (
+  *("pyproject.toml", "README.md", "LICENSE"),
+  *("requirements.txt", "requirements-explore.txt"),
+)
 FOLDERS = ("alexnet_jax", "configs")
 
 pytestmark = pytest.mark.slow

@@ -19,6 +19,7 @@ from alexnet_jax.model.shapes import Shape, shapes
 
 TOP = 5  # classes shown of each answer
 THUMBNAIL = 96  # pixels
+CELL = 28  # pixels that a map has at least, about
 
 
 def message(text: str) -> Html:
@@ -36,7 +37,7 @@ def classes(
     whole: of the network without cuts.
     cut: of the same picture, if anything is cut.
   """
-  answers = {name: x for name, x in whole.answers.items()}
+  answers = dict(whole.answers)
   if cut:
     answers |= {f"cut: {name}": x for name, x in cut.answers.items()}
   (first, *_) = answers.values()
@@ -261,15 +262,23 @@ def _grids(towers: Sequence[np.ndarray]) -> list[np.ndarray]:
   for x in towers:
     levels = np.clip(255 * (x - low) / ((high - low) or 1), 0, 255)
     levels = np.nan_to_num(levels).astype(np.uint8)
-    count = levels.shape[-1]
-    columns = math.ceil(math.sqrt(count * 4 / 3))
-    if levels.ndim == 1:  # units: a pixel each
-      columns = max(columns, 16)
-      cells = levels.reshape(count, 1, 1)
+    columns = _columns(levels.shape[-1])
+    if levels.ndim == 1:  # units: a square each, without lines
+      cells = levels.reshape(-1, 1, 1).repeat(4, 1).repeat(4, 2)
       grids.append(tile(_coloured(cells), columns, gap=0))
     else:
-      grids.append(tile(_coloured(np.moveaxis(levels, -1, 0)), columns, gap=1))
+      cells = np.moveaxis(levels, -1, 0)
+      scale = max(1, round(CELL / cells.shape[1]))
+      cells = cells.repeat(scale, 1).repeat(scale, 2)
+      grids.append(tile(_coloured(cells), columns))
   return grids
+
+
+def _columns(count: int) -> int:
+  """Columns of a grid that is wider than high, if possible without gaps."""
+  whole = [n for n in range(1, count + 1) if count % n == 0]
+  whole = [n for n in whole if 1 <= n * n / count <= 3]
+  return whole[0] if whole else math.ceil(math.sqrt(count * 4 / 3))
 
 
 def _coloured(levels: np.ndarray) -> np.ndarray:

@@ -129,7 +129,10 @@ for name in sorted(n for n in others if not n.startswith("alexnet_jax")):
     pass  # an optional one
 before = state()
 for name in ours:
-  importlib.import_module(name)
+  try:
+    importlib.import_module(name)
+  except ModuleNotFoundError as error:
+    assert error.name == "gradio", error
 after = state()
 assert len(ours) > 40
 print([
