@@ -225,7 +225,7 @@ def _second_error(workdir: str, other: Status) -> UserError:
 
 def _describe(error: BaseException) -> str:
   """One line about an exception; a UserError's message speaks for itself."""
-  text = " ".join(str(error).split())
+  text = " ".join(str(error).split()) or type(error).__name__
   if type(error).__module__.startswith("alexnet_jax."):
     return text
-  return f"{type(error).__name__}: {text}".removesuffix(": ")
+  return f"{type(error).__name__}: {text}"

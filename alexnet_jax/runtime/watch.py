@@ -172,7 +172,8 @@ class Watch:
       self.phase(name)
       try:
         self._interruptible = self._any_process is None
-        stop = self._signals > 0
+        # Before the first step `_listen` ends the process.
+        stop = self._signals > 0 and self._something_to_save
         if self._any_process:
           stop = self._any_process(stop)
         if stop:
@@ -193,7 +194,7 @@ class Watch:
     at_once = self._signals > 1 or not self._something_to_save
     if at_once and not self.owns_process:
       raise KeyboardInterrupt
-    if self._interruptible:
+    if self._interruptible and self._something_to_save:
       raise Stopped
 
   def _listen(self) -> None:

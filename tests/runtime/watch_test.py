@@ -201,6 +201,32 @@ def test_a_second_signal_ends_a_run_whose_output_nobody_reads():
   run.process.communicate()
 
 
+def test_a_signal_before_the_first_batch_says_why_the_run_ended():
+  """Not as an error in the thread that waits for the batch."""
+  run = Run(
+    """
+    class Attempt:
+      def stall(self, message): pass
+      def end(self, state, message): say(f"{state}: {message}")
+    def batches():
+      say("ready")
+      threading.Event().wait(60)
+      yield 1
+    with Watch(0) as watch:
+      watch.attempt = Attempt()
+      try:
+        list(watch.guard(batches(), "waiting for images"))
+      except BaseException as error:
+        say(f"an error: {type(error)}")
+    """
+  )
+  run.reach("ready")
+  _, status, out, err = run.end(signal.SIGHUP)
+  assert (status, err) == (0, "")
+  told = "stopped: stopped by SIGHUP: stopped while waiting for images"
+  assert out.startswith(told) and "\nan error" not in out
+
+
 NOTEBOOK = """
 handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
 def batches():
