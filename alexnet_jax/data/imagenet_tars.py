@@ -11,7 +11,7 @@ import re
 import tarfile
 from collections.abc import Iterator
 
-from alexnet_jax.data import image_folders, label_lists, parallel
+from alexnet_jax.data import image_folders, label_lists
 from alexnet_jax.data.byte_ranges import ByteRanges
 from alexnet_jax.data.folder_summary import nearest, summarize
 from alexnet_jax.data.originals import Options, Originals
@@ -19,6 +19,7 @@ from alexnet_jax.data.sources import IMAGENET_FILES
 from alexnet_jax.data.tar_members import members
 from alexnet_jax.runtime.command import UserError
 from alexnet_jax.runtime.paths import printable
+from alexnet_jax.runtime.progress import Progress
 
 # Files that have the labels of numbered images.
 LABEL_FILES = re.compile(r"ILSVRC20\d\d_(devkit.*|test_ground_truth\.txt)")
@@ -87,7 +88,7 @@ def open_tars(place: str, options: Options) -> Originals:
 
 
 def _with_progress(images: Images, title: str) -> Images:
-  with parallel.Progress(title) as progress:
+  with Progress(title) as progress:
     for image in images:
       progress.advance()
       yield image

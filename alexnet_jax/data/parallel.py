@@ -11,15 +11,12 @@ import math
 import os
 import pathlib
 import sys
-import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 import numpy as np
-import rich.console
-import rich.progress
 
-from alexnet_jax.runtime import watch
+from alexnet_jax.runtime.progress import Progress
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -28,10 +25,6 @@ CHUNK = 16  # consecutive images per task, so that a disk seeks once for them
 AHEAD = 64  # finished results that may wait for the consumer
 
 NICENESS = 10  # of decoding threads on Linux; the training step has 0
-
-# Seconds after which progress is reported where no bar can be shown, and
-# seconds between two reports.
-FIRST_REPORT, NEXT_REPORT = 1.0, 30.0
 
 
 def num_cores() -> int:
@@ -143,88 +136,6 @@ def map_images(
         del result, future  # while waiting for the next one
   finally:  # what has not begun need not be done
     pool.shutdown(wait=finished, cancel_futures=True)
-
-
-class Progress:
-  """Shows progress on standard error: a bar in a terminal, else lines of text.
-
-  Use it as a context manager; `advance` may be called in any thread.
-  """
-
-  def __init__(
-    self,
-    title: str,
-    total: int | None = None,
-    num_done: int = 0,
-    unit: str = "images",
-  ):
-    """Shows nothing if `title` is "".
-
-    Args:
-      title: what is done.
-      total: units in all; None if unknown.
-      num_done: units of these that were finished before.
-      unit: what is counted.
-    """
-    console = rich.console.Console(stderr=True)
-    self._title, self._unit, self._total = title, unit, total
-    self._start, self._num_done, self._count = time.monotonic(), num_done, 0
-    self._next_report = FIRST_REPORT
-    self._is_terminal = console.is_terminal
-    self._bar = rich.progress.Progress(
-      "{task.description}",
-      rich.progress.BarColumn(bar_width=None),
-      rich.progress.MofNCompleteColumn(),
-      _RateColumn(unit),
-      rich.progress.TimeRemainingColumn(),
-      console=console,
-      disable=not (title and console.is_terminal),
-      transient=True,
-      # Else text for a pipe or a file would appear above the bar instead.
-      redirect_stdout=sys.stdout.isatty(),
-    )
-    self._task = self._bar.add_task(title, total=total, completed=num_done)
-
-  def __enter__(self) -> "Progress":
-    self._bar.start()
-    return self
-
-  def __exit__(self, *exception) -> None:
-    self._bar.stop()
-
-  def advance(self, count: int = 1) -> None:
-    """Adds `count` finished units; a run does not count as stalled then."""
-    watch.progress()
-    if self._is_terminal:
-      self._bar.advance(self._task, count)
-      return
-    self._count += count
-    seconds = time.monotonic() - self._start
-    if self._title and seconds >= self._next_report:
-      self._next_report = seconds + NEXT_REPORT
-      self._report(self._count / seconds)
-
-  def _report(self, rate: float) -> None:
-    done = self._num_done + self._count
-    text = f"{self._title}: {done:,} {self._unit}, {rate:,.0f} a second"
-    if self._total is not None:
-      text = (
-        f"{self._title}: {done:,} of {self._total:,} {self._unit},"
-        f" {rate:,.0f} a second,"
-        f" {(self._total - done) / rate / 60:,.1f} minutes left"
-      )
-    print(text, file=sys.stderr, flush=True)
-
-
-class _RateColumn(rich.progress.ProgressColumn):
-  """Units per second, over the last updates."""
-
-  def __init__(self, unit: str):
-    super().__init__()
-    self._unit = unit
-
-  def render(self, task: rich.progress.Task) -> str:
-    return f"{task.speed:,.0f} {self._unit}/s" if task.speed else ""
 
 
 def lower_thread_priority() -> None:

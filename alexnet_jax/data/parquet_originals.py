@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import parquet
 
-from alexnet_jax.data import parallel, split_names
+from alexnet_jax.data import split_names
 from alexnet_jax.data.byte_ranges import stamp
 from alexnet_jax.data.images import UndecodableImage
 from alexnet_jax.data.originals import (
@@ -28,6 +28,7 @@ from alexnet_jax.data.originals import (
 )
 from alexnet_jax.data.sources import NO_LABEL
 from alexnet_jax.runtime.command import UserError
+from alexnet_jax.runtime.progress import Progress
 
 BATCH = 16  # rows that are decompressed together
 OPEN_GROUPS = 4  # row groups that are read at the same time
@@ -77,7 +78,7 @@ def open_parquet(place: str, options: Options) -> Originals:
   groups: dict[str, list[Group]] = {split: [] for split in shards}
   labels: dict[str, np.ndarray] = {}
   count = sum(map(len, shards.values()))
-  with parallel.Progress("Listing", count, unit="files") as progress:
+  with Progress("Listing", count, unit="files") as progress:
     for split, paths in shards.items():
       parts = []
       for path in paths:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from alexnet_jax.data import parallel, split_names
+from alexnet_jax.data import split_names
 from alexnet_jax.data.byte_ranges import ByteRanges
 from alexnet_jax.data.images import suffixes
 from alexnet_jax.data.originals import (
@@ -23,6 +23,7 @@ from alexnet_jax.data.sources import NO_LABEL
 from alexnet_jax.data.tar_members import members
 from alexnet_jax.runtime.command import UserError
 from alexnet_jax.runtime.paths import printable
+from alexnet_jax.runtime.progress import Progress
 
 # Files with a class name a line, in the order of the labels.
 CLASS_NAMES = ("classnames.txt", "classes.txt", "class_names.txt", "labels.txt")
@@ -52,7 +53,7 @@ def open_webdataset(place: str, options: Options) -> Originals:
   labels = _Labels()
   splits = {split: ByteRanges() for split in shards}
   count = sum(map(len, shards.values()))
-  with parallel.Progress("Listing", count, unit="files") as progress:
+  with Progress("Listing", count, unit="files") as progress:
     for split, paths in shards.items():
       for path in paths:
         ranges = _images(path, labels, left_out)

@@ -18,6 +18,8 @@ from rich.console import Console, ConsoleOptions
 from rich.live import Live
 from rich.text import Text
 
+from alexnet_jax.runtime import watch
+
 FIRST_LINE, NEXT_LINE = 2.0, 60.0  # seconds, in a log
 NOTEBOOK_REFRESH = 1.0  # seconds
 MIN_BAR, MAX_BAR = 6, 40  # characters
@@ -88,7 +90,8 @@ class Progress:
     self._display.hide()
 
   def advance(self, count: int = 1) -> None:
-    """Adds `count` finished units."""
+    """Adds `count` finished units; a run does not count as stalled then."""
+    watch.progress()
     self._done += count
 
   def print_line(self, text: str) -> None:
@@ -322,7 +325,7 @@ class _Log(_Ticking):
 def _make_display(
   progress: Progress, output: TextIO
 ) -> "_Terminal | _Notebook | _Log":
-  if output in (sys.stdout, sys.stderr) and Console().is_jupyter:
+  if type(output).__module__.startswith("ipykernel."):
     return _Notebook(progress)
   console = _Console(file=output)
   if console.is_terminal and not console.is_dumb_terminal:

@@ -16,6 +16,7 @@ from alexnet_jax.runtime import processes, status
 from alexnet_jax.runtime.command import UserError
 from alexnet_jax.runtime.files import WorkdirLock
 from alexnet_jax.runtime.status import StatusWriter
+from alexnet_jax.runtime.progress import waiting
 from alexnet_jax.runtime.watch import Stopped, Watch, resume_hint
 from alexnet_jax.training import (
   diagnostics,
@@ -28,6 +29,7 @@ from alexnet_jax.training import (
 from alexnet_jax.training import start as starts
 from alexnet_jax.training.job import Job, make_job
 from alexnet_jax.training.kernel_history import KernelHistory
+from alexnet_jax.training.progress import TrainingProgress
 from alexnet_jax.training.run_data import RunData
 from alexnet_jax.training.start import Start
 
@@ -69,23 +71,29 @@ def train_and_evaluate(
     config = runs.with_kept_values(workdir, config)
     runs.check_config(workdir, configs.to_json(config))
     watch.phase("opening the data")
-    job = make_job(config)
+    with waiting("opening the data"):
+      job = make_job(config)
     finished, start = True, None
     if config.start_from and runs.newest_step(workdir) < 0:
       watch.phase("reading start_from")
-      start = starts.read(configs.to_json(config), job.mesh)
+      with waiting("reading start_from"):
+        start = starts.read(configs.to_json(config), job.mesh)
     if runs.is_finished(workdir, job.timetable.last_step):
       print(f"{workdir}: finished after {runs.newest_step(workdir)} steps")
     else:
       newest = max(runs.newest_step(workdir), 0)
+      progress = TrainingProgress(
+        job.timetable, config.num_classes, len(job.validation)
+      )
       with (
         WorkdirLock(output_dir, required=False) as lock,
         StatusWriter(output_dir, newest, lock.held) as attempt,
+        progress,
       ):
         if attempt.last:
           print(attempt.last)
         watch.attempt = attempt
-        loop = TrainingLoop(job, workdir, output_dir, watch, start)
+        loop = TrainingLoop(job, workdir, output_dir, watch, progress, start)
         finished = loop.run(should_stop)
         if not finished:
           attempt.end(status.STOPPED, watch.reason)
@@ -119,6 +127,7 @@ class TrainingLoop:
     workdir: str,
     output_dir: str,
     watch: Watch,
+    progress: TrainingProgress,
     start: Start | None = None,
   ):
     """Restores the run from its newest checkpoint, or initialises it.
@@ -127,11 +136,12 @@ class TrainingLoop:
     """
     config = job.config
     self._job, self._watch, self._output_dir = job, watch, output_dir
+    self._progress = progress
     self._in_flight: collections.deque[StepInFlight] = collections.deque()
     self._stopwatch = metrics.Stopwatch(config.batch_size)
     self._plateau = diagnostics.PlateauDetector(config.num_classes)
 
-    watch.phase("reading the checkpoint")
+    self._enter_phase("reading the checkpoint")
     self._checkpoints = runs.open_checkpoints(
       workdir, config.checkpoints_to_keep
     )
@@ -146,16 +156,14 @@ class TrainingLoop:
     self._writer = metrics.MetricsWriter(output_dir)
     self._writer.resume(self._step, self._evaluation_due)
     self._kernels = KernelHistory(output_dir, self._step)
-    self._progress = metrics.Progress(
-      job.timetable.last_step, config.batch_size
-    )
+    self._progress.resume(self._step)
     self._progress.print_line(job.summary(self._step))
     if self._rate_jump:
       self._progress.print_line(self._rate_jump)
     if start:
       self._progress.print_line(start.summary(configs.to_json(config)))
 
-    watch.phase("computing the statistics of the training images")
+    self._enter_phase("computing the statistics of the training images")
     mesh = job.mesh
     if data is None:
       data = RunData.compute(config, job.train, workdir)
@@ -193,30 +201,29 @@ class TrainingLoop:
     """Trains to the end, a signal (returns False) or `should_stop`."""
     timetable = self._job.timetable
     try:
-      with self._progress:
-        if self._evaluation_due:
-          self._checkpoints.note(self._step, self._evaluate())
-        if self._step == 0:
+      if self._evaluation_due:
+        self._checkpoints.note(self._step, self._evaluate())
+      if self._step == 0:
+        self._keep_kernels()
+      self._enter_phase("compiling the training step")
+      while self._step < timetable.last_step:
+        self._start_step(self._next_batch())
+        logs = timetable.logs(self._step)
+        saves = timetable.saves(self._step)
+        # The devices receive the next step before the host waits for this
+        # one, unless the host needs the results in between.
+        results = self._settle(keep_in_flight=0 if logs or saves else 1)
+        if logs:
+          self._log(results)
+        if timetable.ends_epoch(self._step):
           self._keep_kernels()
-        self._enter_phase("compiling the training step")
-        while self._step < timetable.last_step:
-          self._start_step(self._next_batch())
-          logs = timetable.logs(self._step)
-          saves = timetable.saves(self._step)
-          # The devices receive the next step before the host waits for this
-          # one, unless the host needs the results in between.
-          results = self._settle(keep_in_flight=0 if logs or saves else 1)
-          if logs:
-            self._log(results)
-          if timetable.ends_epoch(self._step):
-            self._keep_kernels()
-          error = None
-          if timetable.evaluates(self._step):
-            error = self._evaluate()
-          if saves:
-            self._save(error)
-            if should_stop():
-              break
+        error = None
+        if timetable.evaluates(self._step):
+          error = self._evaluate()
+        if saves:
+          self._save(error)
+          if should_stop():
+            break
       self._checkpoints.wait()
       return True
     except Stopped:
@@ -265,7 +272,7 @@ class TrainingLoop:
       self._plateau.add_loss(values["loss"])
       self._watch.step_finished(done.number)
       self._stopwatch.step_finished()
-      self._progress.advance(done.number)
+      self._progress.step_finished(done.number, values["loss"])
     return values
 
   def _leave_out(self, batch: step.Batch) -> None:
@@ -301,8 +308,7 @@ class TrainingLoop:
       **measured,
     )
     self._undecodable = 0
-    message = self._plateau.message()
-    self._progress.report(self._step, results | speed, message)
+    self._progress.report(speed, self._plateau.message())
 
   def _evaluate(self) -> float:
     """Evaluates the validation images; returns the top-1 error."""
@@ -314,13 +320,18 @@ class TrainingLoop:
       job.validation, batch_size=job.config.batch_size, **self._batch_options
     )
     recorder = predictions.Recorder(job.mesh)
+
+    def observe(scores, batch):
+      recorder.add(scores, batch)
+      self._progress.images_evaluated(len(batch["label"]))
+
     errors = evaluation.evaluate(
       [lambda images: self._predict(net, images, self._statistics)],
       self._on_devices(batches),
       job.mesh,
       len(job.validation),
       job.config.max_undecodable,
-      observe=recorder.add,
+      observe=observe,
     )
     predictions.write(
       self._output_dir,
@@ -328,6 +339,7 @@ class TrainingLoop:
       self._step,
       job.validation.fingerprint,
     )
+    self._progress.evaluated(errors["top1_error"])
     self._evaluation_due = False
     self._schedule.observe(errors["top1_error"])
     epoch = job.timetable.epoch(self._step)
@@ -415,7 +427,7 @@ class TrainingLoop:
     return batch
 
   def _enter_phase(self, name: str) -> None:
-    """Shows on the bar, and tells the watch, what the run does now."""
+    """Shows, and tells the watch, what the run does now."""
     self._progress.phase(name)
     self._watch.phase(name)
 

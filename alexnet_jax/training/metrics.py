@@ -1,4 +1,4 @@
-"""Metrics of a run: metrics.jsonl, TensorBoard events, progress bar, table.
+"""Metrics of a run: metrics.jsonl, TensorBoard events, speed, table.
 
 `metrics.jsonl` holds one JSON object per line and is the record of the run. A
 run that was interrupted and resumed writes the same lines as an uninterrupted
@@ -16,8 +16,6 @@ from collections.abc import Iterable, Iterator
 from typing import Any, TextIO
 
 from rich.console import Console
-from rich.progress import BarColumn, TaskProgressColumn, TextColumn
-from rich.progress import Progress as RichProgress
 from rich.table import Column, Table
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
@@ -195,68 +193,6 @@ class Stopwatch:
     return speed
 
 
-class Progress:
-  """Shows the progress of a training: a live bar, or one line per report.
-
-  Use it as a context manager around the training loop.
-  """
-
-  def __init__(
-    self, total_steps: int, batch_size: int, output: TextIO | None = None
-  ):
-    """The bar appears, on `output` or stdout, on entering the context."""
-    self._total_steps = total_steps
-    self._batch_size = batch_size  # to estimate the remaining time
-    self._console = Console(file=output)
-    self._bar = RichProgress(
-      TextColumn("{task.description}"),
-      BarColumn(bar_width=None),
-      TaskProgressColumn(),
-      TextColumn("{task.completed}/{task.total} {task.fields[report]}"),
-      console=self._console,
-      disable=not self._console.is_terminal,
-    )
-    self._task = self._bar.add_task("training", total=total_steps, report="")
-
-  def __enter__(self) -> "Progress":
-    self._bar.start()
-    return self
-
-  def __exit__(self, *exception) -> None:
-    self._bar.stop()
-
-  def phase(self, name: str) -> None:
-    """Shows on the bar what the run does when it is not training."""
-    self._bar.update(self._task, description=name)
-
-  def print_line(self, text: str) -> None:
-    """Prints a line above the bar, without markup or line breaks."""
-    self._console.print(text, markup=False, highlight=False, soft_wrap=True)
-
-  def advance(self, step: int) -> None:
-    """Moves the bar to `step` steps trained."""
-    self._bar.update(self._task, completed=step, description="training")
-
-  def report(
-    self, step: int, values: dict[str, float], message: str = ""
-  ) -> None:
-    """Shows a training line's loss, error and speed, and then `message`."""
-    speed = values["images_per_second"]
-    left = max(self._total_steps - step, 0) * self._batch_size
-    remaining = left / speed if speed > 0 else math.inf
-    text = (
-      f"loss {values['loss']:.4f}  top-1 error {values['top1_error']:.1%}"
-      f"  {speed:.0f} images/s  data wait {values['data_wait_fraction']:.0%}"
-      f"  ETA {_duration(remaining)}  {message}"
-    ).rstrip()
-    if self._console.is_terminal:
-      self.advance(step)
-      self._bar.update(self._task, report=text)
-    else:
-      done = f"{step}/{self._total_steps} ({step / self._total_steps:.0%})"
-      self.print_line(f"step {done}  {text}")
-
-
 def print_table(
   lines: Iterable[dict[str, Any]], output: TextIO | None = None
 ) -> None:
@@ -304,11 +240,3 @@ def _parse(text: bytes) -> list[dict[str, Any]]:
     with contextlib.suppress(ValueError):
       lines.append(json.loads(line))
   return [line for line in lines if isinstance(line, dict) and "step" in line]
-
-
-def _duration(seconds: float) -> str:
-  if not math.isfinite(seconds):
-    return "-"
-  minutes, seconds = divmod(round(seconds), 60)
-  hours, minutes = divmod(minutes, 60)
-  return f"{hours}:{minutes:02d}:{seconds:02d}"

@@ -72,6 +72,19 @@ class Timetable:
     """Whether a pass over the images is completed by this step."""
     return math.floor(self.epoch(step)) > math.floor(self.epoch(step - 1))
 
+  def evaluations_after(self, step: int) -> int:
+    """Number of evaluations after `step` steps, up to the end of the run."""
+    if step >= self.last_step:
+      return 0
+    if not self.eval_every_epochs:
+      return 1
+    begun, ended = (
+      math.floor(self.epoch(number) / self.eval_every_epochs)
+      for number in (step, self.last_step - 1)
+    )
+    # The last step always evaluates, and none does so twice.
+    return min(ended - begun + 1, self.last_step - step)
+
   def saves(self, step: int) -> bool:
     """Whether a checkpoint is due; always after an evaluation."""
     every = self.checkpoint_every_steps
