@@ -4,7 +4,8 @@
       [--config.KEY=VALUE ...]
 
 Writes config.json, metrics.jsonl, checkpoints and TensorBoard events to DIR
-(default: runs/NAME). For a run that has finished, only prints its table.
+(default: runs/NAME). For a run that has finished, only prints its table. With
+--config.report_at_end (configs/quickstart.py) it also writes report.html.
 
 To train on several machines, run the same command on each, with a DIR that all
 of them can access. Under srun or mpirun and on TPU pods no other flag is
@@ -12,9 +13,13 @@ needed; elsewhere pass --coordinator, --num_processes and --process_id.
 docs/cluster.md has examples.
 """
 
+import pathlib
+
 from absl import flags
 
 from alexnet_jax.runtime import command, config, paths
+from alexnet_jax.runtime.command import UserError
+from alexnet_jax.runtime.progress import waiting
 from alexnet_jax.runtime.watch import Watch, exit_now
 
 _CONFIG = config.DEFINE_config()
@@ -52,6 +57,23 @@ def main() -> None:
       finished = loop.train_and_evaluate(_CONFIG.value, workdir)
     if not finished and processes.is_single_process():
       exit_now(0)
+  # Outside of the watch: there is no training to save any more.
+  if _CONFIG.value.report_at_end and processes.is_single_process():
+    _print_next_steps(workdir)
+
+
+def _print_next_steps(workdir: str) -> None:
+  """Writes the report of a finished run, and says what to do with the run."""
+  from alexnet_jax.analysis import next_steps
+
+  values = config.to_json(_CONFIG.value)
+  name = pathlib.Path(config.path()).stem
+  try:
+    with waiting("writing the report"):
+      text = next_steps.write(workdir, values, name)
+  except (UserError, OSError) as error:  # the training is complete all the same
+    text = f"warning: the report could not be written: {error}"
+  print(text)
 
 
 if __name__ == "__main__":

@@ -39,6 +39,7 @@ def get_config(name="paper"):
   config.total_epochs = 20
   config.eval_every_epochs = 5
   config.checkpoint_every_steps = 0
+  config.report_at_end = False
   config.log_every_steps = 10
   config.schedule.name = "cosine"
   config.schedule.learning_rate = 0.001

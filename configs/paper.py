@@ -112,6 +112,7 @@ def get_config() -> ConfigDict:
   config.checkpoint_every_steps = 1000  # 0: after evaluations only
   config.checkpoints_to_keep = 2  # the newest ones; the best is always kept
   config.stall_minutes = 10.0  # without a step, before a warning; 0: never
+  config.report_at_end = False  # write report.html, print what to do next
   return config
 
 

@@ -35,4 +35,5 @@ def get_config():
   config.schedule.boundaries = (2.5, 3.25, 3.75)
   config.log_every_steps = 10
   config.checkpoint_every_steps = 0
+  config.report_at_end = True
   return config

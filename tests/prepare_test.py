@@ -166,6 +166,7 @@ def test_from_two_tars_to_a_trained_and_evaluated_network(tmp_path):
     "--config.batch_size=4",
     "--config.total_steps=2",
     "--config.log_every_steps=1",
+    "--config.report_at_end=False",
   )
   assert trained.returncode == 0, trained.stderr
   lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()

@@ -35,6 +35,7 @@ CHANGES = {
   "network.crop_size": 64,
   "network.width": 1 / 32,
   "log_every_steps": 1,
+  "report_at_end": False,
   "mesh.data": 1,
   "mesh.model": 2,
 }

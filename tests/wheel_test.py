@@ -32,6 +32,7 @@ def get_config():
   config.image_size, config.network.crop_size = 72, 64
   config.network.width = 1 / 16
   config.batch_size, config.total_steps = 8, 3
+  config.report_at_end = False
   return config
 """
 

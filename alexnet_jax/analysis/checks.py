@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 
 import jax
@@ -17,6 +18,7 @@ from alexnet_jax.analysis import programs, timing
 from alexnet_jax.data import pipeline, sources
 from alexnet_jax.model import network, sharding
 from alexnet_jax.runtime import config
+from alexnet_jax.training import metrics
 from alexnet_jax.training.job import Recipe
 
 TIMINGS = ("seconds", "images_per_second", "data_wait_fraction")
@@ -28,6 +30,7 @@ TINY_RUN = (
   "--config.network.crop_size=64",
   "--config.image_size=72",
   "--config.batch_size=16",
+  "--config.report_at_end=False",
   "--config.total_steps=8",
   "--config.log_every_steps=1",
   "--config.checkpoint_every_steps=2",
@@ -49,9 +52,7 @@ def check_resume() -> str:
     )
     _finish(_start(whole, environment))
     process = _start(killed, environment)
-    for line in process.stdout:
-      if line.startswith("step 5/"):
-        break
+    _wait_for_step(5, killed, process)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     _finish(_start(killed, environment))
@@ -148,6 +149,14 @@ def _start(workdir: str, environment: dict[str, str]) -> subprocess.Popen:
   arguments += ["--config=quickstart", f"--workdir={workdir}", *TINY_RUN]
   pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
   return subprocess.Popen(arguments, env=environment, text=True, **pipes)
+
+
+def _wait_for_step(step: int, workdir: str, process: subprocess.Popen) -> None:
+  """Waits until the metrics have this step, or the process has ended."""
+  while process.poll() is None:
+    if any(line["step"] >= step for line in metrics.read(workdir)):
+      return
+    time.sleep(0.02)
 
 
 def _finish(process: subprocess.Popen) -> None:

@@ -40,6 +40,7 @@ RESUMABLE = (
   "checkpoint_every_steps",
   "checkpoints_to_keep",
   "stall_minutes",
+  "report_at_end",
 )
 
 # Keys that were added after older runs had begun, with the value under which
@@ -69,6 +70,7 @@ ADDED = {
   "random_streams": "shared",
   "augmentation.colour": 0.0,
   "optimizer.l1": 0.0,
+  "report_at_end": False,
 }
 
 # Keys of ADDED that a resumed run keeps as it began, though the configurations

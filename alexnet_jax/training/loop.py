@@ -15,8 +15,8 @@ from alexnet_jax.runtime import config as configs
 from alexnet_jax.runtime import processes, status
 from alexnet_jax.runtime.command import UserError
 from alexnet_jax.runtime.files import WorkdirLock
-from alexnet_jax.runtime.status import StatusWriter
 from alexnet_jax.runtime.progress import waiting
+from alexnet_jax.runtime.status import StatusWriter
 from alexnet_jax.runtime.watch import Stopped, Watch, resume_hint
 from alexnet_jax.training import (
   diagnostics,
@@ -29,7 +29,7 @@ from alexnet_jax.training import (
 from alexnet_jax.training import start as starts
 from alexnet_jax.training.job import Job, make_job
 from alexnet_jax.training.kernel_history import KernelHistory
-from alexnet_jax.training.progress import TrainingProgress
+from alexnet_jax.training.progress import EVALUATING, TrainingProgress
 from alexnet_jax.training.run_data import RunData
 from alexnet_jax.training.start import Start
 
@@ -141,7 +141,10 @@ class TrainingLoop:
     self._stopwatch = metrics.Stopwatch(config.batch_size)
     self._plateau = diagnostics.PlateauDetector(config.num_classes)
 
-    self._enter_phase("reading the checkpoint")
+    is_new = runs.newest_step(workdir) < 0
+    self._enter_phase(
+      "initialising the network" if is_new else "reading the checkpoint"
+    )
     self._checkpoints = runs.open_checkpoints(
       workdir, config.checkpoints_to_keep
     )
@@ -314,7 +317,7 @@ class TrainingLoop:
     """Evaluates the validation images; returns the top-1 error."""
     # A signal can interrupt it; the resumed run then evaluates again.
     self._evaluation_due = True
-    self._enter_phase("evaluating")
+    self._enter_phase(EVALUATING)
     job, net = self._job, self._state.net
     batches = pipeline.evaluation_batches(
       job.validation, batch_size=job.config.batch_size, **self._batch_options

@@ -8,6 +8,7 @@ import time
 from alexnet_jax.runtime.progress import Progress, duration
 from alexnet_jax.training.timetable import Timetable
 
+EVALUATING = "evaluating"  # a phase
 RECENT = 50  # steps whose time and loss are averaged
 # Before the first evaluation: what an image costs there, in training steps. The
 # backward pass costs two forward passes.
@@ -87,7 +88,10 @@ class TrainingProgress(Progress):
       batches = self._num_validation / timetable.batch_size
       evaluation = FORWARD * step * batches
     steps = timetable.last_step - self._done
-    return steps * step + timetable.evaluations_after(self._done) * evaluation
+    evaluations = timetable.evaluations_after(self._done)
+    if self.title == EVALUATING:
+      evaluations += 1 - self._evaluated / max(self._num_validation, 1)
+    return steps * step + evaluations * evaluation
 
   def details(self) -> list[str]:
     parts = [self._message] if self._message else []

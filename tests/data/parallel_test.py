@@ -1,7 +1,6 @@
 """Work on many images at once: cores, order, memory, interrupts, progress."""
 
 import os
-import pty
 import signal
 import subprocess
 import sys
@@ -128,38 +127,3 @@ def test_ctrl_c_does_not_wait_for_what_has_begun():
       process.kill()
   assert process.returncode == 130
   assert error == "interrupted\n"
-
-
-def test_progress_is_printed_where_there_is_no_terminal(monkeypatch, capsys):
-  monkeypatch.setattr(parallel, "FIRST_REPORT", 0.0)
-  monkeypatch.setattr(parallel, "NEXT_REPORT", 0.0)
-  list(parallel.map_images(len, ["abc", "de"], "Reading", num_done=5))
-  first, second = capsys.readouterr().err.splitlines()
-  assert first.startswith("Reading: 8 of 10 images, ")
-  assert second.startswith("Reading: 10 of 10 images, ")
-
-
-PRINTING = """
-from alexnet_jax.data import parallel
-for number in parallel.map_images(int, range(5), "title", size=lambda _: 1):
-  print("number", number)
-"""
-
-
-def test_text_for_a_pipe_does_not_appear_above_the_bar():
-  """Standard error is a terminal, standard output is not."""
-  terminal, inside = pty.openpty()
-  result = subprocess.run(
-    [sys.executable, "-c", PRINTING],
-    cwd=ROOT,
-    env=os.environ | {"TERM": "xterm"},
-    stdout=subprocess.PIPE,
-    stderr=inside,
-    text=True,
-    timeout=120,
-  )
-  os.close(inside)
-  shown = os.read(terminal, 100_000).decode()
-  os.close(terminal)
-  assert result.stdout == "".join(f"number {i}\n" for i in range(5))
-  assert "title" in shown and "number" not in shown

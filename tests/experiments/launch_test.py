@@ -32,7 +32,7 @@ def get_config():
   config.dataset, config.data_dir, config.num_classes = "tiny", {place!r}, 3
   config.batch_size, config.image_size, config.total_steps = 8, 72, 2
   config.network.crop_size, config.network.width = 64, 0.03125
-  config.log_every_steps = 1
+  config.log_every_steps, config.report_at_end = 1, False
   return config
 """
 

@@ -48,6 +48,7 @@ def get_config(fault=""):
   config.schedule.name = "plateau"
   config.schedule.patience = 1
   config.log_every_steps = 1
+  config.report_at_end = False
   config.eval_every_epochs = 2  # 12 steps
   config.checkpoint_every_steps = 4
   config.stall_minutes = 1.0  # a hang shows where

@@ -2,7 +2,6 @@
 
 import io
 import json
-import math
 import os
 import resource
 import subprocess
@@ -204,42 +203,6 @@ def test_descriptors_stay_flat(tmp_path):
   assert _steps(tmp_path) == list(range(1, 51))
 
 
-VALUES = {
-  "loss": 2.30259,
-  "top1_error": 0.875,
-  "images_per_second": 100.0,
-  "data_wait_fraction": 0.25,
-}
-
-
-def test_report_without_a_terminal_is_one_plain_line():
-  out = io.StringIO()
-  with metrics.Progress(200, batch_size=64, output=out) as progress:
-    progress.phase("compiling")
-    progress.advance(49)
-    progress.report(50, VALUES)
-  # 150 steps of 64 images at 100 images/s are 96 s.
-  assert out.getvalue() == (
-    "step 50/200 (25%)  loss 2.3026  top-1 error 87.5%  100 images/s"
-    "  data wait 25%  ETA 0:01:36\n"
-  )
-
-
-def test_report_on_a_terminal_is_a_bar(monkeypatch):
-  class Terminal(io.StringIO):
-    def isatty(self):
-      return True
-
-  monkeypatch.setenv("TERM", "xterm")
-  monkeypatch.setenv("COLUMNS", "160")
-  out = Terminal()
-  with metrics.Progress(200, batch_size=64, output=out) as progress:
-    progress.report(50, VALUES)
-    progress.print_line("[a line] that stays")
-  for words in ("25%", "50/200", "loss 2.3026", "ETA 0:01:36", "[a line] that"):
-    assert words in out.getvalue()
-
-
 def test_table():
   def line(step, split, loss, **more):
     return {
@@ -271,11 +234,6 @@ def test_table():
     ["1", "2", "2.5000", "12.34%", "5.00%", "1.5"],
     ["2", "4", "1.0000", "12.34%", "5.00%", "3.0"],
   ]
-
-
-def test_time_that_remains_is_unknown_at_speed_0():
-  assert metrics._duration(math.inf) == "-"
-  assert metrics._duration(3 * 3600 + 62) == "3:01:02"
 
 
 def test_the_stopwatch_leaves_out_the_first_step(monkeypatch):

@@ -70,3 +70,14 @@ def test_a_run_has_at_least_one_step(wrong):
   ((key, value),) = wrong.items()
   with pytest.raises(UserError, match=rf"{key} must be .*got {value}"):
     _timetable(**wrong)
+
+
+@pytest.mark.parametrize("images", [1000, 1024, 65, 10])
+@pytest.mark.parametrize("every", [0.0, 0.3, 1.0, 2.0, 7.0])
+@pytest.mark.parametrize("steps", [0, 1, 20])
+def test_the_evaluations_that_remain(images, every, steps):
+  table = _timetable(images, eval_every_epochs=every, total_steps=steps)
+  last = table.last_step
+  for step in range(last + 1):
+    remaining = sum(map(table.evaluates, range(step + 1, last + 1)))
+    assert table.evaluations_after(step) == remaining
