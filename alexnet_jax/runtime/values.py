@@ -193,6 +193,7 @@ RULES: dict[str, Rule] = {
   "checkpoint_every_steps": integer(),
   "checkpoints_to_keep": integer(1),
   "stall_minutes": number(0, 1e6),
+  "report_at_end": BOOLEAN,
 }
 
 

@@ -323,18 +323,13 @@ class TrainingLoop:
       job.validation, batch_size=job.config.batch_size, **self._batch_options
     )
     recorder = predictions.Recorder(job.mesh)
-
-    def observe(scores, batch):
-      recorder.add(scores, batch)
-      self._progress.images_evaluated(len(batch["label"]))
-
     errors = evaluation.evaluate(
       [lambda images: self._predict(net, images, self._statistics)],
-      self._on_devices(batches),
+      self._progress.evaluating(self._on_devices(batches)),
       job.mesh,
       len(job.validation),
       job.config.max_undecodable,
-      observe=observe,
+      observe=recorder.add,
     )
     predictions.write(
       self._output_dir,

@@ -4,8 +4,10 @@ import collections
 import math
 import sys
 import time
+from collections.abc import Iterable, Iterator
 
 from alexnet_jax.runtime.progress import Progress, duration
+from alexnet_jax.training.step import Batch
 from alexnet_jax.training.timetable import Timetable
 
 EVALUATING = "evaluating"  # a phase
@@ -68,9 +70,13 @@ class TrainingProgress(Progress):
     """Takes the measured speed, and what is to be said about a plateau."""
     self._speed, self._message = speed, message
 
-  def images_evaluated(self, count: int) -> None:
-    """Counts images of the evaluation that is going on."""
-    self._evaluated = min(self._evaluated + count, self._num_validation)
+  def evaluating(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+    """Yields the batches of an evaluation, and counts their images."""
+    for batch in batches:
+      yield batch
+      done = self._evaluated + len(batch["label"])
+      # The last batch is filled up.
+      self._evaluated = min(done, self._num_validation)
 
   def evaluated(self, top1_error: float) -> None:
     """Takes the error of the evaluation that has just ended."""

@@ -94,9 +94,10 @@ class Run:
     while time.monotonic() < deadline:
       file = self.workdir / metrics.FILE_NAME
       # Until a resumed run writes, the file is that of the run before.
-      if file.exists() and file.stat().st_mtime > self.started:
-        if any(x["step"] >= step for x in metrics.read(str(self.workdir))):
-          return
+      is_new = file.exists() and file.stat().st_mtime > self.started
+      found = metrics.read(str(self.workdir)) if is_new else []
+      if any(line["step"] >= step for line in found):
+        return
       assert all(process.poll() is None for process in self.processes), (
         self.all_output()
       )

@@ -3,6 +3,7 @@
 import math
 import time
 
+import numpy as np
 import pytest
 
 from alexnet_jax.training.progress import EVALUATING, TrainingProgress
@@ -53,10 +54,12 @@ def test_an_evaluation_that_is_going_on_is_counted_in_part(clock):
   progress.evaluated(0.5)
   _steps(progress, clock, [40], 1.0)
   progress.phase(EVALUATING)
-  progress.images_evaluated(64)
-  progress.images_evaluated(0)
-  assert progress.seconds_left() == pytest.approx(4 / 2)
-  progress.images_evaluated(640)  # with those that fill up the last batch
+  batches = progress.evaluating([{"label": np.zeros(96)}] * 2)
+  next(batches)
+  assert progress.seconds_left() == pytest.approx(4)
+  next(batches)  # the first one is done
+  assert progress.seconds_left() == pytest.approx(4 * 32 / 128)
+  assert next(batches, None) is None  # with images that fill the last batch up
   assert progress.seconds_left() == pytest.approx(0)
 
 
