@@ -7,7 +7,9 @@
 The sweep is a JSON list with the overrides of each run, such as
 [{"seed": 0}, {"seed": 1}]. A run is `python -m alexnet_jax.main` in its own
 workdir, OUTPUT/NAME. The same command continues interrupted runs and does not
-repeat finished ones. At the end, table.json has the last metrics of all runs.
+repeat finished ones. On SLURM, runs that reach their time limit or are
+preempted save and are queued again. At the end, table.json has the last metrics
+of all runs. docs/cluster.md has an example.
 """
 
 import ast
@@ -17,8 +19,10 @@ import os
 import pathlib
 import queue
 import re
+import subprocess
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 import submitit
@@ -32,7 +36,19 @@ from alexnet_jax.runtime.command import UserError
 from alexnet_jax.training import metrics
 
 EXECUTORS = ("local", "slurm")
+# How often a run may reach its time limit, and be queued again.
+MAX_TIMEOUTS = 1000
+# Between two looks at SLURM's queue.
+QUEUE_SECONDS = 5.0
 Override = dict[str, Any]
+
+
+class Training(submitit.helpers.CommandFunction):
+  """A command that SLURM may stop and queue again: the run resumes."""
+
+  def checkpoint(self) -> submitit.helpers.DelayedSubmission:
+    """Called by submitit on its signal; the command saves by itself."""
+    return submitit.helpers.DelayedSubmission(self)
 
 
 def load_sweep(path: str) -> list[Override]:
@@ -100,11 +116,13 @@ def run_all(
   pool = _executor(executor, folder, options or {})
 
   def submit(words: list[str]) -> submitit.Job:
-    return pool.submit(submitit.helpers.CommandFunction(words))
+    return pool.submit(Training(words))
 
   if executor == "slurm":
     jobs = {name: submit(words) for name, words in commands.items()}
-    return {name: _outcome(name, job) for name, job in jobs.items()}
+    for job in jobs.values():
+      print(f"submitted job {job.job_id}", file=sys.stderr)
+    return {name: _outcome(name, job, _in_queue) for name, job in jobs.items()}
 
   shares = _shares_of_cores(at_once)
 
@@ -141,27 +159,56 @@ def _use_cores(cores: set[int]) -> None:
 def _executor(
   name: str, folder: str, options: dict[str, Any]
 ) -> submitit.Executor:
-  kind = {"local": submitit.LocalExecutor, "slurm": submitit.SlurmExecutor}
   try:
-    pool = kind[name](folder=folder)
+    if name == "slurm":
+      pool = submitit.SlurmExecutor(folder, max_num_timeout=MAX_TIMEOUTS)
+    else:
+      pool = submitit.LocalExecutor(folder)
     # The time limit in minutes: one day.
     pool.update_parameters(
       **{"time" if name == "slurm" else "timeout_min": 1440}
     )
     if name == "slurm":
-      # A run saves its state on SIGTERM, which follows submitit's own signal.
+      # Before the limit SLURM sends submitit's signal, SIGUSR2, on which a run
+      # saves and submitit queues its job again.
       pool.update_parameters(job_name="alexnet_jax", **options)
   except (RuntimeError, ValueError) as error:
     raise UserError(f"--executor={name}: {error}") from None
   return pool
 
 
-def _outcome(name: str, job: submitit.Job) -> str:
-  """Waits for a job; "finished", or the last error that it printed."""
+def _in_queue(job: submitit.Job) -> bool:
+  """Whether SLURM still has a job; True if it does not answer."""
+  words = ["squeue", "--noheader", "--format=%T", f"--jobs={job.job_id}"]
+  try:
+    found = subprocess.run(words, capture_output=True, text=True, timeout=60)
+  except (OSError, subprocess.TimeoutExpired):
+    return True
+  if "Invalid job id" in found.stderr:
+    return False
+  return bool(found.returncode or found.stdout.strip())
+
+
+def _outcome(
+  name: str,
+  job: submitit.Job,
+  in_queue: Callable[[submitit.Job], bool] | None = None,
+) -> str:
+  """Waits for a job; "finished", or the last error that it printed.
+
+  With `in_queue` it also waits no longer for a job that left the queue without
+  a result, because it was cancelled or its node failed.
+  """
   began = time.monotonic()
   print(f"{name} ...", file=sys.stderr, flush=True)
+  while in_queue and not job.done():
+    if not in_queue(job):
+      time.sleep(QUEUE_SECONDS)  # for a result that is slow to arrive
+      if not job.done():
+        return _report(name, "left the queue without a result", began)
+    time.sleep(QUEUE_SECONDS)
   try:
-    output = job.result()
+    output = job.results()[0]  # of the first process
   except Exception as error:  # the job failed, for whatever reason
     lines = [line for line in str(error).splitlines() if line.strip()]
     messages = re.findall(r"\berror: .+", str(error))  # within a traceback
@@ -169,6 +216,10 @@ def _outcome(name: str, job: submitit.Job) -> str:
   else:
     stopped = re.search("^stopped (after step|while)", output, re.MULTILINE)
     outcome = "stopped before its end" if stopped else "finished"
+  return _report(name, outcome, began)
+
+
+def _report(name: str, outcome: str, began: float) -> str:
   print(
     f"{name}: {outcome} ({time.monotonic() - began:.0f} s)",
     file=sys.stderr,

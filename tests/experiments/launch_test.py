@@ -275,5 +275,5 @@ def test_a_run_has_one_name_whatever_the_order():
   ],
 )
 def test_a_run_that_was_stopped_is_not_finished(said, outcome):
-  job = types.SimpleNamespace(result=lambda: said)
+  job = types.SimpleNamespace(results=lambda: [said])
   assert launch._outcome("x", job) == outcome

@@ -32,7 +32,7 @@ from rich.table import Table
 from alexnet_jax.runtime import provenance
 from alexnet_jax.runtime.files import write_atomic
 
-from . import interruptions, mutations, pipes, soak, storage
+from . import interruptions, mutations, pipes, processes, soak, storage
 from .sandbox import RUNNING
 from .trial import EQUAL, EXPECTED, Row, Suite, Trial
 
@@ -41,6 +41,7 @@ FAULTS = {
   "signals": interruptions.signals,
   "pipes": pipes.pipes,
   "two_runs": interruptions.two_runs,
+  "processes": processes.processes,
   "numbers": interruptions.numbers,
   "full_disk": storage.full_disk,
   "checkpoints": storage.damaged_checkpoints,
