@@ -165,7 +165,8 @@ def make_mesh(
     devices: default: all devices of the backend.
 
   Raises:
-    UserError: `model` does not divide `towers`, or there are too few devices.
+    UserError: `model` does not divide `towers`, there are too few devices, or
+      some process has none of those of the mesh.
   """
   if min(data, model) < 0:
     raise UserError(
@@ -177,10 +178,12 @@ def make_mesh(
       f"mesh.model={model} does not divide the network's {towers} tower(s)."
       f" Set mesh.model to a divisor of {towers}, or to 0."
     )
+  num_processes = 1
   if devices is None:
     _make_cpu_devices(data, model)
     devices = jax.devices()
     processes.check_joined()
+    num_processes = jax.process_count()
   if not model:
     model = towers if len(devices) // max(data, 1) >= towers else 1
   if not data:
@@ -192,6 +195,14 @@ def make_mesh(
       " mesh with --config.mesh.data and --config.mesh.model: 0 chooses the"
       " size, and with mesh.model=1 one device holds all towers. A CPU can be"
       f" divided into up to {MAX_CPU_DEVICES} devices."
+    )
+  used = {device.process_index for device in devices[: data * model]}
+  if len(used) < num_processes:
+    raise UserError(
+      f"the mesh data:{data} x model:{model} has devices of only {len(used)} of"
+      f" the {num_processes} processes. Choose mesh.data and mesh.model so that"
+      f" their product is {len(devices)}, the number of devices of all"
+      " processes, or 0 to use them all."
     )
   devices = devices[: data * model]
   return jax.make_mesh((data, model), (DATA, MODEL), devices=devices)

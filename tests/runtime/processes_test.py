@@ -92,6 +92,15 @@ def test_a_single_process_joins_nothing_and_writes_everything(
     raise full
 
 
+def test_a_mesh_inside_one_of_two_hosts_is_refused(monkeypatch):
+  """Every process refuses it; one without a device could not train."""
+  monkeypatch.setattr(processes, "is_single_process", lambda: False)
+  monkeypatch.setattr(jax, "process_count", lambda: 2)
+  with pytest.raises(UserError, match="of only 1 of the 2 processes") as caught:
+    sharding.make_mesh(1, 2)  # the eight devices here are of process 0
+  assert "their product is 8" in str(caught.value)
+
+
 @pytest.mark.parametrize(
   ("error", "expected", "status"),
   [
