@@ -86,8 +86,17 @@ def processes_of(group, module):
   return found
 
 
+def end_group(leader):
+  """Kills a process and those that it started, if any are left."""
+  with contextlib.suppress(ProcessLookupError):
+    os.killpg(leader.pid, signal.SIGKILL)
+  leader.wait()
+
+
 @pytest.mark.slow
-def test_a_preempted_job_is_saved_requeued_and_resumed(tmp_path, monkeypatch):
+def test_a_preempted_job_is_saved_requeued_and_resumed(
+  tmp_path, monkeypatch, request
+):
   """The signal that submitit asks SLURM for reaches all processes of a job."""
   monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
   monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
@@ -106,7 +115,8 @@ def test_a_preempted_job_is_saved_requeued_and_resumed(tmp_path, monkeypatch):
     cwd=tiny_runs.ROOT,
     start_new_session=True,
   )
-  deadline = time.monotonic() + 200
+  request.addfinalizer(lambda: end_group(launcher))
+  deadline = time.monotonic() + 300
   while not (metrics.exists() and metrics.read_bytes().count(b"\n") > 3):
     assert launcher.poll() is None and time.monotonic() < deadline
     time.sleep(0.05)

@@ -4,6 +4,7 @@ Faults inside the process are injected by the configuration file, which is
 Python, so the package needs no hooks for these tests.
 """
 
+import functools
 import io
 import json
 import os
@@ -14,12 +15,15 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from typing import NoReturn
 
 import jax
 import numpy as np
 import simplejpeg
 import tensorflow_datasets as tfds
+
+from .fork_server import Forked, ForkServer
 
 PATIENCE = 300  # seconds; for slow machines
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -156,6 +160,7 @@ class Sandbox:
         "TOTAL_STEPS", str(TOTAL_STEPS)
       )
     )
+    self._fork_server: ForkServer | None = None
     self.compiled = str(self.folder / "compiled")
     self.temporary = self.folder / "temporary"
     self.temporary.mkdir(exist_ok=True)
@@ -183,6 +188,7 @@ class Sandbox:
     config: pathlib.Path | None = None,
     readers: bool = False,
     closed: bool = False,
+    forked: bool = False,
   ) -> "Process":
     """Starts the real training command, or another command.
 
@@ -196,6 +202,7 @@ class Sandbox:
       config: configuration file; None: the sandbox's own.
       readers: whether its output passes through processes that can be killed.
       closed: whether it begins without descriptors 0, 1 and 2.
+      forked: whether it is the fork of a process with the imports done.
     """
     config = config or self.config
     if module == "main":
@@ -213,11 +220,24 @@ class Sandbox:
       "PYTHONFAULTHANDLER": "1",
       "PYTHONUNBUFFERED": "1",
     }
+    if forked:
+      if self._fork_server is None:
+        self._fork_server = ForkServer(os.environ | environment, str(ROOT))
+      return Process(list(arguments), self._fork_server.start, readers)
     command = [sys.executable, "-m", f"alexnet_jax.{module}", *arguments]
     if closed:
       script = 'exec "$@" <&- >&- 2>&-'
       command = ["bash", "-c", script, "bash", *command]
-    return Process(command, environment, readers)
+    # Not a fork of this process, which has threads of JAX and its own.
+    start = functools.partial(
+      subprocess.Popen,
+      env=os.environ | environment,
+      cwd=ROOT,
+      stdin=subprocess.DEVNULL,
+    )
+    return Process(
+      command, lambda x, out, err: start(x, stdout=out, stderr=err), readers
+    )
 
   def finish(self, workdir: str, *arguments: str) -> "Process":
     """Runs the same command again and waits for success."""
@@ -234,26 +254,21 @@ class Process:
   """One process of a command, and its output."""
 
   def __init__(
-    self, command: list[str], environment: dict[str, str], readers: bool = False
+    self,
+    command: list[str],
+    start: Callable[[list[str], int, int], subprocess.Popen | Forked],
+    readers: bool = False,
   ):
+    """Starts a command; `start` receives it and where its output goes."""
     collected, output = os.pipe()
     self._readers = {
       name: subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=output)
       for name in (("stdout", "stderr") if readers else ())
     }
-    pipes = [reader.stdin for reader in self._readers.values()]
-    stdout, stderr = pipes if readers else (output, output)
-    # Not a fork of this process, which has threads of JAX and its own.
-    self._process = subprocess.Popen(
-      command,
-      env=os.environ | environment,
-      cwd=ROOT,
-      stdin=subprocess.DEVNULL,
-      stdout=stdout,
-      stderr=stderr,
-    )
-    for pipe in pipes:
-      pipe.close()
+    pipes = [reader.stdin.fileno() for reader in self._readers.values()]
+    self._process = start(command, *(pipes or (output, output)))
+    for reader in self._readers.values():
+      reader.stdin.close()
     os.close(output)
     self._collected = collected
     RUNNING.add(self)

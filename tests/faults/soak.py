@@ -10,7 +10,6 @@ import signal
 import statistics
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 
 from .interruptions import SIGNALS
@@ -19,19 +18,17 @@ from .storage import limit_files
 from .trial import EQUAL, EXPECTED, Case, Row, Suite, Trial
 
 STEPS, PARTS = 10_000, 5
-# Of one part; every interruption happens at a random step of the part.
-INTERRUPTIONS = (
-  "SIGKILL",
-  "SIGKILL",
-  "signal",
-  "signal",
-  "signal, nobody reads the output",
-  "signal, nobody reads the output",
-  "signal, the disk was full for a while",
-  "the disk is full to the end",
-  "SIGKILL, then a file of the newest checkpoint is torn",
-  "signal, then the newest checkpoint cannot be read for a while",
-)
+# How the processes of one part end, and how many interruptions that is. Each
+# happens at a random step of the part.
+ENDS = {
+  "SIGKILL": 1,
+  "the disk is full, then a signal": 2,
+  "the disk is full for a while, then a signal": 2,
+  "nobody reads the output, then a signal": 2,
+  "SIGKILL, then a file of the newest checkpoint is torn": 2,
+  "the newest checkpoint cannot be read for a while": 1,
+}
+INTERRUPTIONS = PARTS * sum(ENDS.values())
 # Both towers on one device, an example a step: the steps are quick even while
 # other programs use the processor.
 FLAGS = (
@@ -82,14 +79,13 @@ def _part(trial: Trial, part: int) -> Row:
   workdir = trial.sandbox.workdir("soak-interrupted")
   if part == 0:
     shutil.rmtree(workdir, ignore_errors=True)
-  span, count = STEPS // PARTS, len(INTERRUPTIONS)
-  ends = sorted(
-    trial.random.sample(range(part * span + 50, (part + 1) * span), count)
-  )
-  kinds = trial.random.sample(INTERRUPTIONS, count)
+  span = STEPS // PARTS
+  steps = range(part * span + 50, (part + 1) * span)
+  ends = sorted(trial.random.sample(steps, len(ENDS)))
+  kinds = trial.random.sample(list(ENDS), len(ENDS))
   peaks, wrong = [], []
   for step, kind in zip(ends, kinds, strict=True):
-    process = trial.sandbox.start(workdir, *FLAGS, readers=True)
+    process = trial.sandbox.start(workdir, *FLAGS, readers=True, forked=True)
     samples = _measure(process)
     if problem := _interrupt(trial, process, workdir, step, kind):
       wrong.append(f"{kind} at step {step}: {problem}")
@@ -104,8 +100,7 @@ def _part(trial: Trial, part: int) -> Row:
   return {
     "fault": "interruptions of all kinds",
     "at": at,
-    "count": count,
-    "kinds": dict(Counter(kinds)),
+    "count": sum(ENDS.values()),
     "steps": dict(zip(map(str, ends), kinds, strict=True)),
     "status": 0,
     "result": "\n".join(wrong) or EQUAL,
@@ -122,22 +117,19 @@ def _interrupt(
   _wait_for(process, workdir, step)
   time.sleep(trial.random.uniform(0, 0.3))
   if "nobody reads" in kind:
-    streams = trial.random.choice(
-      [("stdout",), ("stderr",), ("stdout", "stderr")]
-    )
-    process.kill_reader(*streams)
+    streams = [("stdout",), ("stderr",), ("stdout", "stderr")]
+    process.kill_reader(*trial.random.choice(streams))
   if "disk" in kind:
     limit_files(process, 0)
     time.sleep(5)
-  if "for a while" in kind and "disk" in kind:
+  if "disk is full for a while" in kind:
     limit_files(process, resource.RLIM_INFINITY)
     time.sleep(1)
-  number = trial.random.choice(SIGNALS)
-  expected = (0,)
-  if kind.startswith("SIGKILL"):
-    number, expected = signal.SIGKILL, (-signal.SIGKILL,)
-  elif kind == "the disk is full to the end":
-    expected = (0, 2)  # 0: no save was due, as the last one is of this step
+  number, expected = trial.random.choice(SIGNALS), {0}
+  if "SIGKILL" in kind:
+    number, expected = signal.SIGKILL, {-signal.SIGKILL}
+  if "the disk is full, then" in kind:
+    expected = {2}  # the last steps cannot be saved
   status = process.end(number)
   problem = ""
   if status not in expected or "Traceback" in process.output():
@@ -160,8 +152,8 @@ def _unreadable(trial: Trial, workdir: str, newest: pathlib.Path) -> str:
   kept = metadata.with_name("kept")
   metadata.rename(kept)
   metadata.symlink_to(metadata.name)  # ELOOP; root may read anything else
-  process = trial.sandbox.start(workdir, *FLAGS)
-  status = process.end(patience=120)
+  process = trial.sandbox.start(workdir, *FLAGS, forked=True)
+  status = process.end()
   metadata.unlink(missing_ok=True)
   if not kept.exists():
     return f"the checkpoint was moved: {process.output()[-600:]}"

@@ -20,6 +20,7 @@ import alexnet_jax
 from alexnet_jax.data import sources
 from alexnet_jax.model import sharding
 from alexnet_jax.model.alexnet import AlexNet
+from alexnet_jax.runtime import status
 from alexnet_jax.runtime.command import UserError
 from alexnet_jax.training import kernel_history, predictions, step
 from alexnet_jax.training.job import Recipe
@@ -141,6 +142,9 @@ def test_should_stop_is_asked_after_checkpoints_and_ends_the_run(place, capsys):
   assert train(place, "stopped", should_stop, **changes)
   assert int(arrays(place, "stopped")["step"]) == 4
   assert "train loss" in capsys.readouterr().out  # the table
+  assert status.read(place / "stopped").state == "stopped"
+  told = status.last_attempt(place / "stopped")
+  assert told.endswith("step 4: stopped by the program that started it")
 
 
 def test_a_run_that_ends_at_an_existing_checkpoint_is_evaluated(place, capsys):
@@ -241,6 +245,8 @@ def test_a_loss_that_is_not_finite_stops_the_run(place):
       train(place, f"exploding{every}", total_steps=20, **changes)
     assert not list((place / f"exploding{every}" / "checkpoints").iterdir())
     messages.append(str(error.value))
+    found = status.read(place / f"exploding{every}")
+    assert (found.state, found.message) == ("failed", messages[-1])
   assert messages[0] == messages[1]
 
 
@@ -395,6 +401,11 @@ def test_an_interrupt_in_a_notebook_saves_and_returns(place, whole, capsys):
   assert not train(place, "notebook", interrupt, **options)
   assert signal.getsignal(signal.SIGINT) is handler
   assert "stopped after step 3; it is saved" in capsys.readouterr().out
+  ended = "the last attempt ended at step 3: stopped by SIGINT"
+  assert status.last_attempt(place / "notebook") == ended
   assert train(place, "notebook", **options)
+  assert ended in capsys.readouterr().out
+  found = status.read(place / "notebook")
+  assert (found.state, found.step) == ("finished", 10)
   ours, expected = (arrays(place, name) for name in ("notebook", "whole"))
   jax.tree.map(np.testing.assert_array_equal, ours, expected)
