@@ -15,7 +15,7 @@ from absl import flags
 from alexnet_jax.runtime import command, files, paths, provenance
 from alexnet_jax.runtime.command import UserError
 from alexnet_jax.training import metrics
-from alexnet_jax.training.checkpoint import latest_step
+from alexnet_jax.training.checkpoint_files import latest_step
 from alexnet_jax.training.runs import load_config
 
 KEPT = ("epoch", "step", "num_examples", "top1_error", "top5_error", "loss")

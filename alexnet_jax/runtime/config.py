@@ -286,16 +286,9 @@ def check_resume(saved: dict[str, Any], new: dict[str, Any]) -> None:
   Raises:
     UserError: keys outside RESUMABLE differ; names each with both values.
   """
-  before, after = dict(flatten(saved)), dict(flatten(new))
-
-  def show(tree: dict[str, Any], key: str) -> str:
-    return repr(tree[key]) if key in tree else "absent"
-
   changed = [
-    f"{key} (was {show(before, key)}, now {show(after, key)})"
-    for key in sorted(before.keys() | after.keys())
-    if not any(f"{key}.".startswith(f"{free}.") for free in RESUMABLE)
-    and before.get(key, ...) != after.get(key, ...)
+    f"{key} (was {was}, now {now})"
+    for key, (was, now) in differences(saved, new).items()
   ]
   if changed:
     raise UserError(
@@ -304,6 +297,23 @@ def check_resume(saved: dict[str, Any], new: dict[str, Any]) -> None:
       " new run with another --workdir. Only these keys may change when a run"
       f" is resumed: {', '.join(RESUMABLE)}."
     )
+
+
+def differences(
+  saved: dict[str, Any], new: dict[str, Any]
+) -> dict[str, tuple[str, str]]:
+  """The keys outside RESUMABLE that differ, with both values as text."""
+  before, after = dict(flatten(saved)), dict(flatten(new))
+
+  def show(values: dict[str, Any], key: str) -> str:
+    return repr(values[key]) if key in values else "absent"
+
+  return {
+    key: (show(before, key), show(after, key))
+    for key in sorted(before.keys() | after.keys())
+    if not any(f"{key}.".startswith(f"{free}.") for free in RESUMABLE)
+    and before.get(key, ...) != after.get(key, ...)
+  }
 
 
 class _FileParser(config_flags.ConfigFileFlagParser):

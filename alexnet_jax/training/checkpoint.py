@@ -2,9 +2,9 @@
 
 Orbax writes the arrays in the background into a temporary directory, and
 renames it once it is complete. The saved arrays are global, so any mesh can
-restore them. A checksum of every array, computed on its devices, is saved with
-it and compared on reading, because neither Orbax nor the disk would notice a
-flipped bit.
+restore them. The size and checksum of every file and of every array are saved
+with it and compared on reading, because neither Orbax nor the disk would notice
+a flipped bit. `checkpoint_files` says what counts as damaged.
 """
 
 import contextlib
@@ -13,26 +13,21 @@ import pathlib
 import re
 import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import absl.logging
-import jax
-import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
+from alexnet_jax.runtime import processes
 from alexnet_jax.runtime.command import UserError
 from alexnet_jax.runtime.files import crc32_of_json
-
-# Errors in reading that come from this machine and do not mean a damaged file.
-_MACHINE_ERRORS = (
-  "Permission denied",
-  "PERMISSION_DENIED",
-  "RESOURCE_EXHAUSTED",
-  "Too many open files",
-)
+from alexnet_jax.training import array_checksums
+from alexnet_jax.training import checkpoint_files as files
+from alexnet_jax.training.best_checkpoint import BestCheckpoint
+from alexnet_jax.training.checkpoint_files import DamagedError
 
 # Version of the layout; increased when a saved value changes its meaning.
 FORMAT = 1
@@ -52,7 +47,7 @@ class Checkpoints:
     read_only: bool = False,
     validation_errors: Mapping[int, float] | None = None,
   ):
-    """Lists the checkpoints, and removes the remains of killed saves.
+    """Lists the checkpoints.
 
     Args:
       directory: created when needed.
@@ -61,34 +56,48 @@ class Checkpoints:
       read_only: for evaluation; nothing in `directory` is changed.
       validation_errors: by step, of checkpoints that may have been saved before
         their evaluation had finished.
+
+    Raises:
+      UserError: the directory cannot be created or read.
     """
     self._directory = pathlib.Path(directory).absolute()
     self._read_only = read_only
     self._failure = ""
     self._saving: int | None = None
-    self._best = _Best()
-    with _quiet_log():
-      self._manager = ocp.CheckpointManager(
-        self._directory,
-        options=ocp.CheckpointManagerOptions(
-          save_interval_steps=0 if read_only else 1,
-          preservation_policy=policies.AnyPreservationPolicy(
-            [policies.LatestN(max_to_keep), self._best]
-          ),
-          # If a directory cannot be created in the background, Orbax's threads
-          # wait five minutes for it, and the process waits for the threads.
-          async_options=ocp.AsyncOptions(
-            create_directories_asynchronously=False
-          ),
-          cleanup_tmp_directories=not read_only,
-          create=not read_only,
-          read_only=read_only,
-        ),
-      )
+    self._best = BestCheckpoint()
+    self._max_to_keep = max_to_keep
+    try:
+      self._manager = self._open()
+    except Exception as error:  # Orbax raises many types
+      raise UserError(
+        f"the checkpoints in {self._directory} cannot be opened"
+        f" ({_summary(error)}). Fix the cause, then run the same command again."
+      ) from error
     for step in self._manager.all_steps():
       self._best.note(step, (validation_errors or {}).get(step))
-      with contextlib.suppress(_DamagedError):
-        self._best.note(step, self._read_body(step).get("validation_error"))
+      with contextlib.suppress(DamagedError, OSError):
+        body = files.read_body(self._directory / str(step))
+        self._best.note(step, body.get("validation_error"))
+
+  def _open(self) -> ocp.CheckpointManager:
+    options = ocp.CheckpointManagerOptions(
+      save_interval_steps=0 if self._read_only else 1,
+      preservation_policy=policies.AnyPreservationPolicy(
+        [policies.LatestN(self._max_to_keep), self._best]
+      ),
+      # If a directory cannot be created in the background, Orbax's threads wait
+      # five minutes for it, and the process waits for the threads.
+      async_options=ocp.AsyncOptions(
+        create_directories_asynchronously=False,
+        post_finalization_callback=self._record_files,
+      ),
+      # `restore` removes the remains of killed saves, if the run goes on.
+      cleanup_tmp_directories=False,
+      create=not self._read_only,
+      read_only=self._read_only,
+    )
+    with _quiet_log():
+      return ocp.CheckpointManager(self._directory, options=options)
 
   def save(
     self,
@@ -116,8 +125,8 @@ class Checkpoints:
       "step": step,
       "validation_error": validation_error,
       "metadata": metadata,
-      "arrays": _describe(arrays),
-      "checksums": _checksums(arrays),
+      "arrays": array_checksums.describe(arrays),
+      "checksums": array_checksums.checksums(arrays),
     }
     self._saving, self._failure = step, ""
     self._best.note(step, validation_error)
@@ -146,8 +155,9 @@ class Checkpoints:
   ) -> tuple[Any, dict[str, Any]] | None:
     """Reads a checkpoint onto the mesh of `abstract`.
 
-    A damaged newest checkpoint is renamed to `damaged-STEP`, with a warning,
-    and the previous one is read.
+    A newest checkpoint that is damaged is renamed to `damaged-STEP`, with a
+    warning, and the previous one is read. If none can be read, or it is not
+    proven that the newest is damaged, nothing is changed.
 
     Args:
       abstract: pytree of jax.ShapeDtypeStruct with shardings on any mesh.
@@ -156,36 +166,59 @@ class Checkpoints:
 
     Returns:
       The arrays, bit for bit as saved, and the metadata; None if there is no
-      undamaged checkpoint.
+      checkpoint.
 
     Raises:
-      UserError: there is no such checkpoint, or it is damaged; it has another
-        format or is of another network; or this machine could not read it, for
-        lack of memory or permission.
+      UserError: there is no such checkpoint, or it is damaged, or all of them
+        are; it has another format or is of another network; or it could not be
+        read, for example for lack of memory or permission.
     """
-    steps = sorted(self._manager.all_steps(), reverse=True)
     if checkpoint != "newest":
       step = self._choose(checkpoint)
       try:
         return None if step is None else self._read(step, abstract)
-      except _DamagedError as error:
+      except DamagedError as error:
         raise UserError(
           f"checkpoint {step} in {self._directory} is damaged ({error})."
           f" Choose another one: {self._describe_steps()}."
         ) from error
-    for step in steps:
+    damaged: dict[int, DamagedError] = {}
+    restored = None
+    for step in reversed(self._steps()):
       try:
-        return self._read(step, abstract)
-      except _DamagedError as error:
-        action = "it is left as it is"
-        if not self._read_only:
-          action = self._rename(step)
-        print(
-          f"warning: checkpoint {step} in {self._directory} is damaged"
-          f" ({error}); {action}, and the previous one is used",
-          file=sys.stderr,
-        )
-    return None
+        restored = self._read(step, abstract)
+        break
+      except DamagedError as error:
+        damaged[step] = error
+    if damaged and restored is None:
+      each = "; ".join(f"{step} ({why})" for step, why in damaged.items())
+      raise UserError(
+        f"every checkpoint in {self._directory} is damaged: {each}. Nothing was"
+        " changed. Restore one of them from a copy, or start a new run with"
+        " another --workdir."
+      )
+    for step, error in damaged.items():
+      action = "it is left as it is"
+      if not self._read_only:
+        action = self._rename(step)
+      print(
+        f"warning: checkpoint {step} in {self._directory} is damaged"
+        f" ({error}); {action}, and the previous one is used",
+        file=sys.stderr,
+      )
+    if not self._read_only:
+      self._remove_partial()
+    return restored
+
+  def _steps(self) -> list[int]:
+    try:
+      return files.steps(self._directory)
+    except OSError as error:
+      raise UserError(
+        f"the checkpoints in {self._directory} cannot be listed"
+        f" ({error.strerror}). Nothing was changed. Fix the cause, then run the"
+        " same command again."
+      ) from error
 
   def _choose(self, checkpoint: str) -> int | None:
     """The step of the "best" checkpoint, or the named one; None without any."""
@@ -226,8 +259,8 @@ class Checkpoints:
     self._settle()
     if self._failure:
       raise UserError(
-        f"{self._failure}. Free disk space there, then run the same command"
-        " again to continue."
+        f"{self._failure}. Free disk space there, or fix the cause, then run"
+        " the same command again to continue."
       )
 
   def close(self) -> None:
@@ -243,6 +276,18 @@ class Checkpoints:
       self._save_failed(error)
 
   def _save_failed(self, error: Exception) -> None:
+    with contextlib.suppress(Exception):  # the folder cannot be read either
+      if processes.is_single_process():
+        # The old one has writes of the failed save under way, and would raise
+        # their errors as those of the next save.
+        with contextlib.suppress(Exception):
+          self._manager.close()
+        self._manager = self._open()
+      else:  # to open one, all processes wait for each other
+        self._manager.reload()
+    self._remove_partial()  # frees the disk
+    if self._is_complete(self._saving):
+      return  # it was removing an older one, or a note of Orbax, that failed
     last = "There is no other checkpoint yet"
     if self.latest_step() is not None:
       last = f"The last good checkpoint is that of step {self.latest_step()}"
@@ -253,13 +298,31 @@ class Checkpoints:
     print(
       f"warning: {self._failure}; the next save tries again", file=sys.stderr
     )
-    for partial in self._directory.glob("*.orbax-checkpoint-tmp*"):
-      shutil.rmtree(partial, ignore_errors=True)  # frees the disk
-    self._manager.reload()
+
+  def _is_complete(self, step: int | None) -> bool:
+    folder = self._directory / str(step)
+    with contextlib.suppress(DamagedError, OSError):
+      return files.check(folder) and bool(files.read_body(folder))
+    return False
+
+  def _partial(self, name: str = "*") -> list[pathlib.Path]:
+    """The folders of saves that are not complete."""
+    return list(self._directory.glob(f"{name}.orbax-checkpoint-tmp*"))
+
+  def _remove_partial(self) -> None:
+    if processes.is_main():
+      for folder in self._partial():
+        shutil.rmtree(folder, ignore_errors=True)
+
+  def _record_files(self) -> None:
+    """Lists the files of the current save, before Orbax renames its folder."""
+    for folder in self._partial(str(self._saving)):
+      files.record(folder)
 
   def _read(self, step: int, abstract: Any) -> tuple[Any, dict[str, Any]]:
+    """Reads a checkpoint; raises DamagedError, or UserError if unreadable."""
     folder = self._directory / str(step)
-    body = self._read_body(step)
+    body, are_listed = self._verified_body(folder)
     if body["format"] != FORMAT:
       raise UserError(
         f"{folder} has checkpoint format {body['format']}, this program reads"
@@ -267,7 +330,7 @@ class Checkpoints:
         f" ({body['metadata'].get('versions', 'unknown')}), or start a new run"
         " with another --workdir."
       )
-    here, there = _describe(abstract), body["arrays"]
+    here, there = array_checksums.describe(abstract), body["arrays"]
     if here != there:
       names = here.keys() | there.keys()
       name = min(name for name in names if here.get(name) != there.get(name))
@@ -277,33 +340,64 @@ class Checkpoints:
         " here. Use the configuration it was trained with (config.json beside"
         " the checkpoints)."
       )
-    restore = ocp.args.StandardRestore(abstract)
-    arrays = self._read_item(step, arrays=restore).arrays
-    read = _checksums(arrays)
+    try:
+      arrays, read = self._read_arrays(step, abstract)
+    except Exception as error:  # Orbax and JAX raise many types
+      versions = body["metadata"].get("versions", {})
+      reason = _summary(error)
+      if are_listed and "orbax-checkpoint" in versions:
+        reason += (
+          "; its files are those that were saved, with orbax-checkpoint"
+          f" {versions['orbax-checkpoint']}, and this is {ocp.__version__}"
+        )
+      raise self._unreadable(folder, reason) from error
     for name, saved in body["checksums"].items():
       if read[name] != saved:
-        raise _DamagedError(f"{name} differs from the saved array")
+        raise DamagedError(f"{name} differs from the saved array")
     return arrays, body["metadata"]
 
-  def _read_body(self, step: int) -> dict[str, Any]:
-    """The JSON of a checkpoint, as `save` wrote it."""
-    body = self._read_item(step, metadata=ocp.args.JsonRestore()).metadata
-    crc32 = body.pop("crc32", None)
-    if crc32 != crc32_of_json(body) or body["step"] != step:
-      raise _DamagedError("its metadata differ from the saved metadata")
-    return body
+  def _verified_body(self, folder: pathlib.Path) -> tuple[dict[str, Any], bool]:
+    """The JSON of a checkpoint, and whether all its files are as saved.
 
-  def _read_item(self, step: int, **item: Any) -> ocp.args.Composite:
+    If several processes do not see the same, all raise the same kind of error.
+    """
+    body, are_listed, error = {}, False, None
     try:
-      return self._manager.restore(step, args=ocp.args.Composite(**item))
-    except Exception as error:  # Orbax raises many types for a damaged file
-      if any(words in str(error) for words in _MACHINE_ERRORS):
-        raise UserError(
-          f"checkpoint {step} in {self._directory} could not be read here"
-          f" ({_summary(error)}). The checkpoint is unchanged. Fix the cause,"
-          " then run the same command again."
-        ) from error
-      raise _DamagedError(_summary(error)) from error
+      are_listed = files.check(folder)
+      body = files.read_body(folder)
+    except (DamagedError, OSError, MemoryError) as caught:
+      error = caught
+    is_damaged = isinstance(error, DamagedError)
+    kinds = np.array([is_damaged, error is not None and not is_damaged])
+    damaged, unreadable = processes.gather(kinds).reshape(-1, 2).any(0)
+    elsewhere = DamagedError("another process of this run found it so")
+    if unreadable:
+      reason = elsewhere if error is None or is_damaged else error
+      raise self._unreadable(folder, _summary(reason)) from error
+    if damaged:
+      raise error or elsewhere
+    return body, are_listed
+
+  def _read_arrays(self, step: int, abstract: Any) -> tuple[Any, dict]:
+    """The arrays and their checksums; reads once more after an error."""
+
+    def read() -> tuple[Any, dict]:
+      args = ocp.args.Composite(arrays=ocp.args.StandardRestore(abstract))
+      arrays = self._manager.restore(step, args=args).arrays
+      return arrays, array_checksums.checksums(arrays)
+
+    if processes.is_single_process():  # several would have to agree on it
+      with contextlib.suppress(Exception):
+        return read()
+    return read()
+
+  def _unreadable(self, folder: pathlib.Path, reason: Any) -> UserError:
+    return UserError(
+      f"checkpoint {folder.name} in {self._directory} could not be read here"
+      f" ({reason}). Nothing was changed. Fix the cause, then run the same"
+      " command again. To continue from the checkpoint before it, move this one"
+      " out of its folder."
+    )
 
   def _rename(self, step: int) -> str:
     """Renames a damaged checkpoint; says what it did."""
@@ -333,84 +427,6 @@ def _quiet_log() -> Iterator[None]:
     yield
   finally:
     logger.removeFilter(keep)
-
-
-def latest_step(directory: str) -> int:
-  """Step of the newest checkpoint in `directory`; -1 if there is none."""
-  folders = pathlib.Path(directory).glob("*")
-  return max((int(p.name) for p in folders if p.name.isdigit()), default=-1)
-
-
-class _Best(policies.PreservationPolicy):
-  """Keeps the checkpoint with the lowest validation error.
-
-  Orbax's own `BestN` knows only errors that were saved with a checkpoint, but
-  an evaluation that a signal interrupts is finished after the save.
-  """
-
-  def __init__(self):
-    self._errors: dict[int, float] = {}
-
-  def note(self, step: int, error: float | None) -> None:
-    if error is not None:
-      self._errors[step] = error
-
-  def step(self, steps: Sequence[int]) -> int | None:
-    """The best of `steps`, of equally good ones the first; None if unknown."""
-    known = sorted(step for step in steps if step in self._errors)
-    return min(known, key=self._errors.__getitem__, default=None)
-
-  def should_preserve(self, checkpoints, *, context) -> list[bool]:
-    del context
-    steps = [checkpoint.step for checkpoint in checkpoints]
-    best = self.step(steps)
-    return [step == best for step in steps]
-
-
-class _DamagedError(Exception):
-  """A checkpoint that cannot be read, or differs from what was saved."""
-
-
-def _describe(arrays: Any) -> dict[str, list]:
-  """Dtype and shape of each array, by path."""
-  return {
-    jax.tree_util.keystr(path): [str(leaf.dtype), *leaf.shape]
-    for path, leaf in jax.tree.leaves_with_path(arrays)
-  }
-
-
-def _checksums(arrays: Any) -> dict[str, list[int]]:
-  """Two sums modulo 2**32 of each array's bits, the same on every mesh.
-
-  The plain sum changes if any one element changes; the sum weighted by position
-  changes if elements are swapped.
-  """
-  return {
-    jax.tree_util.keystr(path): np.asarray(sums).tolist()
-    for path, sums in jax.tree.leaves_with_path(_sum_bits(arrays))
-  }
-
-
-@jax.jit
-def _sum_bits(arrays: Any) -> Any:
-  def sums(x: jax.Array) -> jax.Array:
-    if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
-      x = jax.random.key_data(x)
-    elif x.dtype == bool:
-      x = x.astype(jnp.uint8)
-    bits = jax.lax.bitcast_convert_type(x, f"uint{8 * x.dtype.itemsize}")
-    bits = bits.astype(jnp.uint32)
-    sharding = jax.typeof(x).sharding
-    position = jnp.zeros(x.shape, jnp.uint32, out_sharding=sharding)
-    for axis in range(x.ndim):
-      index = jax.lax.broadcasted_iota(
-        jnp.uint32, x.shape, axis, out_sharding=sharding
-      )
-      position = position * np.uint32(x.shape[axis]) + index
-    weighted = bits * (position + np.uint32(1))
-    return jnp.stack([jnp.sum(x, dtype=jnp.uint32) for x in (bits, weighted)])
-
-  return jax.tree.map(sums, arrays)
 
 
 def _summary(error: Exception) -> str:

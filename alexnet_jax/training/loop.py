@@ -23,6 +23,7 @@ from alexnet_jax.training import (
   evaluation,
   metrics,
   predictions,
+  run_config,
   runs,
   step,
 )
@@ -68,8 +69,9 @@ def train_and_evaluate(
     Watch(config.stall_minutes, any_process) as watch,
     processes.main_process_folder(workdir) as output_dir,
   ):
-    config = runs.with_kept_values(workdir, config)
-    runs.check_config(workdir, configs.to_json(config))
+    config = run_config.with_kept_values(workdir, config)
+    run_config.check_config(workdir, configs.to_json(config))
+    runs.check_checkpoints(workdir)
     watch.phase("opening the data")
     with waiting("opening the data"):
       job = make_job(config)
@@ -155,7 +157,7 @@ class TrainingLoop:
     if data:
       job.check_data({"train": data.fingerprint})
 
-    runs.write_config(output_dir, configs.to_json(config))
+    run_config.write_config(output_dir, configs.to_json(config))
     self._writer = metrics.MetricsWriter(output_dir)
     self._writer.resume(self._step, self._evaluation_due)
     self._kernels = KernelHistory(output_dir, self._step)
@@ -228,11 +230,13 @@ class TrainingLoop:
           if should_stop():
             break
       self._checkpoints.wait()
+      runs.note_checkpoint(self._output_dir)
       return True
     except Stopped:
       self._settle(keep_in_flight=0)
       self._save()
       self._checkpoints.wait()
+      runs.note_checkpoint(self._output_dir)
       print(f"stopped after step {self._step}; it is saved. {resume_hint()}")
       return False
     finally:
@@ -310,6 +314,7 @@ class TrainingLoop:
       **speed,
       **measured,
     )
+    runs.note_checkpoint(self._output_dir)
     self._undecodable = 0
     self._progress.report(speed, self._plateau.message())
 

@@ -58,8 +58,7 @@ class MetricsWriter:
       return 0 < line["step"] <= step
 
     path = self._workdir / FILE_NAME
-    if path.exists():
-      before = path.read_bytes()
+    if (before := _content(path)) is not None:
       lines = [line for line in _parse(before) if is_kept(line)]
       after = "".join(map(_line, lines)).encode()
       if after != before:
@@ -144,8 +143,7 @@ def read(workdir: str) -> list[dict[str, Any]]:
 
   Empty if there is no such file.
   """
-  path = pathlib.Path(workdir) / FILE_NAME
-  return _parse(path.read_bytes()) if path.exists() else []
+  return _parse(_content(pathlib.Path(workdir) / FILE_NAME) or b"")
 
 
 class Stopwatch:
@@ -230,6 +228,14 @@ def _number(value: Any) -> int | float | None:
   if isinstance(value, int):
     return value
   return float(value) if math.isfinite(value) else None
+
+
+def _content(path: pathlib.Path) -> bytes | None:
+  """The bytes of a file; None if there is none."""
+  try:
+    return path.read_bytes()
+  except FileNotFoundError:  # any other error is not taken for an empty run
+    return None
 
 
 def _parse(text: bytes) -> list[dict[str, Any]]:

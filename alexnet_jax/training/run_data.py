@@ -21,7 +21,7 @@ from alexnet_jax.data.sources import Source
 from alexnet_jax.model import sharding
 from alexnet_jax.runtime.command import UserError
 from alexnet_jax.runtime.files import crc32_of_json, write_atomic
-from alexnet_jax.training.checkpoint import latest_step
+from alexnet_jax.training.checkpoint_files import latest_step
 from alexnet_jax.training.job import make_pixels
 from alexnet_jax.training.known_classes import list_names
 

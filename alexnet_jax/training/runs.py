@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import json
 import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
@@ -10,85 +9,75 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
 
 from alexnet_jax.data import pipeline, sources
 from alexnet_jax.model import sharding
 from alexnet_jax.model.alexnet import AlexNet
-from alexnet_jax.runtime import config as configs
 from alexnet_jax.runtime.command import UserError
 from alexnet_jax.runtime.files import write_atomic
-from alexnet_jax.training import metrics, run_data, step, streams
-from alexnet_jax.training.checkpoint import Checkpoints, latest_step
+from alexnet_jax.training import (
+  checkpoint_files,
+  metrics,
+  run_data,
+  step,
+  streams,
+)
+from alexnet_jax.training.checkpoint import Checkpoints
 from alexnet_jax.training.evaluation import Predict
 from alexnet_jax.training.job import Recipe
+from alexnet_jax.training.run_config import explaining_failure, load_config
 from alexnet_jax.training.run_data import RunData
 
-
-def load_config(workdir: str) -> dict[str, Any]:
-  """The configuration of a run, from its config.json.
-
-  Raises:
-    UserError: `workdir` holds no run, or one that this version cannot read.
-  """
-  path = pathlib.Path(workdir, "config.json")
-  if not path.is_file():
-    raise UserError(
-      f"{workdir} is not the directory of a run: it has no config.json. Give"
-      " the workdir of a training (default runs/NAME for configs/NAME.py)."
-    )
-  return configs.load_saved(path)
-
-
-def with_kept_values(workdir: str, config: ConfigDict) -> ConfigDict:
-  """`config` with the values that the run in `workdir`, if any, keeps."""
-  path = pathlib.Path(workdir, "config.json")
-  if not path.exists():
-    return config
-  return configs.with_kept_values(config, configs.load_saved(path))
-
-
-def check_config(workdir: str, config: dict[str, Any]) -> None:
-  """Raises UserError if the run in `workdir` has another configuration.
-
-  Args:
-    workdir: may not exist yet.
-    config: the present configuration, as in config.json.
-  """
-  path = pathlib.Path(workdir, "config.json")
-  if path.exists():
-    configs.check_resume(configs.load_saved(path), config)
-
-
-def write_config(workdir: str, config: dict[str, Any]) -> None:
-  """Writes config.json if it differs; raises UserError if it cannot."""
-  path = pathlib.Path(workdir, "config.json")
-  text = json.dumps(config, indent=2) + "\n"
-  if not path.exists() or path.read_text() != text:
-    with _explaining_failure(path):
-      write_atomic(path, text)
+# A file of a workdir: the run has had a checkpoint, of the step in it.
+FIRST_CHECKPOINT = "first_checkpoint"
 
 
 def write_data(workdir: str, data: RunData) -> None:
   """Writes classes.json and statistics.npz; UserError if it cannot."""
-  with _explaining_failure(pathlib.Path(workdir, "statistics.npz")):
+  with explaining_failure(pathlib.Path(workdir, "statistics.npz")):
     data.save(workdir)
-
-
-@contextlib.contextmanager
-def _explaining_failure(path: pathlib.Path) -> Iterator[None]:
-  try:
-    yield
-  except OSError as error:
-    raise UserError(
-      f"{path} cannot be written ({error.strerror}). Free disk space there, or"
-      " choose another --workdir."
-    ) from None
 
 
 def newest_step(workdir: str) -> int:
   """Step of the newest checkpoint of a run; -1 if there is none."""
-  return latest_step(f"{workdir}/checkpoints")
+  return checkpoint_files.latest_step(f"{workdir}/checkpoints")
+
+
+def note_checkpoint(workdir: str) -> None:
+  """Notes that a run has a complete checkpoint, for `check_checkpoints`."""
+  path = pathlib.Path(workdir, FIRST_CHECKPOINT)
+  with contextlib.suppress(OSError):  # a full disk; the next call tries again
+    if not path.exists() and (step := newest_step(workdir)) >= 0:
+      write_atomic(path, f"{step}\n")
+
+
+def check_checkpoints(workdir: str) -> None:
+  """Checks that a run without a checkpoint never had one.
+
+  A run that is killed before its first save begins again. One whose checkpoints
+  were lost must not, since it would replace its metrics.
+
+  Raises:
+    UserError: the checkpoints of the run are gone.
+  """
+  if newest_step(workdir) >= 0:
+    return
+  folder, lines = pathlib.Path(workdir, "checkpoints"), metrics.read(workdir)
+  damaged = checkpoint_files.set_aside(folder)
+  if damaged:
+    problem = f"has only damaged checkpoints ({', '.join(damaged)})"
+  elif pathlib.Path(workdir, FIRST_CHECKPOINT).exists():
+    problem = "has lost its checkpoints"
+  elif lines and not folder.is_dir():
+    problem = "has no folder checkpoints"
+  else:
+    return
+  last = max((line["step"] for line in lines), default=0)
+  raise UserError(
+    f"the run in {workdir} {problem}, and its metrics reach step {last}."
+    " Nothing was changed. Restore the checkpoints from a copy, or start a new"
+    " run with another --workdir, or in this one once it is empty."
+  )
 
 
 def is_finished(workdir: str, total_steps: int) -> bool:

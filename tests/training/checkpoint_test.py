@@ -15,7 +15,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from orbax.checkpoint._src.path import async_path
 
 from alexnet_jax.runtime.command import UserError
-from alexnet_jax.training import checkpoint
+from alexnet_jax.training import array_checksums, checkpoint, checkpoint_files
 
 METADATA = {"rate": 0.01, "drops": 2, "config": {"stops": [1, 2]}}
 
@@ -329,22 +329,89 @@ def test_readable_files_with_other_content_are_not_believed(
   assert metadata["of"] == 1
 
 
-def test_a_missing_file_and_all_damaged(checkpoints, tmp_path, capfd):
+def test_a_missing_file_is_set_aside_and_its_step_can_come_again(
+  checkpoints, tmp_path, capfd
+):
   mesh = _mesh(1, 2)
   first = checkpoints()
-  first.save(1, _place(_values(), mesh), {})
+  for step in (1, 2):
+    first.save(step, _place(_values(step), mesh), {"of": step})
   first.wait()
-  (tmp_path / "c" / "1" / "metadata" / "metadata").unlink()
-  assert checkpoints().restore(_abstract(mesh)) is None
-  assert "renamed to damaged-1" in capfd.readouterr().err
+  for count in (1, 2):
+    (tmp_path / "c" / "2" / "metadata" / "metadata").unlink()
+    again = checkpoints()
+    assert again.restore(_abstract(mesh))[1] == {"of": 1}
+    assert "2 " in capfd.readouterr().err
+    again.save(2, _place(_values(2), mesh), {"of": 2})
+    again.wait()
+    folders = {path.name for path in (tmp_path / "c").iterdir()}
+    assert folders == {"1", "2", "damaged-2", "damaged-2-1"} - (
+      {"damaged-2-1"} if count == 1 else set()
+    )
+
+
+def test_if_all_are_damaged_nothing_is_changed(checkpoints, tmp_path):
+  """Set aside, they would leave a run that begins again at step 0."""
+  mesh = _mesh(1, 2)
+  first = checkpoints()
+  for step in (1, 2):
+    first.save(step, _place(_values(step), mesh), {"of": step})
+  first.wait()
+  (tmp_path / "c" / "2" / "metadata" / "metadata").unlink()
+  (tmp_path / "c" / "1" / "arrays" / "manifest.ocdbt").write_bytes(b"")
+  (tmp_path / "c" / "3.orbax-checkpoint-tmp").mkdir()  # of a killed save
+  before = sorted(map(str, tmp_path.rglob("*")))
   again = checkpoints()
-  assert again.latest_step() is None
-  again.save(1, _place(_values(), mesh), {})  # the same step can come again
-  again.wait()
-  (tmp_path / "c" / "1" / "metadata" / "metadata").unlink()
-  assert checkpoints().restore(_abstract(mesh)) is None
-  folders = {path.name for path in (tmp_path / "c").iterdir()}
-  assert folders == {"damaged-1", "damaged-1-1"}
+  with pytest.raises(
+    UserError,
+    match=r"2 .metadata/metadata is missing.; 1 .*has 0 bytes instead",
+  ):
+    again.restore(_abstract(mesh))
+  assert sorted(map(str, tmp_path.rglob("*"))) == before
+
+
+def test_one_without_a_list_of_files_is_set_aside_only_if_its_sums_differ(
+  checkpoints, tmp_path
+):
+  """Those of older versions have none; Orbax's errors prove nothing."""
+  mesh = _mesh(1, 2)
+  first = checkpoints()
+  for step in (1, 2):
+    first.save(step, _place(_values(step), mesh), {"of": step})
+  first.wait()
+  newest = tmp_path / "c" / "2"
+  (newest / "files.json").unlink()
+  assert checkpoints().restore(_abstract(mesh))[1] == {"of": 2}
+  index = newest / "arrays" / "manifest.ocdbt"
+  content = index.read_bytes()
+  index.write_bytes(content[: len(content) // 2])
+  before = sorted(map(str, tmp_path.rglob("*")))
+  with pytest.raises(UserError, match=r"checkpoint 2 .*could not be read here"):
+    checkpoints().restore(_abstract(mesh))
+  assert sorted(map(str, tmp_path.rglob("*"))) == before
+  index.write_bytes(content)
+  body = newest / "metadata" / "metadata"
+  body.write_text(body.read_text().replace('"of": 2', '"of": 3'))
+  assert checkpoints().restore(_abstract(mesh))[1] == {"of": 1}
+  assert (tmp_path / "c" / "damaged-2").is_dir()
+
+
+def test_files_that_are_as_saved_are_not_damaged_whatever_orbax_says(
+  checkpoints, tmp_path
+):
+  """As if another version of Orbax had written them."""
+  mesh = _mesh(1, 2)
+  first = checkpoints()
+  for step in (1, 2):
+    versions = {"versions": {"orbax-checkpoint": "9.9"}}
+    first.save(step, _place(_values(step), mesh), versions)
+  first.wait()
+  newest = tmp_path / "c" / "2"
+  (newest / "arrays" / "manifest.ocdbt").write_bytes(b"the format of tomorrow")
+  checkpoint_files.record(newest)
+  with pytest.raises(UserError, match=r"those that were saved, .* 9\.9, and"):
+    checkpoints().restore(_abstract(mesh))
+  assert {path.name for path in (tmp_path / "c").iterdir()} == {"1", "2"}
 
 
 def test_read_only_changes_nothing(checkpoints, tmp_path, capfd):
@@ -390,7 +457,7 @@ def test_checksum_against_integers():
     weighted = sum(b * (i + 1) for i, b in enumerate(bits))
     return [sum(bits) % 2**32, weighted % 2**32]
 
-  assert checkpoint._checksums(arrays) == {
+  assert array_checksums.checksums(arrays) == {
     "['x']": expected(x.view(np.uint32)),
     "['half']": expected(np.asarray(half).view(np.uint16)),
     "['n']": [9, 9],

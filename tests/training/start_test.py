@@ -19,7 +19,7 @@ from alexnet_jax.model.network import Layer, Network
 from alexnet_jax.model.published import TORCHVISION
 from alexnet_jax.runtime import config as configs
 from alexnet_jax.runtime.command import UserError
-from alexnet_jax.training import runs, start, step
+from alexnet_jax.training import run_config, runs, start, step
 from alexnet_jax.training.job import Recipe
 from alexnet_jax.training.run_data import RunData
 from alexnet_jax.training.start import Start
@@ -124,7 +124,7 @@ def run(tmp_path_factory):
   workdir = str(tmp_path_factory.mktemp("start") / "run")
   config = configs.load(str(ROOT / "configs" / "quickstart.py"))
   config.update_from_flattened_dict(tiny_runs.CHANGES | {"num_classes": 7})
-  runs.write_config(workdir, configs.to_json(config))
+  run_config.write_config(workdir, configs.to_json(config))
   recipe = Recipe.from_config(config.to_dict())
   mesh = sharding.make_mesh(1, 2)
   abstract = step.abstract_state(recipe.network, recipe.optimizer, mesh)
