@@ -176,7 +176,7 @@ class Cluster:
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 
-  def wait_until(self, true, what: str, seconds: float = 240) -> None:
+  def wait_until(self, true, what: str, seconds: float = 600) -> None:
     deadline = time.monotonic() + seconds
     while not true():
       assert time.monotonic() < deadline, f"no {what}:\n{self.logs()}"

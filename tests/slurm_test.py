@@ -42,14 +42,15 @@ def get_config():
 
   config = _get_config()
   config.dataset, config.data_dir, config.num_classes = "tiny", {data!r}, 3
-  config.batch_size, config.image_size, config.total_steps = 8, 72, 80
+  config.batch_size, config.image_size, config.total_steps = 8, 72, 40
   config.network.crop_size, config.network.width = 64, 0.03125
-  config.log_every_steps, config.eval_every_epochs = 5, 8
-  config.checkpoint_every_steps = 20
+  config.log_every_steps, config.eval_every_epochs = 5, 4
+  config.checkpoint_every_steps = 5
+  config.report_at_end = False
   (workdir,) = [x[10:] for x in sys.argv if x.startswith("--workdir=")]
 
   def decode(*arguments, original=pipeline.decode_into):
-    time.sleep(0.2 * os.path.exists(workdir + ".slow"))
+    time.sleep(0.3 * os.path.exists(workdir + ".slow"))
     return original(*arguments)
 
   pipeline.decode_into = decode
@@ -104,7 +105,7 @@ def run(cluster, checkout, command):
     env=cluster.environment,
     capture_output=True,
     text=True,
-    timeout=400,
+    timeout=900,
   )
   assert done.returncode == 0, done.stdout + done.stderr + cluster.logs()
   return done.stdout + done.stderr
@@ -116,7 +117,7 @@ def slow(checkout, name):
   return checkout / "runs" / f"{name}.slow"
 
 
-def wait_for_step(cluster, checkout, name, step=25):
+def wait_for_step(cluster, checkout, name, step=5):
   """Waits until a run has passed a checkpoint."""
   metrics = checkout / "runs" / name / "metrics.jsonl"
   cluster.wait_until(
@@ -161,8 +162,8 @@ def one_task(cluster, checkout):
 
 
 def test_srun_is_found_by_jax(two_tasks, checkout):
-  assert "mesh data:1 x model:2 on 2 cpu devices" in two_tasks
-  assert two_tasks.count("finished") == 0 and two_tasks.count("step 5/80") == 1
+  # One process prints.
+  assert two_tasks.count("mesh data:1 x model:2 on 2 cpu devices") == 1
   assert len(list((checkout / "runs" / "trial").glob("events.*"))) == 1
 
 
@@ -176,11 +177,12 @@ def test_a_time_limit_queues_the_run_again(
   limit = f"TimeLimit={int(minutes) + 4}"  # the warning is due: five minutes
   cluster.run("scontrol", "update", f"JobId={limited}", limit)
   wait_for_requeue(cluster, limited)
+  cluster.run("scontrol", "update", f"JobId={limited}", "TimeLimit=60")
   (checkout / "runs" / f"{name}.slow").unlink()
   assert cluster.finish(limited)["JobState"] == "COMPLETED"
   log = (checkout / f"alexnet-{limited}.log").read_text()
   (saved,) = re.findall(r"stopped after step (\d+); it is saved", log)
-  assert 25 <= int(saved) < 80
+  assert 5 <= int(saved) < 40
   assert f"resumed after step {saved}" in log and "Traceback" not in log
   expected = outcome(checkout / "runs" / "trial")
   assert difference(checkout / "runs" / name, expected) == ""
@@ -188,8 +190,7 @@ def test_a_time_limit_queues_the_run_again(
 
 def test_mpirun_is_found_by_jax(two_tasks, cluster, checkout):
   printed = run(cluster, checkout, block("mpirun"))
-  assert "mesh data:1 x model:2 on 2 cpu devices" in printed
-  assert printed.count("step 5/80") == 1
+  assert printed.count("mesh data:1 x model:2 on 2 cpu devices") == 1
   expected = outcome(checkout / "runs" / "trial")
   assert difference(checkout / "runs" / "mpi", expected) == ""
 
@@ -219,7 +220,7 @@ def test_a_sweep_is_preempted_and_collected(cluster, checkout, one_task):
     cluster.run("scancel", "--signal=USR2", first)
     wait_for_requeue(cluster, first)
     held.unlink()
-    printed, _ = launch.communicate(timeout=300)
+    printed, _ = launch.communicate(timeout=600)
   finally:
     launch.kill()
   assert launch.returncode == 0, printed + cluster.logs()
@@ -227,7 +228,7 @@ def test_a_sweep_is_preempted_and_collected(cluster, checkout, one_task):
   table = json.loads((checkout / "runs" / "seeds" / "table.json").read_text())
   assert [row["override"] for row in table] == [{"seed": 0}, {"seed": 1}]
   assert [row["outcome"] for row in table] == ["finished", "finished"]
-  assert [row["step"] for row in table] == [80, 80]
+  assert [row["step"] for row in table] == [40, 40]
   assert difference(checkout / "runs" / "seeds" / "seed=0", one_task) == ""
   for row in table:  # the printed table has the collected numbers
     assert f"{row['validation']['loss']:.4f}" in printed
@@ -245,7 +246,7 @@ def test_a_job_whose_node_fails_is_queued_again(cluster, checkout, one_task):
     "--config.seed=0",
     cwd=checkout,
   )
-  wait_for_step(cluster, checkout, "failed")
+  wait_for_step(cluster, checkout, "failed", 10)
   cluster.kill_node(node)
   down = ("scontrol", "update", f"NodeName={node}")
   cluster.run(*down, "State=DOWN", "Reason=power")

@@ -61,9 +61,10 @@ def processes(suite: Suite, long: bool) -> Iterator[Case]:
 
 
 def _start(
-  trial: Trial, workdir: str, count: int, fault: str = ""
+  trial: Trial, workdir: str, count: int, phase: str = ""
 ) -> list[Process]:
-  """Starts all processes of a run."""
+  """Starts all processes of a run, as quickly as the phase allows."""
+  anew = phase in ("statistics", "compiling")
   with socket.socket() as free:
     free.bind(("localhost", 0))
     port = free.getsockname()[1]
@@ -75,10 +76,15 @@ def _start(
     f"--coordinator=localhost:{port}",
     f"--num_processes={count}",
   )
-  cache = f"cache-{pathlib.Path(workdir).name}"  # statistics anew
   return [
     trial.sandbox.start(
-      workdir, *flags, f"--process_id={index}", fault=fault, cache=cache
+      workdir,
+      *flags,
+      f"--process_id={index}",
+      fault=PHASES[phase][0] if phase else "",
+      compile_anew=anew,
+      cache=f"cache-{pathlib.Path(workdir).name}" if anew else "cache",
+      forked=not anew,
     )
     for index in range(count)
   ]
@@ -106,8 +112,8 @@ def _expected(trial: Trial, count: int) -> tuple:
 def _kill_one(trial: Trial, count: int, phase: str, first: bool) -> Row:
   expected = _expected(trial, count)
   workdir = trial.new_workdir()
-  fault, pattern, span = PHASES[phase]
-  members = _start(trial, workdir, count, fault)
+  _, pattern, span = PHASES[phase]
+  members = _start(trial, workdir, count, phase)
   dying = members[0 if first else trial.random.randrange(1, count)]
   others = [process for process in members if process is not dying]
   if pattern:

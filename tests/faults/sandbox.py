@@ -56,10 +56,23 @@ def get_config(fault=""):
   config.eval_every_epochs = 2  # 12 steps
   config.checkpoint_every_steps = 4
   config.stall_minutes = 1.0  # a hang shows where
+  print_steps()
   if fault:
     inject(**{name: float(x) for name, x in
                (item.split("=") for item in fault.split(","))})
   return config
+
+
+def print_steps():
+  """Prints a line such as "step 3/" when a training step is logged."""
+  from alexnet_jax.training.metrics import MetricsWriter
+
+  def write(self, step, epoch, split, original=MetricsWriter.write, **values):
+    original(self, step, epoch, split, **values)
+    if split == "train":
+      print(f"step {step}/", flush=True)
+
+  MetricsWriter.write = write
 
 
 def inject(slow=0.0, block=0.0, explode=0.0):
