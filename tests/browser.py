@@ -82,7 +82,7 @@ class Browser:
     assert "exceptionDetails" not in answer, answer
     return answer["result"].get("value")
 
-  def wait(self, expression, seconds=60):
+  def wait(self, expression, seconds=300):
     """Waits until a JavaScript expression is true."""
     end = time.monotonic() + seconds
     while not self.value(f"Boolean({expression})"):

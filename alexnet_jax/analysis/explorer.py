@@ -57,8 +57,8 @@ class Explorer:
     words, network = self.net.words, self.network
     towers = () if tower == NO_CUT else (int(tower.split()[-1]),)
     whole = trace(self.net, square)
-    cut = None
-    if exchanges or towers:
+    cut, removed = None, [*exchanges, *(f"tower {i}" for i in towers)]
+    if removed:
       names = tuple(name for name in exchanges if name != "fc8")
       net = self._cut(names, towers)
       cut = trace(net, square, towers, summed="fc8" not in exchanges)
@@ -69,7 +69,7 @@ class Explorer:
     }
     found = cut or whole
     return (
-      panels.classes(words, whole, cut),
+      panels.classes(words, whole, cut, f"without {', '.join(removed)}"),
       panels.maps(network, found, towers),
       panels.exchanges(network, words, found, without, _only_answer(whole)),
       panels.kernels(kernel_responses(self.net, square), self.net.layers[0]),
@@ -108,10 +108,10 @@ class Explorer:
     return panels.neighbours(found, self.net.words, self.search)
 
   def gallery(self, indices: list[int]) -> list[tuple[np.ndarray, str]]:
-    """Images uint8[S,S,3] of the dataset with the names of their classes."""
+    """Thumbnails of the dataset's images with the names of their classes."""
     images, labels = self.validation.read(indices)
     return [
-      (image, self.net.words[label])
+      (panels.thumbnail(image), self.net.words[label])
       for image, label in zip(images, labels, strict=True)
     ]
 

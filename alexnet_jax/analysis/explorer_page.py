@@ -25,6 +25,7 @@ def make_page(explorer: Explorer) -> gr.Blocks:
   validation, search = explorer.validation, explorer.search
   has_images = not isinstance(validation, str)
   has_search = not isinstance(search, str)
+  first = explorer.first_indices() if has_images else []
   names = [f"tower {i}" for i in range(explorer.network.towers)]
 
   def find_nearest(path, progress=gr.Progress()):  # noqa: B008
@@ -52,6 +53,7 @@ def make_page(explorer: Explorer) -> gr.Blocks:
     with gr.Row():
       with gr.Column(min_width=300):
         picture = gr.Image(
+          validation.read(first[:1])[0][0] if has_images else None,
           label="Picture",
           format="png",
           sources=["upload", "webcam", "clipboard"],
@@ -74,9 +76,9 @@ def make_page(explorer: Explorer) -> gr.Blocks:
       with gr.Column(min_width=300):
         classes = gr.HTML(panels.message(NO_PICTURE))
     if has_images:
-      shown = gr.State(explorer.first_indices())
+      shown = gr.State(first)
       gallery = gr.Gallery(
-        explorer.gallery(shown.value),
+        explorer.gallery(first),
         label="Pictures of the dataset",
         format="png",
         columns=6,
@@ -105,7 +107,7 @@ def make_page(explorer: Explorer) -> gr.Blocks:
 
     options = {"api_visibility": "private"}
     gr.on(
-      [picture.change, exchanges.change, tower.change],
+      [page.load, picture.change, exchanges.change, tower.change],
       explorer.look,
       [picture, exchanges, tower],
       [classes, maps, crossing, kernels, nearest],
@@ -117,12 +119,6 @@ def make_page(explorer: Explorer) -> gr.Blocks:
     if has_images:
       others.click(other_pictures, None, [gallery, shown], **options)
       gallery.select(chosen, shown, picture, **options)
-      page.load(
-        lambda: validation.read([shown.value[0]])[0][0],
-        None,
-        picture,
-        **options,
-      )
   return page
 
 

@@ -28,7 +28,7 @@ def message(text: str) -> Html:
 
 
 def classes(
-  words: Sequence[str], whole: Trace, cut: Trace | None = None
+  words: Sequence[str], whole: Trace, cut: Trace | None = None, name: str = ""
 ) -> Html:
   """The most probable classes as bars, of the network and of the cut one.
 
@@ -36,16 +36,19 @@ def classes(
     words: readable names of all classes.
     whole: of the network without cuts.
     cut: of the same picture, if anything is cut.
+    name: says what is cut, such as "without conv3".
   """
-  answers = dict(whole.answers)
-  if cut:
-    answers |= {f"cut: {name}": x for name, x in cut.answers.items()}
+  answers = {"whole network": next(iter(whole.answers.values()))}
+  if cut and len(cut.answers) == 1:
+    answers[name] = next(iter(cut.answers.values()))
+  elif cut:
+    answers |= {f"{name}, {tower}": x for tower, x in cut.answers.items()}
   (first, *_) = answers.values()
   shown = {i for x in answers.values() for i in np.argsort(-x)[:TOP]}
   order = sorted(shown, key=lambda i: -first[i])
   legend = [
-    element("span", element("i", class_=f"c{k}"), name)
-    for k, name in enumerate(answers)
+    element("span", element("i", class_=f"c{k}"), answer)
+    for k, answer in enumerate(answers)
   ]
   rows = [
     element(
@@ -57,14 +60,11 @@ def classes(
     for i in order
   ]
   best = [words[int(x.argmax())] for x in answers.values()]
-  changed = cut and any(name != best[0] for name in best[1:])
-  verdict = f"{best[0]}: {percent(first.max())}."
-  if cut:
-    cuts = "; ".join(
-      f"{name}: {percent(x.max())}"
-      for name, x in zip(best[1:], [*answers.values()][1:], strict=True)
-    )
-    verdict += f" Cut, {'it becomes' if changed else 'it stays'} {cuts}."
+  changed = any(word != best[0] for word in best)
+  verdict = "; ".join(
+    f"{answer}: {word}, {percent(x.max())}" if cut else word
+    for (answer, x), word in zip(answers.items(), best, strict=True)
+  )
   return element(
     "div",
     element("p", verdict, class_="verdict changed" if changed else "verdict"),
@@ -80,6 +80,12 @@ def _bar(probability: float, k: int) -> Html:
   track = element("div", element("b", style=width), class_="track")
   number = element("span", percent(probability))
   return element("div", track, number, class_=f"bar c{k}")
+
+
+def thumbnail(image: np.ndarray) -> np.ndarray:
+  """uint8[S,S,3] -> uint8[96,96,3]."""
+  sides = (THUMBNAIL, THUMBNAIL)
+  return cv2.resize(image, sides, interpolation=cv2.INTER_AREA)
 
 
 def percent(share: float) -> str:
@@ -221,7 +227,7 @@ def neighbours(
   cards = [
     element(
       "div",
-      page.picture(_thumbnail(image), words[label], "JPEG"),
+      page.picture(thumbnail(image), words[label], "JPEG"),
       element("div", words[label], class_="name"),
       element("small", f"distance {distance:.1f}"),
     )
@@ -320,8 +326,3 @@ def _size(outputs: tuple[int, ...]) -> str:
     return f"{outputs[0]:,} units"
   height, width, count = outputs
   return f"{count:,} maps of {height}×{width}"
-
-
-def _thumbnail(image: np.ndarray) -> np.ndarray:
-  sides = (THUMBNAIL, THUMBNAIL)
-  return cv2.resize(image, sides, interpolation=cv2.INTER_AREA)
