@@ -9,6 +9,7 @@ alone is quick, does not import JAX, and changes nothing in the process.
 """
 
 import importlib
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -23,6 +24,13 @@ _MODULES = {
   "Network": "alexnet_jax.model.network",
   "load": "alexnet_jax.training.classifier",
 }
+
+
+# Python is looking for a module to run: `python -m alexnet_jax.COMMAND`.
+if sys.argv[:1] == ["-m"] and "--help" not in sys.argv:
+  from alexnet_jax.runtime import environment
+
+  environment.prepare()
 
 
 def __getattr__(name: str) -> Any:

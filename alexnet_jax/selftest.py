@@ -12,7 +12,7 @@ import time
 from rich.console import Console
 
 from alexnet_jax.analysis.checks import CHECKS
-from alexnet_jax.runtime import command
+from alexnet_jax.runtime import command, environment
 
 
 def main() -> int:
@@ -25,7 +25,8 @@ def main() -> int:
       with console.status(f"{name} ..."):
         verdict, message = "ok    ", check()
     except Exception as error:  # the other checks still run
-      verdict, message = "FAILED", " ".join(f"{error!r}".split())[:500]
+      reason = environment.reason_of(error) or repr(error)
+      verdict, message = "FAILED", " ".join(reason.split())[:500]
       failures += 1
     seconds = time.monotonic() - start
     line = f"{verdict} {name}: {message} ({seconds:.0f} s)"

@@ -34,7 +34,7 @@ from jax import lax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from alexnet_jax.runtime import processes
+from alexnet_jax.runtime import environment, processes
 from alexnet_jax.runtime.command import UserError
 
 DATA = "data"
@@ -165,8 +165,8 @@ def make_mesh(
     devices: default: all devices of the backend.
 
   Raises:
-    UserError: `model` does not divide `towers`, there are too few devices, or
-      some process has none of those of the mesh.
+    UserError: `model` does not divide `towers`, there are too few devices, some
+      process has none of those of the mesh, or JAX_PLATFORMS names none.
   """
   if min(data, model) < 0:
     raise UserError(
@@ -181,7 +181,7 @@ def make_mesh(
   num_processes = 1
   if devices is None:
     _make_cpu_devices(data, model)
-    devices = jax.devices()
+    devices = _all_devices()
     processes.check_joined()
     num_processes = jax.process_count()
   if not model:
@@ -206,6 +206,15 @@ def make_mesh(
     )
   devices = devices[: data * model]
   return jax.make_mesh((data, model), (DATA, MODEL), devices=devices)
+
+
+def _all_devices() -> list[jax.Device]:
+  try:
+    return jax.devices()
+  except (AssertionError, RuntimeError) as error:
+    if reason := environment.reason_of(error):
+      raise UserError(reason) from None
+    raise
 
 
 def _make_cpu_devices(data: int, model: int) -> None:

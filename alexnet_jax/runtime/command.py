@@ -12,7 +12,7 @@ from typing import NoReturn
 
 from absl import flags, logging
 
-from alexnet_jax.runtime import libraries, output
+from alexnet_jax.runtime import environment, libraries, output
 from alexnet_jax.runtime.watch import Watch, exit_now
 
 # Errors of standard output that lose what somebody wanted to keep.
@@ -77,7 +77,15 @@ def run(
     # Inside Python's own locks an interrupt becomes "release unlocked lock".
     if isinstance(error.__context__, KeyboardInterrupt):
       _exit_interrupted()
-    raise
+    if not (reason := environment.reason_of(error)):
+      raise
+    print(f"error: {reason}", file=sys.stderr)
+    status = 2
+  except (AssertionError, FloatingPointError) as error:
+    if not (reason := environment.reason_of(error)):
+      raise
+    print(f"error: {reason}", file=sys.stderr)
+    status = 2
   sys.exit(status)
 
 

@@ -32,7 +32,15 @@ from rich.table import Table
 from alexnet_jax.runtime import provenance
 from alexnet_jax.runtime.files import write_atomic
 
-from . import interruptions, mutations, pipes, processes, soak, storage
+from . import (
+  interruptions,
+  mutations,
+  pipes,
+  processes,
+  settings,
+  soak,
+  storage,
+)
 from .sandbox import RUNNING
 from .trial import EQUAL, EXPECTED, Row, Suite, Trial
 
@@ -48,6 +56,7 @@ FAULTS = {
   "data": storage.data_faults,
   "configurations": mutations.configurations,
   "images": mutations.images,
+  "environment": settings.environment,
   "soak": soak.soak,
 }
 

@@ -202,6 +202,7 @@ class Sandbox:
     readers: bool = False,
     closed: bool = False,
     forked: bool = False,
+    settings: dict[str, str] | None = None,
   ) -> "Process":
     """Starts the real training command, or another command.
 
@@ -216,6 +217,7 @@ class Sandbox:
       readers: whether its output passes through processes that can be killed.
       closed: whether it begins without descriptors 0, 1 and 2.
       forked: whether it is the fork of a process with the imports done.
+      settings: environment variables, beside or instead of the sandbox's own.
     """
     config = config or self.config
     if module == "main":
@@ -233,6 +235,7 @@ class Sandbox:
       "PYTHONFAULTHANDLER": "1",
       "PYTHONUNBUFFERED": "1",
     }
+    environment |= settings or {}
     if forked:
       if self._fork_server is None:
         self._fork_server = ForkServer(os.environ | environment, str(ROOT))
