@@ -97,7 +97,7 @@ def get_config() -> ConfigDict:
   # the number of drops.
   config.schedule.patience = 3
   config.schedule.drops = 3
-  # For "cosine": epochs in which the rate rises from 0 before it falls.
+  # For "cosine": epochs in which the rate rises, step by step, before it falls.
   config.schedule.warmup_epochs = 0.0
 
   config.mesh = ConfigDict()

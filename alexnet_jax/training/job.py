@@ -270,12 +270,35 @@ def make_job(config: ConfigDict) -> Job:
     eval_every_epochs=config.eval_every_epochs,
     checkpoint_every_steps=config.checkpoint_every_steps,
   )
-  ends = {
-    "total_epochs": config.total_epochs,
-    "end_epoch": timetable.epoch(timetable.last_step),
-  }
-  schedule = configs.call(make_schedule, config, "schedule", **ends)
+  schedule = timed_schedule(config, timetable)
   return Job(config, recipe, mesh, schedule, train, validation, timetable)
+
+
+def timed_schedule(config: ConfigDict, timetable: Timetable) -> Schedule:
+  """The schedule of a run with this timetable.
+
+  Raises:
+    UserError: a wrong key or value, or a schedule that depends on evaluations
+      in a run that has none.
+  """
+  end_epoch = timetable.epoch(timetable.last_step)
+  schedule = configs.call(
+    make_schedule,
+    config,
+    "schedule",
+    # Not the end of the last step: a quarter of 90 epochs is 22.5.
+    total_epochs=end_epoch if config.total_steps else config.total_epochs,
+    end_epoch=end_epoch,
+    step_epochs=timetable.epoch(1),
+  )
+  if schedule.observes and not config.eval_every_epochs:
+    raise UserError(
+      f"schedule.name={config.schedule.name} follows the validation error, but"
+      " eval_every_epochs=0 evaluates at the end only, so that the learning"
+      " rate would never drop. Set eval_every_epochs, such as 1, or choose"
+      " another schedule."
+    )
+  return schedule
 
 
 def rescaling_note(config: Mapping[str, Any], source: Source) -> str:

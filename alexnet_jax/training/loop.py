@@ -398,8 +398,8 @@ class TrainingLoop:
     if restored:
       job.check_data(saved["data"])
       self._state = step.from_dict(arrays, abstract)
-      self._schedule = job.schedule.resumed(saved["schedule"])
       epoch = job.timetable.epoch(int(self._state.step))
+      self._schedule = job.schedule.resumed(saved["schedule"], epoch)
       self._rate_jump = self._schedule.jump(saved["schedule"], epoch)
       return None
     self._state = step.init_state(

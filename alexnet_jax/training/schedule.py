@@ -20,7 +20,8 @@ from alexnet_jax.training.optimizer import Rates
 class Schedule:
   """Learning rates as a function of the epoch; a subclass defines `scaled`.
 
-  Biases and conv1 are treated in the same way by every schedule.
+  Biases and conv1 are treated in the same way by every schedule. A step has the
+  rates of the epoch at which its batch begins, also if it spans two epochs.
 
   Attributes:
     learning_rate, bias_learning_rate: initial rates of weights and of biases.
@@ -34,6 +35,7 @@ class Schedule:
   """
 
   STATE: ClassVar[tuple[str, ...]] = ()  # attributes that change in training
+  observes: ClassVar[bool] = False  # whether validation errors change the rate
   # Whether biases that drop once have done so after a number of epochs; a
   # method of the schedules that drop in steps.
   has_dropped: ClassVar[Callable[[Any, float], bool] | None] = None
@@ -84,15 +86,20 @@ class Schedule:
   def observe(self, error: float) -> None:
     """Receives the validation error (a fraction) after each evaluation."""
 
-  def resumed(self, saved: dict[str, Any]) -> "Schedule":
-    """This schedule with the STATE of `saved`, its `asdict` at that time."""
+  def resumed(self, saved: dict[str, Any], epoch: float) -> "Schedule":
+    """This schedule as a run has it that is resumed after `epoch` epochs.
+
+    It has the STATE of `saved`, its `asdict` at that time.
+    """
+    del epoch
     return dataclasses.replace(self, **{k: saved[k] for k in self.STATE})
 
   def jump(self, saved: dict[str, Any], epoch: float) -> str:
     """One sentence if the rate jumps on resuming after `epoch` epochs, else "".
 
-    It does when the length of the run has changed since `saved` (`asdict` of
-    this schedule) and the rate depends on it ("cosine", "dexp").
+    It may when the length of the run has changed since `saved` (`asdict` of
+    this schedule) and the rate depends on it ("cosine"; "dexp" if the run is
+    shorter now).
     """
     known = {key: saved[key] for key in saved if hasattr(self, key)}
     before = dataclasses.replace(self, **known).rate(epoch)
@@ -100,8 +107,8 @@ class Schedule:
     if before == after:
       return ""
     return (
-      f"the length of the run has changed, and so has its learning rate at"
-      f" epoch {epoch:.4g}: it was {before:.3g} and is now {after:.3g}"
+      "the learning rate follows the present length of the run at epoch"
+      f" {epoch:.4g}: it was {before:.3g} and is now {after:.3g}"
     )
 
 
@@ -123,6 +130,21 @@ class Piecewise(Schedule):
 
   def scaled(self, initial, epoch):
     return initial / self.factor ** sum(epoch >= b for b in self.boundaries)
+
+  def resumed(self, saved, epoch):
+    """Drops that were made stay, also if the run is longer now ("dexp")."""
+
+    def kept(old, new):
+      return old if old <= epoch else max(new, epoch)
+
+    changes = {
+      "boundaries": tuple(map(kept, saved["boundaries"], self.boundaries))
+    }
+    if self.bias_boundary is not None:
+      changes["bias_boundary"] = kept(
+        saved["bias_boundary"], self.bias_boundary
+      )
+    return dataclasses.replace(self, **changes)
 
   def conv1_scaled(self, initial, epoch):
     if self.conv1_boundaries is None:
@@ -150,6 +172,7 @@ class Plateau(Schedule):
   """
 
   STATE = ("best_error", "waited", "dropped")
+  observes = True
 
   patience: int = 3
   drops: int = 3
@@ -176,7 +199,7 @@ class Plateau(Schedule):
 
 @dataclasses.dataclass(kw_only=True)
 class Cosine(Schedule):
-  """A linear warm-up from 0, then half a cosine down to 0 at the end.
+  """A linear warm-up, then half a cosine down to 0 at the end.
 
   Not in the paper. Loshchilov and Hutter, SGDR, 2017, without restarts; warm-up
   as Goyal et al., Accurate, Large Minibatch SGD, 2017. A run that is resumed
@@ -186,10 +209,14 @@ class Cosine(Schedule):
     warmup_epochs: length of the warm-up; 0: none.
     end_epoch: epochs of the whole run. If it ends within the warm-up, the rate
       only rises.
+    step_epochs: length of a step. In the warm-up a step has the rate at its
+      end: at its beginning that of the first step would be 0. Runs that began
+      when it was so go on with it (0).
   """
 
   warmup_epochs: float = 0.0
   end_epoch: float
+  step_epochs: float = 0.0
 
   def __post_init__(self):
     super().__post_init__()
@@ -200,11 +227,16 @@ class Cosine(Schedule):
 
   def scaled(self, initial, epoch):
     if epoch < self.warmup_epochs:
-      return initial * epoch / self.warmup_epochs
+      end = min(epoch + self.step_epochs, self.warmup_epochs)
+      return initial * end / self.warmup_epochs
     if epoch >= self.end_epoch:
       return 0.0
     share = (epoch - self.warmup_epochs) / (self.end_epoch - self.warmup_epochs)
     return initial * (1 + math.cos(math.pi * share)) / 2
+
+  def resumed(self, saved, epoch):
+    step_epochs = saved.get("step_epochs", 0.0)
+    return dataclasses.replace(self, step_epochs=step_epochs)
 
 
 def dexp(*, total_epochs: float, **common: Any) -> Piecewise:
@@ -238,7 +270,7 @@ SCHEDULES: dict[str, tuple[Callable[..., Schedule], tuple[str, ...]]] = {
   "dexp": (dexp, ("total_epochs",)),
   "log145_2012": (log145_2012, ()),
   "log145_2010": (log145_2010, ()),
-  "cosine": (Cosine, ("warmup_epochs", "end_epoch")),
+  "cosine": (Cosine, ("warmup_epochs", "end_epoch", "step_epochs")),
 }
 
 
@@ -248,7 +280,8 @@ def make_schedule(*, name: str, **values: Any) -> Schedule:
   Args:
     name: one of `SCHEDULES`.
     **values: the group's other keys (those of other schedules are ignored);
-      `total_epochs`; and `end_epoch`, at which the run ends, by default there.
+      `total_epochs`; `end_epoch`, at which the run ends, by default there; and
+      `step_epochs`, the length of a step.
 
   Raises:
     UserError: an unknown name or key, or an invalid value.
