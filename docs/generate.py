@@ -37,6 +37,7 @@ FLOAT32 = 4  # bytes
 FROM_RESULTS: dict[str, Callable[[Any], str]] = {
   **tables.TABLES,
   "faults": lambda result: faults.table(result["faults"]),
+  "faults_environment": lambda result: faults.table(result["faults"]),
   "quickstart": lambda epochs: quickstart(epochs[-1]),
 }
 FROM_SOURCE: dict[str, Callable[[], str]] = {"rooms": rooms.tables}

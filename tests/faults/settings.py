@@ -35,10 +35,6 @@ SAME = {
     "JAX_CHECK_TRACER_LEAKS": "1",
   },
   "followed by JAX": {
-    "JAX_DEBUG_NANS": "1",
-    "JAX_DEBUG_INFS": "1",
-    "JAX_DEBUG_KEY_REUSE": "1",
-    "JAX_ENABLE_CHECKS": "1",
     "JAX_LOG_COMPILES": "1",
     "JAX_EXPLAIN_CACHE_MISSES": "1",
     "JAX_ENABLE_COMPILATION_CACHE": "0",
@@ -50,6 +46,12 @@ SAME = {
     "JAX_DEBUG_LOG_MODULES": "banana",
     "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
     "TF_CPP_MIN_LOG_LEVEL": "banana",
+  },
+  "that make JAX check": {
+    "JAX_DEBUG_NANS": "1",
+    "JAX_DEBUG_INFS": "1",
+    "JAX_DEBUG_KEY_REUSE": "1",
+    "JAX_ENABLE_CHECKS": "1",
   },
   "of Python and the system": {
     "PYTHONWARNINGS": "error",
