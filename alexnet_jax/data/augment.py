@@ -126,7 +126,8 @@ def training_images(
     if augmentation.lighting:
       normal = jax.random.normal(lighting_key, (3,), jnp.float32)
       strengths = augmentation.lighting * normal
-      lit = x + (statistics.components @ strengths).reshape(1, 1, 3)
+      shift = _exact_product(statistics.components, strengths)
+      lit = x + shift.reshape(1, 1, 3)
       lit = lit / augmentation.lighting_divisor
       until = augmentation.lighting_until
       x = jnp.where(epoch.astype(jnp.float32) < until, lit, x) if until else lit
@@ -192,12 +193,17 @@ def _jitter_colours(
   return blend(x, _with_channels(x, 1), saturation)
 
 
+def _exact_product(a: jax.Array, b: jax.Array) -> jax.Array:
+  """a @ b in float32 on every platform, whatever `network.precision` is."""
+  return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
+
+
 def _with_channels(images: jax.Array, channels: int) -> jax.Array:
   """f32[B,H,W,3] -> f32[B,H,W,channels]; grey as in ITU-R BT.601."""
   if channels == 3:
     return images
   weights = jnp.array([0.299, 0.587, 0.114], images.dtype)
-  return (images @ weights)[..., None]
+  return _exact_product(images, weights)[..., None]
 
 
 def _crop_and_centre(image, mean_image, offset, crop_size, flip):

@@ -32,20 +32,21 @@ def convolve(
   stride: int = 1,
   padding: tuple[int, int] = (0, 0),
   groups: int = 1,
+  precision: lax.Precision = lax.Precision.HIGHEST,
 ) -> jax.Array:
   """A convolution: f32[B,H,W,C], f32[n,n,C/groups,F] -> f32[B,H',W',F].
 
   H' = 1 + floor((H + sum(padding) - n) / stride). The result has the dtype of
-  x; the kernel may have a wider one.
+  x; the kernel may have a wider one. The gradients have the same precision.
   """
   kernel = cast_like(x, kernel)
   if groups > 1 or -(-kernel.shape[0] // stride) > _MAX_POSITIONS:
-    return _convolve_definition(x, kernel, stride, padding, groups)
+    return _convolve_definition(x, kernel, stride, padding, precision, groups)
   # Made to differ along the same axes here: the gradients are then summed over
   # devices here, and not inside the branches of `platform_dependent`.
   axes = sharding.varying(x) | sharding.varying(kernel)
   x, kernel = (sharding.vary(a, axes) for a in (x, kernel))
-  return _convolve(x, kernel, stride, padding)
+  return _convolve(x, kernel, stride, padding, precision)
 
 
 def cast_like(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -69,7 +70,7 @@ def _add(parts):
   return functools.reduce(operator.add, parts)
 
 
-def _convolve_definition(x, kernel, stride, padding, groups=1):
+def _convolve_definition(x, kernel, stride, padding, precision, groups=1):
   return lax.conv_general_dilated(
     x,
     kernel,
@@ -77,6 +78,7 @@ def _convolve_definition(x, kernel, stride, padding, groups=1):
     padding=(padding, padding),
     feature_group_count=groups,
     dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    precision=precision,
   )
 
 
@@ -87,15 +89,15 @@ def _window(x, axis, start, length):
   return lax.pad(x, np.zeros((), x.dtype), config)
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(2, 3))
-def _convolve(x, kernel, stride, padding):
+@functools.partial(jax.custom_jvp, nondiff_argnums=(2, 3, 4))
+def _convolve(x, kernel, stride, padding, precision):
   def with_fourth_channel(x, kernel):
     # Three channels do not fill the processor's vectors.
     x, kernel = _window(x, 3, 0, 4), _window(kernel, 2, 0, 4)
-    return _convolve_definition(x, kernel, stride, padding)
+    return _convolve_definition(x, kernel, stride, padding, precision)
 
   def definition(x, kernel):
-    return _convolve_definition(x, kernel, stride, padding)
+    return _convolve_definition(x, kernel, stride, padding, precision)
 
   if x.shape[3] != 3:
     return definition(x, kernel)
@@ -105,24 +107,25 @@ def _convolve(x, kernel, stride, padding):
 
 
 @functools.partial(_convolve.defjvp, symbolic_zeros=True)
-def _convolve_derivative(stride, padding, primals, tangents):
+def _convolve_derivative(stride, padding, precision, primals, tangents):
   """A convolution is linear in each argument; the kernel's part is special."""
   x, kernel = primals
   by_x, by_kernel = tangents
-  y = _convolve(x, kernel, stride, padding)
+  sizes = stride, padding, precision
+  y = _convolve(x, kernel, *sizes)
   parts = []
   if not isinstance(by_x, SymbolicZero):
-    parts.append(_convolve_definition(by_x, kernel, stride, padding))
+    parts.append(_convolve_definition(by_x, kernel, *sizes))
   if not isinstance(by_kernel, SymbolicZero):
-    parts.append(_convolve_by_matrices(x, by_kernel, stride, padding))
+    parts.append(_convolve_by_matrices(x, by_kernel, *sizes))
   return y, _add(parts) if parts else jnp.zeros_like(y)
 
 
-def _convolve_by_matrices(x, kernel, stride, padding):
+def _convolve_by_matrices(x, kernel, stride, padding, precision):
   """A convolution that JAX differentiates by the kernel faster on a CPU."""
 
   def definition(x, kernel):
-    return _convolve_definition(x, kernel, stride, padding)
+    return _convolve_definition(x, kernel, stride, padding, precision)
 
   def by_matrices(x, kernel):
     out = [
@@ -176,6 +179,7 @@ def _convolve_as_product(x, kernel, out, before):
     [_window(x, 2, j - before, width) for j in range(size)], axis=-1
   )
   matrix = kernel.transpose(1, 2, 0, 3).reshape(moved_x.shape[-1], -1)
+  # `by_matrices` runs on CPUs alone, which know one precision.
   product = moved_x.reshape(-1, moved_x.shape[-1]) @ matrix
   product = product.reshape(-1, height, width, size * features)
   rows = lax.split(product, [features] * size, axis=3)

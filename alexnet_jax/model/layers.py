@@ -26,18 +26,25 @@ class Conv(nnx.Module):
     bias: f32[features], constant.
   """
 
-  def __init__(self, inputs: tuple[int, ...], layer: Layer, key: jax.Array):
+  def __init__(
+    self,
+    inputs: tuple[int, ...],
+    layer: Layer,
+    precision: lax.Precision,
+    key: jax.Array,
+  ):
     in_features = inputs[-1] // layer.groups
     shape = (layer.size, layer.size, in_features, layer.features)
     self.kernel = nnx.Param(layer.std * normal(key, shape))
     self.bias = nnx.Param(jnp.full(layer.features, layer.bias, jnp.float32))
-    self.layer = layer
+    self.layer, self.precision = layer, precision
 
   def __call__(self, x: jax.Array) -> jax.Array:
     """f32[B,H,W,in_features] -> f32[B,H',W',features]."""
     stride, padding = self.layer.stride, self.layer.padding
+    groups, precision = self.layer.groups, self.precision
     y = kernels.convolve(
-      x, self.kernel[...], stride, padding, self.layer.groups
+      x, self.kernel[...], stride, padding, groups, precision
     )
     return kernels.add_bias(y, self.bias[...].reshape(1, 1, 1, -1))
 
@@ -52,7 +59,13 @@ class LocalConv(nnx.Module):
     bias: f32[H',W',features], constant.
   """
 
-  def __init__(self, inputs: tuple[int, ...], layer: Layer, key: jax.Array):
+  def __init__(
+    self,
+    inputs: tuple[int, ...],
+    layer: Layer,
+    precision: lax.Precision,
+    key: jax.Array,
+  ):
     height, width = [
       (length + sum(layer.padding) - layer.size) // layer.stride + 1
       for length in inputs[:2]
@@ -62,7 +75,7 @@ class LocalConv(nnx.Module):
     self.kernel = nnx.Param(layer.std * normal(key, shape))
     bias = jnp.full((height, width, layer.features), layer.bias, jnp.float32)
     self.bias = nnx.Param(bias)
-    self.layer = layer
+    self.layer, self.precision = layer, precision
 
   def __call__(self, x: jax.Array) -> jax.Array:
     """f32[B,H,W,in_features] -> f32[B,H',W',features]."""
@@ -73,7 +86,10 @@ class LocalConv(nnx.Module):
     kernel = kernels.cast_like(x, self.kernel[...])
     for i, j in np.ndindex(self.layer.size, self.layer.size):
       units = x[:, i::stride, j::stride][:, :height, :width]
-      product = jnp.einsum("bhwc,hwcf->bhwf", units, kernel[:, :, i, j])
+      part = kernel[:, :, i, j]
+      product = jnp.einsum(
+        "bhwc,hwcf->bhwf", units, part, precision=self.precision
+      )
       y = y + kernels.at_least_float32(product)
     return y.astype(x.dtype)
 
@@ -86,15 +102,23 @@ class Linear(nnx.Module):
     bias: f32[features], constant; absent when the layer has no bias.
   """
 
-  def __init__(self, inputs: tuple[int, ...], layer: Layer, key: jax.Array):
+  def __init__(
+    self,
+    inputs: tuple[int, ...],
+    layer: Layer,
+    precision: lax.Precision,
+    key: jax.Array,
+  ):
     shape = (*inputs, layer.features)
     self.kernel = nnx.Param(layer.std * normal(key, shape))
     if layer.bias is not None:
       self.bias = nnx.Param(jnp.full(layer.features, layer.bias, jnp.float32))
+    self.precision = precision
 
   def __call__(self, x: jax.Array) -> jax.Array:
     """f32[B,in_features] -> f32[B,features]."""
-    y = x @ kernels.cast_like(x, self.kernel[...])
+    kernel = kernels.cast_like(x, self.kernel[...])
+    y = jnp.matmul(x, kernel, precision=self.precision)
     if hasattr(self, "bias"):
       y = kernels.add_bias(y, self.bias[...].reshape(1, -1))
     return y
@@ -149,6 +173,13 @@ class BatchNorm(nnx.Module):
 # running averages `nnx.BatchStat`, both f32[features].
 STEP_MODULES = {"batch_norm": BatchNorm}
 
+# `Network.precision` as JAX calls it. HIGH is TF32 on GPUs that have it.
+PRECISION = {
+  "float32": lax.Precision.HIGHEST,
+  "tf32": lax.Precision.HIGH,
+  "default": lax.Precision.DEFAULT,
+}
+
 
 def make_layer(
   inputs: tuple[int, ...], layer: Layer, network: Network, key: jax.Array
@@ -162,7 +193,9 @@ def make_layer(
     key: key<fry>[], from which the weights are drawn.
   """
   kind = LocalConv if layer.local else Conv if layer.size else Linear
-  module = kind(inputs, layer, key)
+  single = network.compute_dtype == "float32"
+  precision = PRECISION[network.precision if single else "default"]
+  module = kind(inputs, layer, precision, key)
   for step in layer.then:
     if step in STEP_MODULES:
       setattr(module, step, STEP_MODULES[step](layer.features, network))

@@ -17,6 +17,7 @@ LAYERS = (*CONVOLUTIONS, "fc6", "fc7", "fc8")
 EXCHANGES = ("conv3", "conv4", "conv6", "fc6", "fc7", "fc8")
 EXCHANGE_DTYPES = ("float32", "bfloat16", "float16")
 COMPUTE_DTYPES = ("float32", "bfloat16")
+PRECISIONS = ("float32", "tf32", "default")
 
 # The steps that can follow a layer (`Layer.then`).
 STEPS = (
@@ -87,6 +88,15 @@ class Network:
   # Activations and matrix products, one of COMPUTE_DTYPES. Parameters, their
   # update, normalisation sums and softmax are float32 in any case.
   compute_dtype: str = "float32"
+  # How convolutions and matrix products multiply float32 numbers, one of
+  # PRECISIONS. A CPU computes all three alike; bfloat16 has one precision.
+  # - "float32": with all 24 bits of the significand. An H100 has a sixth to a
+  #   seventh of its TF32 rate then (60 of 400 TFLOP/s), a TPU a sixth of its
+  #   bfloat16 rate (six passes).
+  # - "tf32": with 11 bits on NVIDIA GPUs from Ampere on; three passes on a TPU.
+  # - "default": the compiler's choice, TF32 on those GPUs and one pass with the
+  #   8 bits of bfloat16 on a TPU.
+  precision: str = "float32"
 
   # Section 3.5: the layers and their sizes. Section 5: the initial weights are
   # normal with a standard deviation of 0.01; the biases are 1 in conv2, conv4,

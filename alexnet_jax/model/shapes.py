@@ -129,6 +129,7 @@ def _check_values(network: Network) -> None:
   for key, dtypes in (
     ("exchange_dtype", networks.EXCHANGE_DTYPES),
     ("compute_dtype", networks.COMPUTE_DTYPES),
+    ("precision", networks.PRECISIONS),
   ):
     if (value := getattr(network, key)) not in dtypes:
       raise UserError(

@@ -56,6 +56,7 @@ ADDED = {
   "diagnose_every_lines": 0,
   "network.exchange_dtype": "float32",
   "network.compute_dtype": "float32",
+  "network.precision": "default",
   "optimizer.layer_rates": (),
   "schedule.warmup_epochs": 0.0,
   "network.batch_norm_momentum": 0.9,
@@ -75,7 +76,7 @@ ADDED = {
 
 # Keys of ADDED that a resumed run keeps as it began, though the configurations
 # have another value for new runs.
-KEPT = ("random_streams",)
+KEPT = ("random_streams", "network.precision")
 
 # Keys that no longer exist, with the only value that is still supported. A
 # saved configuration with another value is rejected.
@@ -275,8 +276,10 @@ def with_kept_values(config: ConfigDict, saved: dict[str, Any]) -> ConfigDict:
   A value on the command line stays, and is compared like any other key.
   """
   config = ConfigDict(config)
-  given = _overrides()
-  config.update({k: saved[k] for k in KEPT if k in saved and k not in given})
+  before, given = dict(flatten(saved)), _overrides()
+  config.update_from_flattened_dict(
+    {key: before[key] for key in KEPT if key in before and key not in given}
+  )
   return config.lock()
 
 

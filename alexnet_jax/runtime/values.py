@@ -153,6 +153,7 @@ RULES: dict[str, Rule] = {
   "network.exchanges": NAMES,
   "network.exchange_dtype": NAME,
   "network.compute_dtype": NAME,
+  "network.precision": NAME,
   **{f"network.{n}.{key}": _LAYER[key] for n in LAYERS for key in _LAYER},
   "network.fc8_std": number(),
   "network.lrn_k": POSITIVE,  # or the response to an empty image is 0 / 0

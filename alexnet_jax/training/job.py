@@ -175,6 +175,7 @@ class Job(NamedTuple):
       f"mesh {sharding.describe_mesh(self.mesh)};"
       f" {self.timetable.last_step:,} steps of {config.batch_size}"
       f" images{resumed}; a batch may span two epochs\n"
+      f"{_arithmetic(config.network)}\n"
       f"{self._loading()}\n"
       f"chance-level loss is ln({config.num_classes}) = {chance:.3f}; expect to"
       " start just above it and possibly stay there for a while"
@@ -327,6 +328,17 @@ def unused_keys(config: ConfigDict) -> dict[str, str]:
     reason = "augmentation.crop and augmentation.flip are off"
     keys["augmentation.shared_by"] = reason
   return keys
+
+
+def _arithmetic(network: ConfigDict) -> str:
+  """The numbers that the network computes with, in words."""
+  if network.compute_dtype != "float32":
+    return f"activations and products in {network.compute_dtype}"
+  return {
+    "float32": "activations and products in float32",
+    "tf32": "activations in float32, products in TF32 where a GPU has it",
+    "default": "activations in float32, products as the compiler chooses",
+  }[network.precision]
 
 
 def _open_splits(config: ConfigDict) -> tuple[Source, Source]:
