@@ -2,7 +2,6 @@
 
 import re
 
-import jax
 import numpy as np
 import pytest
 
@@ -16,11 +15,11 @@ from alexnet_jax.training.job import Recipe
 WORDS = {"float32": "HIGHEST", "tf32": "HIGH", "default": "DEFAULT"}
 
 
-def products(platform: str, augmentation=Augmentation(), **network) -> list[str]:
+def products(platform: str, lighting: float, **network) -> list[str]:
   """The convolutions and matrix products of a training step, as lowered."""
   mesh = sharding.make_mesh(1, 2)
-  net = Network(num_classes=5, width=0.02, **network)
-  recipe = Recipe(net, 4, augmentation=augmentation)
+  net = Network(num_classes=5, width=0.02, crop_size=64, **network)
+  recipe = Recipe(net, 4, augmentation=Augmentation(lighting=lighting))
   step = recipe.train_step(mesh)
   arguments = recipe.abstract_arguments(mesh)
   lowered = step.trace(*arguments).lower(lowering_platforms=(platform,))
@@ -34,10 +33,17 @@ def precisions(product: str) -> set[str]:
   return set(re.findall(r"\b(HIGHEST|HIGH|DEFAULT)\b", product)) or {"DEFAULT"}
 
 
-@pytest.mark.parametrize("platform", ["cuda", "tpu"])
-@pytest.mark.parametrize("precision", WORDS)
+@pytest.mark.parametrize(
+  "platform,precision",
+  [
+    ("cuda", "float32"),
+    ("tpu", "float32"),
+    ("cuda", "tf32"),
+    ("tpu", "default"),
+  ],
+)
 def test_every_product_has_the_configured_precision(platform, precision):
-  found = products(platform, Augmentation(lighting=0.0), precision=precision)
+  found = products(platform, 0.0, precision=precision)
   # Forward, by the input (not conv1) and by the kernel: 3 x 5 - 1 convolutions
   # and 3 x 3 products.
   assert sum("convolution" in product for product in found) >= 14
@@ -49,7 +55,7 @@ def test_every_product_has_the_configured_precision(platform, precision):
 def test_lighting_is_exact_whatever_the_network_is():
   found = [
     product
-    for product in products("cuda", precision="default")
+    for product in products("cuda", 0.1, precision="default")
     if "dot_general" in product and "tensor<3x3xf32>" in product
   ]
   assert found
@@ -58,17 +64,17 @@ def test_lighting_is_exact_whatever_the_network_is():
 
 
 def test_bfloat16_products_have_one_precision():
-  found = products(
-    "cuda", Augmentation(lighting=0.0), compute_dtype="bfloat16"
-  )
+  found = products("cuda", 0.0, compute_dtype="bfloat16")
   assert {word for p in found for word in precisions(p)} == {"DEFAULT"}
 
 
-def test_a_cpu_computes_all_three_alike():
+def test_a_cpu_computes_in_float32_whatever_the_precision():
   mesh = sharding.make_mesh(1, 1)
   losses = set()
-  for precision in WORDS:
-    network = Network(num_classes=5, width=0.02, precision=precision)
+  for precision in ("float32", "default"):
+    network = Network(
+      num_classes=5, width=0.02, crop_size=64, precision=precision
+    )
     recipe = Recipe(network, 4)
     arguments = recipe.random_arguments(mesh)
     _, metrics = recipe.train_step(mesh)(*arguments)

@@ -13,6 +13,7 @@ def test_a_run_trains_on_the_examples_not_held_out(tmp_path):
     "splits": {"train": "train"},
     "holdout": 12,
     "seed": 7,
+    "random_streams": "shared",
   }
   train = sources.open_split("tiny", "train", config["data_dir"])
   rest, _ = sources.hold_out(train, 12, 7)
