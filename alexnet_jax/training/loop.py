@@ -385,13 +385,10 @@ class TrainingLoop:
     abstract = step.abstract_state(recipe.network, recipe.optimizer, mesh)
     restored = self._checkpoints.restore(step.to_dict(abstract))
     arrays, saved = restored or (None, {})
-    # Whether a signal came between the step and its evaluation.
-    self._evaluation_due: bool = saved.get("evaluation_due", False)
-    # The end may have been moved to a step that was saved and not evaluated.
-    if restored and int(arrays["step"]) >= job.timetable.last_step:
-      self._evaluation_due = True
-    # How many images could not be decoded since the last training line, and
-    # which ones in the whole run; old checkpoints have neither.
+    # A signal came before the evaluation, or the end is now at this step.
+    is_end = bool(restored) and int(arrays["step"]) >= job.timetable.last_step
+    self._evaluation_due: bool = is_end or saved.get("evaluation_due", False)
+    # Images that could not be decoded, since the last training line and in all.
     self._undecodable: int = saved.get("undecodable", 0)
     self._left_out = set(saved.get("left_out", ()))
     self._schedule, self._rate_jump = job.schedule, ""

@@ -40,6 +40,7 @@ from . import (
   settings,
   soak,
   storage,
+  unreadable,
 )
 from .sandbox import RUNNING
 from .trial import EQUAL, EXPECTED, Row, Suite, Trial
@@ -53,6 +54,9 @@ FAULTS = {
   "numbers": interruptions.numbers,
   "full_disk": storage.full_disk,
   "checkpoints": storage.damaged_checkpoints,
+  "unreadable": unreadable.checkpoints,
+  "network_files": unreadable.network_files,
+  "config_lost": unreadable.configurations,
   "data": storage.data_faults,
   "configurations": mutations.configurations,
   "images": mutations.images,

@@ -190,6 +190,23 @@ class Sandbox:
   def workdir(self, name: str) -> str:
     return str(self.folder / "runs" / name)
 
+  def environment(
+    self, cache: str = "cache", compile_anew: bool = False
+  ) -> dict[str, str]:
+    """What the environment of a process has beside that of this one."""
+    return {
+      "HOME": str(self.folder / "home"),
+      "TMPDIR": str(self.temporary),
+      "XDG_CACHE_HOME": str(self.folder / cache),
+      "JAX_COMPILATION_CACHE_DIR": "" if compile_anew else self.compiled,
+      "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+      "JAX_PLATFORMS": "cpu",
+      "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # compiles in a third of the time
+      "PYTHONDONTWRITEBYTECODE": "1",
+      "PYTHONFAULTHANDLER": "1",
+      "PYTHONUNBUFFERED": "1",
+    }
+
   def start(
     self,
     workdir: str,
@@ -223,19 +240,7 @@ class Sandbox:
     if module == "main":
       given = f"--config={config}:{fault}" if fault else f"--config={config}"
       arguments = (given, f"--workdir={workdir}", *arguments)
-    environment = {
-      "HOME": str(self.folder / "home"),
-      "TMPDIR": str(self.temporary),
-      "XDG_CACHE_HOME": str(self.folder / cache),
-      "JAX_COMPILATION_CACHE_DIR": "" if compile_anew else self.compiled,
-      "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-      "JAX_PLATFORMS": "cpu",
-      "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # compiles in a third of the time
-      "PYTHONDONTWRITEBYTECODE": "1",
-      "PYTHONFAULTHANDLER": "1",
-      "PYTHONUNBUFFERED": "1",
-    }
-    environment |= settings or {}
+    environment = self.environment(cache, compile_anew) | (settings or {})
     if forked:
       if self._fork_server is None:
         self._fork_server = ForkServer(os.environ | environment, str(ROOT))
