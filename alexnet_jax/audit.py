@@ -11,7 +11,6 @@ programs are compiled for a TPU slice, by the real compiler; no TPU is needed.
 import collections
 import dataclasses
 import json
-import pathlib
 import sys
 
 from absl import flags
@@ -25,6 +24,7 @@ from alexnet_jax.model import sharding
 from alexnet_jax.model.sharding import DATA, MODEL
 from alexnet_jax.runtime import command, paths
 from alexnet_jax.runtime import config as configs
+from alexnet_jax.runtime.files import write_atomic
 from alexnet_jax.training.job import make_recipe
 
 
@@ -51,7 +51,7 @@ def main() -> int:
     _print_estimate(result, topology, chip, roofline)
     values |= {"topology": topology, "roofline": dataclasses.asdict(roofline)}
   if flag.json:
-    pathlib.Path(flag.json).write_text(json.dumps(values, indent=2) + "\n")
+    write_atomic(flag.json, json.dumps(values, indent=2) + "\n")
   for finding in result.findings:
     print(f"NOT AS DECLARED: {finding}")
   if not result.findings:
@@ -124,5 +124,5 @@ if __name__ == "__main__":
   flags.DEFINE_string(
     "topology", "", "TPU slice to compile for, such as v5e:2x4"
   )
-  paths.DEFINE_path("json", None, "JSON file for the result")
+  paths.DEFINE_output("json", None, "JSON file for the result")
   command.run(main)

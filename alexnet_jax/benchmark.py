@@ -22,6 +22,7 @@ from alexnet_jax.data import parallel, pipeline, sources
 from alexnet_jax.model import sharding
 from alexnet_jax.runtime import command, files, paths, processes, provenance
 from alexnet_jax.runtime import config as configs
+from alexnet_jax.runtime.values import MAX_INTEGER, MAX_SIDE
 from alexnet_jax.training.job import make_recipe
 
 
@@ -133,11 +134,13 @@ if __name__ == "__main__":
   flags.DEFINE_string(
     "mesh", "", "devices, such as data:1,model:2; default: the configuration's"
   )
-  flags.DEFINE_integer("batch_size", 128, "images in a batch", 1)
+  flags.DEFINE_integer("batch_size", 128, "images in a batch", 1, MAX_INTEGER)
   flags.DEFINE_string("dataset", "", "tfds name; default: patterns/10")
   flags.DEFINE_string("split", "train", "split of the dataset")
   paths.DEFINE_path("data_dir", "", "directory that holds the dataset")
-  flags.DEFINE_integer("size", 256, "input: side of the images in pixels", 1)
+  flags.DEFINE_integer(
+    "size", 256, "input: side of the images in pixels", 1, MAX_SIDE
+  )
   flags.DEFINE_float("need", 1000, "input: images/s that training needs", 0)
-  paths.DEFINE_path("json", "", "JSON file for the result")
+  paths.DEFINE_output("json", "", "JSON file for the result")
   command.run(main, "step", "input", "end_to_end")

@@ -8,7 +8,6 @@ the forward pass of one image) are those of all towers. Bytes are of float32.
 """
 
 import json
-import pathlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,6 +19,7 @@ from alexnet_jax.model import network as networks
 from alexnet_jax.model.shapes import layer_counts
 from alexnet_jax.runtime import command, paths
 from alexnet_jax.runtime import config as configs
+from alexnet_jax.runtime.files import write_atomic
 
 
 def print_table(counts: Mapping[str, Any], title: str) -> None:
@@ -75,11 +75,11 @@ def main() -> None:
       f" {macs:,.4g} times the multiply-adds of {flag.beside}"
     )
   if flag.json:
-    pathlib.Path(flag.json).write_text(json.dumps(counts, indent=2) + "\n")
+    write_atomic(flag.json, json.dumps(counts, indent=2) + "\n")
 
 
 if __name__ == "__main__":
   configs.DEFINE_config()
-  paths.DEFINE_path("json", "", "also write the counts to this JSON file")
+  paths.DEFINE_output("json", "", "also write the counts to this JSON file")
   flags.DEFINE_string("beside", "", "configuration to compare with")
   command.run(main)

@@ -57,6 +57,8 @@ def main() -> None:
     )
   if flag.weights and flag.checkpoint != "newest":
     raise UserError("--checkpoint needs --workdir: a file has no checkpoints.")
+  if flag.json and flag.json == flag.per_class:
+    raise UserError(f"--json and --per_class are the same file, {flag.json}.")
   options = {
     "views": flag.views,
     "split": flag.split,
@@ -152,6 +154,6 @@ if __name__ == "__main__":
     False,
     "leave out images of classes that the network does not know",
   )
-  paths.DEFINE_path("per_class", "", "write the errors by class to this CSV")
-  paths.DEFINE_path("json", "", "write the result to this file")
+  paths.DEFINE_output("per_class", "", "write the errors by class to this CSV")
+  paths.DEFINE_output("json", "", "write the result to this file")
   command.run(main)

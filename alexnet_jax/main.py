@@ -13,6 +13,7 @@ needed; elsewhere pass --coordinator, --num_processes and --process_id.
 docs/cluster.md has examples.
 """
 
+import os
 import pathlib
 
 from absl import flags
@@ -44,6 +45,9 @@ def main() -> None:
     from alexnet_jax.runtime import processes
     from alexnet_jax.training import loop
 
+    workdir = _WORKDIR.value or config.default_workdir(config.path())
+    if not os.path.isdir(workdir):  # one that exists may hold a finished run
+      paths.check_output_folder(workdir, "--workdir")
     mesh = _CONFIG.value.mesh
     members = _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value
     processes.join(
@@ -53,7 +57,6 @@ def main() -> None:
     )
     processes.configure()
     with processes.exit_on_error():
-      workdir = _WORKDIR.value or config.default_workdir(config.path())
       finished = loop.train_and_evaluate(_CONFIG.value, workdir)
     if not finished and processes.is_single_process():
       exit_now(0)

@@ -188,6 +188,6 @@ if __name__ == "__main__":
   flags.DEFINE_string(
     "features", "", "layer whose activations are written, such as fc7"
   )
-  paths.DEFINE_path("output", "", "NPZ file for the activations")
-  paths.DEFINE_path("json", "", "also write the classes to this JSON file")
+  paths.DEFINE_output("output", "", "NPZ file for the activations")
+  paths.DEFINE_output("json", "", "also write the classes to this JSON file")
   command.run(main, operands=True)

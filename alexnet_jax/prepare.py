@@ -67,7 +67,9 @@ _SHARD_SIZE = flags.DEFINE_integer(
   "shard_size", 2048, "images per file; a kill repeats at most one file", 1
 )
 _CHECK = flags.DEFINE_bool("check", False, "check prepared datasets instead")
-_NEED = flags.DEFINE_float("need", 0, "--check: images/s that training needs")
+_NEED = flags.DEFINE_float(
+  "need", 0, "--check: images/s that training needs", 0
+)
 # The flags that --check does not read, and those that only it reads.
 ONLY_PREPARE = (
   _SOURCE, _SOURCE_DIR, _LAYOUT, _LIMIT, _QUALITY, _SUBSAMPLING, _SIZE,
@@ -99,6 +101,7 @@ def main() -> int | None:
       f"--source is missing: set it to one of {preparing.SOURCES}, or use"
       " --check to examine a prepared dataset."
     )
+  paths.check_output_folder(data_dir, "--data_dir")
   options = Options(
     source_dir=_SOURCE_DIR.value,
     holdout=_HOLDOUT.value,

@@ -37,9 +37,9 @@ if __name__ == "__main__":
     "workdir", None, "run directory, or several separated by commas",
     required=True,
   )  # fmt: skip
-  paths.DEFINE_path("output", None, "HTML file to write", required=True)
+  paths.DEFINE_output("output", None, "HTML file to write", required=True)
   flags.DEFINE_integer(
-    "search", 0, "training images to search for Figure 4; 0: all"
+    "search", 0, "training images to search for Figure 4; 0: all", 0
   )
   paths.DEFINE_path("data_dir", "", "dataset directory, if it has moved")
   flags.DEFINE_string(

@@ -80,7 +80,7 @@ def _refuse(task: str, *names: str) -> None:
 
 if __name__ == "__main__":
   paths.DEFINE_path("workdir", "", "directory of the run")
-  paths.DEFINE_path("output", "", "the file to write")
+  paths.DEFINE_output("output", "", "the file to write")
   paths.DEFINE_path("input", "", "import: the file to read")
   configs.DEFINE_config(required=False)
   paths.DEFINE_path("mean_image", "", "import: file with Caffe's mean image")

@@ -352,7 +352,7 @@ def _torch_version():
 
 
 if __name__ == "__main__":
-  _OUTPUT = paths.DEFINE_path(
+  _OUTPUT = paths.DEFINE_output(
     "output", "", "JSON file for the results; the figure goes to its .png"
   )
   _WORK = flags.DEFINE_list("work", ["train", "inference"], "train, inference")

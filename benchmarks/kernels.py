@@ -227,7 +227,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-  _OUTPUT = paths.DEFINE_path("output", "", "JSON file for the results")
+  _OUTPUT = paths.DEFINE_output("output", "", "JSON file for the results")
   _BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "images per step", 1)
   _ROUNDS = flags.DEFINE_integer("rounds", 5, "number of timed rounds", 1)
   command.run(main)

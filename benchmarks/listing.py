@@ -17,14 +17,12 @@ import sys
 import tarfile
 import tempfile
 
-from absl import flags
+from alexnet_jax.runtime import command, files, paths, provenance
 
-from alexnet_jax.runtime import command, files, provenance
-
-_FOLDER = flags.DEFINE_string(
+_FOLDER = paths.DEFINE_output_folder(
   "folder", None, "where the files are made; default: the system's"
 )
-_JSON = flags.DEFINE_string("json", "", "JSON file for the results")
+_JSON = paths.DEFINE_output("json", "", "JSON file for the results")
 
 # Classes, and training and validation images of each.
 TREES = {

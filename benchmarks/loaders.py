@@ -36,7 +36,7 @@ _DATA_DIR = paths.DEFINE_path("data_dir", "", "folder that holds the dataset")
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 128, "images per batch", 1)
 _STEPS = flags.DEFINE_integer("steps", 24, "batches per round", 1)
 _ROUNDS = flags.DEFINE_integer("rounds", 5, "number of rounds", 1)
-_JSON = paths.DEFINE_path("json", "", "JSON file for the results")
+_JSON = paths.DEFINE_output("json", "", "JSON file for the results")
 
 
 class PillowDataset:

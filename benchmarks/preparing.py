@@ -34,7 +34,7 @@ _COPIES = flags.DEFINE_integer("copies", 10, "how often each image is used", 1)
 _KILLS = flags.DEFINE_integer(
   "kills", 5, "number of kills at random moments", 0
 )
-_JSON = paths.DEFINE_path("json", "", "JSON file for the results")
+_JSON = paths.DEFINE_output("json", "", "JSON file for the results")
 
 ENCODINGS = ((95, "444"), (90, "420"), (85, "420"))
 

@@ -151,7 +151,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-  _OUTPUT = paths.DEFINE_path("output", "", "JSON file for the results")
+  _OUTPUT = paths.DEFINE_output("output", "", "JSON file for the results")
   _NETWORKS = flags.DEFINE_list("networks", list(NETWORKS), "what is trained")
   _ROUNDS = flags.DEFINE_integer("rounds", 3, "number of rounds", 1)
   command.run(main)

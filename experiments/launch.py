@@ -355,7 +355,7 @@ if __name__ == "__main__":
   paths.DEFINE_path(
     "sweep", None, "JSON file with the overrides of each run", required=True
   )
-  paths.DEFINE_path(
+  paths.DEFINE_output_folder(
     "output", "", "folder for the runs; default runs/NAME of the sweep"
   )
   flags.DEFINE_enum(

@@ -258,8 +258,10 @@ if __name__ == "__main__":
     "points", [], "PLACE/DATAxMODEL/BATCH,...; default: 15 points"
   )
   flags.DEFINE_integer("repeats", 5, "number of timed steps", 1)
-  paths.DEFINE_path("work", "runs/mesh_sweep", "folder for finished points")
-  paths.DEFINE_path(
+  paths.DEFINE_output_folder(
+    "work", "runs/mesh_sweep", "folder for finished points"
+  )
+  paths.DEFINE_output_folder(
     "output",
     "",
     "folder of the results; default experiments/results, or --work if --quick",

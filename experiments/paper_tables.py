@@ -30,7 +30,7 @@ from alexnet_jax.analysis.comparison import Ours
 from alexnet_jax.data import sources
 from alexnet_jax.model import network as networks
 from alexnet_jax.model import sharding
-from alexnet_jax.runtime import command, paths
+from alexnet_jax.runtime import command, files, paths
 from alexnet_jax.runtime import config as configs
 from alexnet_jax.training import metrics, step
 from alexnet_jax.training import runs as stored_runs
@@ -273,7 +273,7 @@ def main() -> None:
   # Without a terminal, rich assumes 80 columns and breaks words.
   show(tables, Console(width=None if sys.stdout.isatty() else 160))
   if flag.json:
-    pathlib.Path(flag.json).write_text(json.dumps(tables, indent=2) + "\n")
+    files.write_atomic(flag.json, json.dumps(tables, indent=2) + "\n")
 
 
 if __name__ == "__main__":
@@ -283,5 +283,5 @@ if __name__ == "__main__":
   paths.DEFINE_path(
     "data_dir", "", "folder of the datasets, if they have moved"
   )
-  paths.DEFINE_path("json", "", "JSON file to write the tables to")
+  paths.DEFINE_output("json", "", "JSON file to write the tables to")
   command.run(main)

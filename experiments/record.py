@@ -22,7 +22,9 @@ KEPT = ("epoch", "step", "num_examples", "top1_error", "top5_error", "loss")
 
 
 def evaluations(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
-  """The validation lines, each with the mean training loss since the last one.
+  """The validation lines, each with the mean loss of the training lines before.
+
+  A training line has the loss of one step, so this is a sample of the steps.
 
   Args:
     lines: the lines of metrics.jsonl.
@@ -31,7 +33,7 @@ def evaluations(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
   for line in lines:
     if line["split"] == "train":
       losses.append(line["loss"])
-      speeds.append(line["images_per_second"])
+      speeds.append(line["images_per_second"] or 0.0)  # None: not measured
       continue
     row = {name: line[name] for name in KEPT}
     row["train_loss"] = sum(losses) / len(losses)
@@ -84,5 +86,5 @@ def main() -> None:
 if __name__ == "__main__":
   paths.DEFINE_path("workdir", None, "run directory", required=True)
   flags.DEFINE_string("command", None, "command that trained it", required=True)
-  paths.DEFINE_path("output", None, "JSON file to write", required=True)
+  paths.DEFINE_output("output", None, "JSON file to write", required=True)
   command.run(main)

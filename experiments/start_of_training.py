@@ -209,5 +209,7 @@ if __name__ == "__main__":
   flags.DEFINE_integer("seeds", 3, "number of runs of each recipe", 1)
   flags.DEFINE_integer("batch_size", 64, "images per step", 1)
   flags.DEFINE_bool("quick", False, "a very narrow network for three steps")
-  paths.DEFINE_path("output", "experiments/results", "folder for the JSON")
+  paths.DEFINE_output_folder(
+    "output", "experiments/results", "folder for the JSON"
+  )
   command.run(main)

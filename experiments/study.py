@@ -21,7 +21,7 @@ from absl import flags
 from rich.console import Console
 from rich.table import Table
 
-from alexnet_jax.runtime import command, files, processes
+from alexnet_jax.runtime import command, files, paths, processes
 from alexnet_jax.runtime.command import UserError
 from experiments.common import contrasts, frame, statistics
 from experiments.common.experiment import Experiment, Options
@@ -238,14 +238,16 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-  flags.DEFINE_string("data_dir", None, "folder of the datasets", required=True)
-  flags.DEFINE_string("output", "runs/study", "folder for runs and results")
+  paths.DEFINE_path("data_dir", None, "folder of the datasets", required=True)
+  paths.DEFINE_output_folder(
+    "output", "runs/study", "folder for runs and results"
+  )
   flags.DEFINE_list("stages", [], "carry out only these stages")
   flags.DEFINE_integer(
     "parallel", 2, "trainings at a time, each on its share of the cores", 1
   )
   flags.DEFINE_bool("analyse", False, "train nothing, use the finished runs")
-  flags.DEFINE_string(
+  paths.DEFINE_output_folder(
     "record", "", "folder that receives the records and figures; --output"
   )
   command.run(main)

@@ -18,6 +18,7 @@ from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
 from alexnet_jax.model import sharding
+from alexnet_jax.model.shapes import count_windows
 
 # The gradient of a kernel as one matrix product copies x and g once for each
 # position of the kernel along an axis. More than 5 were not measured.
@@ -255,13 +256,13 @@ def max_pool(x: jax.Array, size: int, stride: int, overhang: bool) -> jax.Array:
 
 def _places(x, axis, size, stride, overhang):
   """Along an axis: the first units of all windows, the second units, ..."""
-  rest = x.shape[axis] - size
-  if overhang:
-    config = [(0, 0, 0)] * x.ndim
-    config[axis] = (0, -rest % stride, 0)
-    x = lax.pad(x, np.array(-np.inf, x.dtype), config)
-  windows = 1 + (-(-rest // stride) if overhang else rest // stride)
+  windows = count_windows(x.shape[axis], size, stride, overhang)
   limit = stride * (windows - 1) + 1
+  beyond = limit - 1 + size - x.shape[axis]
+  if beyond > 0:
+    config = [(0, 0, 0)] * x.ndim
+    config[axis] = (0, beyond, 0)
+    x = lax.pad(x, np.array(-np.inf, x.dtype), config)
   return [
     lax.slice_in_dim(x, place, place + limit, stride, axis)
     for place in range(size)

@@ -10,6 +10,7 @@ from jax import lax
 
 from alexnet_jax.model import kernels
 from alexnet_jax.model.network import Layer, Network
+from alexnet_jax.model.shapes import count_windows
 from alexnet_jax.model.sharding import batch_mean
 
 
@@ -283,7 +284,7 @@ def max_pool(x: jax.Array, size: int, stride: int, overhang: bool) -> jax.Array:
 
   With `overhang` the last window may extend beyond the edge, as in the 2012
   source: H' = 1 + ceil((H - size) / stride); without, it is floor. For maps of
-  55, 27 and 13 with 3/2 both are the same.
+  55, 27 and 13 with 3/2 both are the same. No window lies beyond the edge.
   """
   return _pool(x, -np.inf, lax.max, size, stride, overhang)
 
@@ -296,8 +297,11 @@ def avg_pool(x: jax.Array, size: int, stride: int, overhang: bool) -> jax.Array:
 
 
 def _pool(x, empty, reduce, size, stride, overhang):
-  rest = [(0, -(length - size) % stride) for length in x.shape[1:3]]
-  padding = ((0, 0), *rest, (0, 0)) if overhang else "VALID"
+  rest = [
+    stride * (count_windows(length, size, stride, overhang) - 1) + size - length
+    for length in x.shape[1:3]
+  ]
+  padding = ((0, 0), *((0, max(0, beyond)) for beyond in rest), (0, 0))
   window, strides = (1, size, size, 1), (1, stride, stride, 1)
   empty = np.array(empty, x.dtype)
   return lax.reduce_window(x, empty, reduce, window, strides, padding)

@@ -68,14 +68,26 @@ def _shape(
     units = (layer.features,)
     return Shape(name, layer, (math.prod(x),), units, units)
   side = (x[0] + sum(layer.padding) - layer.size) // layer.stride + 1
-  pooled, rounded = side, math.ceil if network.pool_overhang else math.floor
+  pooled = side
+  window = network.pool_size, network.pool_stride, network.pool_overhang
   for step in layer.then:
-    if step in ("pool", "avg_pool"):  # below 1 if no window fits
-      pooled = 1 + rounded((pooled - network.pool_size) / network.pool_stride)
+    if step in ("pool", "avg_pool"):
+      pooled = count_windows(pooled, *window)
     elif step == "global_avg_pool":
       pooled = 1
   convolved, outputs = [(n, n, layer.features) for n in (side, pooled)]
   return Shape(name, layer, x, convolved, outputs)
+
+
+def count_windows(length: int, size: int, stride: int, overhang: bool) -> int:
+  """The number of pooling windows along an axis; below 1 if none fits.
+
+  With `overhang` the last one may extend beyond the edge, but it begins inside
+  of the map, as with PyTorch's `ceil_mode`.
+  """
+  if overhang:
+    return 1 + min(-(-(length - size) // stride), (length - 1) // stride)
+  return 1 + (length - size) // stride
 
 
 def layer_counts(network: Network) -> dict[str, Any]:

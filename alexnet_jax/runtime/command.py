@@ -6,6 +6,7 @@ always a bug of this package.
 """
 
 import errno
+import math
 import sys
 from collections.abc import Callable
 from typing import NoReturn
@@ -105,6 +106,10 @@ def _parse_flags(
   except (flags.Error, LookupError, AttributeError, ValueError) as error:
     reason = " ".join(str(error).split())
     raise UserError(f"{reason} (--help lists the flags)") from None
+  for name, value in flags.FLAGS.flag_values_dict().items():
+    # Bounds do not exclude NaN, which is neither above nor below anything.
+    if isinstance(value, float) and not math.isfinite(value):
+      raise UserError(f"--{name} must be a finite number (got {value}).")
   if flags.FLAGS["verbosity"].using_default_value:
     logging.set_verbosity(logging.ERROR)  # libraries log every step
   if choices and (len(words) != 1 or words[0] not in choices):

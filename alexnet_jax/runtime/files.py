@@ -35,6 +35,10 @@ def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
   """
   path = pathlib.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
+  if path.exists() and not path.is_file():  # such as /dev/stdout
+    with open(path, "wb") as file:
+      yield file
+    return
   # Random: processes in two containers may have equal numbers.
   temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.new")
   try:

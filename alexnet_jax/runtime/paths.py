@@ -2,6 +2,8 @@
 
 import os
 import re
+import tempfile
+from collections.abc import Callable
 
 from absl import flags
 
@@ -26,6 +28,62 @@ def local_path(path: str, name: str) -> str:
       " local path."
     )
   return os.path.expanduser(path)
+
+
+def check_output(path: str, name: str) -> None:
+  """Checks that a file can be written, before the work whose result it gets.
+
+  Args:
+    path: of the file, which may exist; "" is not checked.
+    name: the flag or key that was set, for the message.
+
+  Raises:
+    UserError: `path` is a folder, or its folder is missing or not writable.
+  """
+  if not path:
+    return
+  folder = os.path.dirname(path) or "."
+  if os.path.isdir(path) or path.endswith(os.sep):
+    raise UserError(f"{name}={path} is a folder; give the name of a file.")
+  if not os.path.isdir(folder):
+    raise UserError(
+      f"{name}={path} cannot be written: there is no folder {folder}. Make it"
+      f" (mkdir -p {folder}), or choose another {name}."
+    )
+  _check_writable(folder, path, name)
+  if os.path.exists(path) and not os.access(path, os.W_OK):
+    raise UserError(
+      f"{name}={path} cannot be written (Permission denied). Choose another"
+      f" {name}."
+    )
+
+
+def check_output_folder(path: str, name: str) -> None:
+  """The same for a folder, which is made later if it is missing."""
+  if not path:
+    return
+  folder = os.path.abspath(path)
+  while not os.path.lexists(folder):
+    folder = os.path.dirname(folder)
+  if not os.path.isdir(folder):
+    raise UserError(
+      f"{name}={path} cannot be a folder: {folder} is a file. Choose another"
+      f" {name}."
+    )
+  _check_writable(folder, path, name)
+
+
+def _check_writable(folder: str, path: str, name: str) -> None:
+  """Makes a file without a name in `folder`, which leaves nothing behind."""
+  try:
+    with tempfile.TemporaryFile(dir=folder):
+      pass
+  except OSError as error:
+    raise UserError(
+      f"{name}={path} cannot be written: {folder} accepts no files"
+      f" ({error.strerror}). Check its permissions and the free disk space, or"
+      f" choose another {name}."
+    ) from None
 
 
 def printable(name: str) -> str:
@@ -71,3 +129,31 @@ def DEFINE_paths(
   """As `flags.DEFINE_list`, for paths of local files or folders."""
   parser = _PathListParser(name)
   return flags.DEFINE(parser, name, default, help, **options)
+
+
+def DEFINE_output(
+  name: str, default: str | None, help: str, **options
+) -> flags.FlagHolder[str]:
+  """As `DEFINE_path`, for a file to write: parsing checks that it can be."""
+  return _checked(DEFINE_path(name, default, help, **options), check_output)
+
+
+def DEFINE_output_folder(
+  name: str, default: str | None, help: str, **options
+) -> flags.FlagHolder[str]:
+  """As `DEFINE_path`, for a folder to write to; it is made when needed."""
+  holder = DEFINE_path(name, default, help, **options)
+  return _checked(holder, check_output_folder)
+
+
+def _checked(
+  holder: flags.FlagHolder[str], check: Callable[[str, str], None]
+) -> flags.FlagHolder[str]:
+  """Checks the value once all flags are parsed (a default is parsed before)."""
+
+  def is_valid(path: str | None) -> bool:
+    check(path or "", f"--{holder.name}")
+    return True
+
+  flags.register_validator(holder.name, is_valid)
+  return holder

@@ -178,9 +178,12 @@ class Stopwatch:
       self._steps += 1
 
   def read(self) -> dict[str, float]:
-    """`images_per_second` and `data_wait_fraction` since the last reading."""
+    """`images_per_second` and `data_wait_fraction` since the last reading.
+
+    Both are NaN if no step was measured.
+    """
     if self._began is None or not self._steps:
-      return {"images_per_second": 0.0, "data_wait_fraction": 0.0}
+      return {"images_per_second": math.nan, "data_wait_fraction": math.nan}
     seconds = time.monotonic() - self._began
     speed = {
       "images_per_second": self._steps * self._batch_size / seconds,

@@ -117,7 +117,7 @@ class TrainingProgress(Progress):
       epoch, total = map(self._timetable.epoch, (self._done, self._total))
       parts.append(f"epoch {epoch:.2f} of {total:.4g}")
       parts.append(f"step {self._done:,} of {self._total:,}")
-    if self._speed.get("images_per_second"):
+    if self._speed.get("images_per_second", math.nan) > 0:  # NaN: none yet
       parts.append(f"{self._speed['images_per_second']:,.0f} images/s")
       wait = self._speed["data_wait_fraction"]
       parts.append(f"{wait:.0%} of it waiting for images")

@@ -1,6 +1,7 @@
 """At which steps a run logs, evaluates, saves and ends."""
 
 import dataclasses
+import fractions
 import math
 
 from alexnet_jax.runtime.command import UserError
@@ -64,9 +65,7 @@ class Timetable:
     """Whether an evaluation is due; always at the last step."""
     if step == self.last_step or not self.eval_every_epochs:
       return step == self.last_step
-    periods = math.floor(self.epoch(step) / self.eval_every_epochs)
-    last = self._last_step_of(periods * self.eval_every_epochs)
-    return periods > 0 and step == last
+    return self._periods(step) > self._periods(step - 1)
 
   def ends_epoch(self, step: int) -> bool:
     """Whether a pass over the images is completed by this step."""
@@ -78,10 +77,7 @@ class Timetable:
       return 0
     if not self.eval_every_epochs:
       return 1
-    begun, ended = (
-      math.floor(self.epoch(number) / self.eval_every_epochs)
-      for number in (step, self.last_step - 1)
-    )
+    begun, ended = map(self._periods, (step, self.last_step - 1))
     # The last step always evaluates, and none does so twice.
     return min(ended - begun + 1, self.last_step - step)
 
@@ -94,5 +90,16 @@ class Timetable:
   def _log_every(self) -> int:
     return max(self.log_every_steps, 1)
 
+  def _periods(self, step: int) -> int:
+    """How often `eval_every_epochs` has passed after `step` steps."""
+    images = _exactly(self.eval_every_epochs) * self.num_examples
+    return math.floor(step * self.batch_size / images)
+
   def _last_step_of(self, epochs: float) -> int:
-    return math.ceil(epochs * self.num_examples / self.batch_size)
+    images = _exactly(epochs) * self.num_examples
+    return math.ceil(images / self.batch_size)
+
+
+def _exactly(epochs: float) -> fractions.Fraction:
+  """0.1 as 1/10: as a float it is a little more, which may cost a step."""
+  return fractions.Fraction(repr(epochs))

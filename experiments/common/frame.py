@@ -330,7 +330,7 @@ def main(experiment: Experiment) -> None:
   flags.DEFINE_bool(
     "quick", False, "train for a few steps on embedded images and check"
   )
-  paths.DEFINE_path(
+  paths.DEFINE_output_folder(
     "output", "", "folder for runs and results; default runs/NAME"
   )
   flags.DEFINE_integer(
@@ -342,7 +342,7 @@ def main(experiment: Experiment) -> None:
   flags.DEFINE_list(
     "runs", [], "carry out only runs whose names begin with one of these"
   )
-  paths.DEFINE_path(
+  paths.DEFINE_output(
     "record", "", "copy the result to this .json, its figure to the .svg"
   )
   flags.DEFINE_integer(

@@ -7,7 +7,7 @@ import pytest
 
 from alexnet_jax.model import alexnet as model
 from alexnet_jax.model.network import Layer, Network, from_dict
-from alexnet_jax.model.shapes import shapes
+from alexnet_jax.model.shapes import count_windows, shapes
 from alexnet_jax.runtime.command import UserError
 
 
@@ -52,6 +52,18 @@ def test_sixth_convolution_has_the_pretrained_networks_count():
   assert count(network) == 61_555_304
 
 
+@pytest.mark.parametrize("overhang", [True, False])
+@pytest.mark.parametrize("stride", range(1, 8))
+@pytest.mark.parametrize("size", range(1, 6))
+def test_the_number_of_windows_is_that_of_pytorch(size, stride, overhang):
+  torch = pytest.importorskip("torch")
+  for length in range(size, 20):
+    maps = torch.zeros(1, 1, length, length)
+    pool = torch.nn.MaxPool2d(size, stride, ceil_mode=overhang)
+    found = count_windows(length, size, stride, overhang)
+    assert found == pool(maps).shape[-1], length
+
+
 def test_a_crop_that_is_too_small_is_rejected():
   with pytest.raises(UserError, match=r"crop_size=30"):
     shapes(Network(crop_size=30))
@@ -83,6 +95,11 @@ def test_an_impossible_exchange_is_rejected():
     ),
     ({"conv4": Layer(192, size=3, groups=5)}, "network.conv4.*groups=5"),
     (
+      {"conv3": Layer(-3, size=3)},
+      r"network\.conv3\.features must be .*got -3",
+    ),
+    ({"conv3": Layer(8, size=3, padding=(0, 3))}, r"conv3.*padding=\(0, 3\)"),
+    (
       {"conv4": Layer(192, size=3, groups=2, local=True)},
       "network.conv4.*local.*cannot have groups",
     ),
@@ -102,6 +119,7 @@ def test_an_invalid_network_is_rejected_with_the_reason(changes, message):
     ("pool_size", -1, 1),
     ("pool_stride", 0, 1),
     ("width", 0.0, 0.01),
+    ("width", float("inf"), 2.0),
     ("dropout_rate", 1.0, 0.99),
     ("dropout_rate", -0.1, 0.0),
     ("compute_dtype", "float8", "bfloat16"),

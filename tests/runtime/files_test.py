@@ -140,3 +140,12 @@ def test_a_lock_that_is_held_may_be_reported_as_a_lack_of_permission(
   monkeypatch.setattr(files.fcntl, "lockf", denied)
   with pytest.raises(UserError, match="another run is using"):
     WorkdirLock(str(tmp_path))
+
+
+def test_a_device_is_written_to_and_not_replaced(tmp_path):
+  os.mkfifo(tmp_path / "pipe")
+  reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+  files.write_atomic(tmp_path / "pipe", "text")
+  assert os.read(reader, 100) == b"text"
+  os.close(reader)
+  assert [path.name for path in tmp_path.iterdir()] == ["pipe"]

@@ -61,3 +61,29 @@ def test_data_are_not_looked_for_at_an_address(monkeypatch):
 def test_any_name_can_be_shown():
   shown = paths.printable("a\n\x1b[31m\udcffé\ud800.jpg")
   assert shown == r"a\n\x1b[31m\xffé\ud800.jpg"
+
+
+def test_an_output_that_cannot_be_written_is_refused_and_nothing_is_left(
+  tmp_path,
+):
+  (tmp_path / "file").write_text("kept")
+  for good in ("", "new.json", "file"):
+    paths.check_output(good and str(tmp_path / good), "--json")
+  for bad, reason in (
+    ("none/x.json", "no folder .*none.*mkdir -p"),
+    ("", "is a folder"),
+    ("file/x.json", "no folder"),
+    ("sub/", "is a folder"),
+  ):
+    with pytest.raises(UserError, match=rf"^--json=.*{reason}"):
+      paths.check_output(f"{tmp_path}/{bad}", "--json")
+  with pytest.raises(UserError, match="/proc accepts no files"):
+    paths.check_output("/proc/x.json", "--json")
+  for good in ("", "new", "new/deep", "."):
+    paths.check_output_folder(good and str(tmp_path / good), "--output")
+  with pytest.raises(UserError, match="file is a file"):
+    paths.check_output_folder(f"{tmp_path}/file/deep", "--output")
+  with pytest.raises(UserError, match="/proc accepts no files"):
+    paths.check_output_folder("/proc/none/deep", "--output")
+  assert [path.name for path in tmp_path.iterdir()] == ["file"]
+  assert (tmp_path / "file").read_text() == "kept"

@@ -81,3 +81,30 @@ def test_the_evaluations_that_remain(images, every, steps):
   for step in range(last + 1):
     remaining = sum(map(table.evaluates, range(step + 1, last + 1)))
     assert table.evaluations_after(step) == remaining
+
+
+@pytest.mark.parametrize("tenths", [1, 2, 3, 5, 7, 10, 15])
+@pytest.mark.parametrize("images, batch_size", [(1000, 8), (970, 64), (30, 1)])
+def test_fractions_of_an_epoch_miss_no_evaluation(tenths, images, batch_size):
+  """Counted in integers; 0.1 as a float is a little more than a tenth."""
+  table = _timetable(
+    images,
+    batch_size=batch_size,
+    total_epochs=3,
+    eval_every_epochs=tenths / 10,
+  )
+  wanted, done = [], 0
+  last = -(-3 * images // batch_size)
+  for step in range(1, last + 1):
+    periods = 10 * step * batch_size // (tenths * images)
+    if periods > done or step == last:
+      wanted.append(step)
+    done = periods
+  assert table.last_step == last
+  found = [step for step in range(1, last + 1) if table.evaluates(step)]
+  assert found == wanted
+
+
+def test_a_length_in_tenths_of_an_epoch_has_no_step_too_many():
+  # 1.1 * 100 is 110.00000000000001 in floats.
+  assert _timetable(100, batch_size=10, total_epochs=1.1).last_step == 11
