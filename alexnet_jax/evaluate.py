@@ -132,11 +132,7 @@ if __name__ == "__main__":
   flags.DEFINE_integer(
     "views", 1, "views per image: 1 (centre) or 10 (section 4.1)"
   )
-  flags.DEFINE_string(
-    "checkpoint",
-    "newest",
-    "checkpoint to read: newest, best (lowest validation error) or a step",
-  )
+  command.DEFINE_checkpoint()
   flags.DEFINE_string(
     "split",
     "validation",

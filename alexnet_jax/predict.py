@@ -169,11 +169,7 @@ if __name__ == "__main__":
   paths.DEFINE_path("workdir", "", "directory of the run")
   paths.DEFINE_path("weights", "", "file of weights, instead of a run")
   configs.DEFINE_config(required=False)
-  flags.DEFINE_string(
-    "checkpoint",
-    "newest",
-    "checkpoint to read: newest, best (lowest validation error) or a step",
-  )
+  command.DEFINE_checkpoint()
   flags.DEFINE_enum(
     "exif_orientation",
     "auto",

@@ -42,9 +42,5 @@ if __name__ == "__main__":
     "search", 0, "training images to search for Figure 4; 0: all", 0
   )
   paths.DEFINE_path("data_dir", "", "dataset directory, if it has moved")
-  flags.DEFINE_string(
-    "checkpoint",
-    "newest",
-    "checkpoint to read: newest, best (lowest validation error) or a step",
-  )
+  command.DEFINE_checkpoint()
   command.run(main)

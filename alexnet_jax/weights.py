@@ -90,9 +90,5 @@ if __name__ == "__main__":
     ["", "rgb", "bgr"],
     "order in which conv1 of the file reads the colours",
   )
-  flags.DEFINE_string(
-    "checkpoint",
-    "newest",
-    "export: the checkpoint to read: newest, best or a step",
-  )
+  command.DEFINE_checkpoint("export: ")
   command.run(main, "export", "import")

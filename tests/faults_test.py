@@ -24,3 +24,9 @@ def test_faults(tmp_path):
   assert status == 0 and results == {"equal", "as expected"}, rows
   tried = {row["kind"] for row in rows}
   assert tried >= {"kills", "signals", "processes", "full_disk", "images"}
+
+
+@pytest.mark.slow
+def test_generated_command_lines():
+  command = [sys.executable, "-m", "tests.faults.command_lines", "200"]
+  assert subprocess.run(command, cwd=ROOT, timeout=1200).returncode == 0

@@ -7,6 +7,7 @@ always a bug of this package.
 
 import errno
 import math
+import re
 import sys
 from collections.abc import Callable
 from typing import NoReturn
@@ -90,6 +91,30 @@ def run(
   sys.exit(status)
 
 
+def DEFINE_checkpoint(task: str = "") -> flags.FlagHolder[str]:
+  """Defines `--checkpoint`; parsing checks the form of its value.
+
+  `task` begins the help text.
+  """
+  holder = flags.DEFINE_string(
+    "checkpoint",
+    "newest",
+    f"{task}checkpoint to read: newest, best (lowest validation error) or a"
+    " step",
+  )
+
+  def is_valid(checkpoint: str) -> bool:
+    if not re.fullmatch("newest|best|[0-9]+", checkpoint):
+      raise UserError(
+        "--checkpoint must be newest, best or the step of one (got"
+        f" {checkpoint!r})."
+      )
+    return True
+
+  flags.register_validator("checkpoint", is_valid)
+  return holder
+
+
 def _exit_interrupted() -> NoReturn:
   print("interrupted", file=sys.stderr)
   exit_now(130)  # threads may be in the middle of long work
@@ -110,6 +135,8 @@ def _parse_flags(
     # Bounds do not exclude NaN, which is neither above nor below anything.
     if isinstance(value, float) and not math.isfinite(value):
       raise UserError(f"--{name} must be a finite number (got {value}).")
+    if isinstance(value, int) and abs(value) > sys.maxsize:
+      raise UserError(f"--{name} must be at most {sys.maxsize}.")
   if flags.FLAGS["verbosity"].using_default_value:
     logging.set_verbosity(logging.ERROR)  # libraries log every step
   if choices and (len(words) != 1 or words[0] not in choices):
