@@ -3,10 +3,12 @@
   python -m alexnet_jax.report --workdir=DIR[,DIR...] --output=FILE.html
       [--checkpoint=newest|best|STEP]
 
-It has training curves, the paper's tables, Figures 3 and 4, the exchanges
-between towers, throughput, the differences from configs/paper.py and the
-environment. The page loads nothing from elsewhere, so it opens offline, on a
-phone and from an e-mail.
+It begins with what matters: how good the run is and compared with what, whether
+its training was healthy, and what to do next. Then come curves, mistakes,
+kernels over time, nearest images, the exchanges between towers and the
+differences from configs/paper.py; the paper's tables are open for runs on
+ImageNet. Several runs are put side by side. The page loads nothing from
+elsewhere, so it opens offline, on a phone and from an e-mail.
 """
 
 from absl import flags
@@ -39,7 +41,10 @@ if __name__ == "__main__":
   )  # fmt: skip
   paths.DEFINE_output("output", None, "HTML file to write", required=True)
   flags.DEFINE_integer(
-    "search", 0, "training images to search for Figure 4; 0: all", 0
+    "search",
+    sections.SEARCH,
+    "training images to search for Figure 4, evenly spaced; 0: all",
+    0,
   )
   paths.DEFINE_path("data_dir", "", "dataset directory, if it has moved")
   command.DEFINE_checkpoint()

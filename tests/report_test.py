@@ -9,7 +9,8 @@ import pytest
 from browser import Browser
 from sample_data import write_tiny
 
-from alexnet_jax.analysis import sections
+from alexnet_jax.analysis import picture_sections as pictures
+from alexnet_jax.analysis import run_facts, sections
 from alexnet_jax.data import sources
 from alexnet_jax.runtime import config as configs
 from alexnet_jax.training import loop, runs
@@ -31,7 +32,19 @@ def place(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def written(place):
+def without_evaluation():
+  """The report cannot evaluate a run."""
+
+  def evaluates(*_, **__):
+    raise AssertionError("it evaluates again")
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(pictures, "evaluate_runs", evaluates)
+    yield
+
+
+@pytest.fixture(scope="module")
+def written(place, without_evaluation):
   """The report of a small run whose classes and folder have hostile names."""
   write_tiny(place)
   config = configs.load("configs/quickstart.py")
@@ -67,7 +80,8 @@ def browser(place):
 def test_nothing_is_loaded_from_elsewhere(written):
   text = written.read_text()
   addresses = set(re.findall(r'(?:src|href)="([^"]{0,20})', text))
-  assert addresses and all(a.startswith("data:image/") for a in addresses)
+  assert addresses
+  assert all(a.startswith(("data:image/", "#section")) for a in addresses)
   assert "url(" not in text.replace("url(#", "")
 
 
@@ -87,8 +101,11 @@ def test_all_images_are_shown(browser, written):
   sizes = browser.value(
     "[...document.images].map(i => i.complete ? i.naturalWidth : 0)"
   )
-  # Two towers; eight predictions; five rows of a query and six neighbours.
-  assert len(sizes) == 2 + 8 + 5 * 7 and all(sizes)
+  # Two towers, now and at epochs 0, 1 and 1.2; eight predictions; five rows of
+  # a query and six neighbours; and the mistakes.
+  mistakes = browser.value("document.querySelectorAll('.mistakes img').length")
+  assert len(sizes) == 2 + 2 * 3 + 8 + 5 * 7 + mistakes and all(sizes)
+  assert 0 < mistakes <= 10
 
 
 def test_hostile_names_are_shown_as_text(browser, written):
@@ -99,8 +116,9 @@ def test_hostile_names_are_shown_as_text(browser, written):
   assert (
     browser.value("document.querySelectorAll('img[src=x], i + b').length") == 0
   )
-  shown = browser.value("document.querySelector('.neighbours').innerText")
-  assert any(name in shown for name in HOSTILE)
+  for part in (".neighbours", ".mistakes", ".confusion"):
+    shown = browser.value(f"document.querySelector('{part}').innerText")
+    assert any(name in shown for name in HOSTILE), part
   assert "<i>run</i>" in browser.value("document.title")
   assert browser.value("document.querySelectorAll('td > i').length") == 0
 
@@ -122,9 +140,10 @@ def test_the_curves_show_the_metrics(browser, written, place):
   )
   assert paths and all(length > 0 for chart in paths for length in chart)
   # The diagnostics open on request and are as wide as the other charts.
-  inside = "document.querySelector('details .chart svg')"
+  details = "document.querySelector('details:has(.chart)')"
+  inside = f"{details}.querySelector('svg')"
   assert not browser.value(f"{inside}.checkVisibility()")
-  browser.value("document.querySelector('details').open = true")
+  browser.value(f"{details}.open = true")
   assert browser.value(f"{inside}.checkVisibility()")
   assert browser.value(f"{inside}.clientWidth") == browser.value(
     "document.querySelector('.chart svg').clientWidth"
@@ -154,6 +173,17 @@ def test_dragging_zooms_and_the_button_resets(browser, written):
   browser.value("document.querySelector('.chart button').click()")
   assert browser.value(path) == before
   assert browser.problems() == []
+
+
+def test_the_evaluation_of_the_training_is_used(written, place):
+  """The report was written although it could not evaluate."""
+  run = runs.load(str(place / "<i>run</i>"))
+  found = run_facts.recorded_predictions(run)
+  wrong = int((found.label != found.predicted).sum())
+  assert wrong / 10 == pytest.approx(run.lines[-1]["top1_error"])
+  assert f"of {wrong} wrong predictions" in written.read_text()
+  with pytest.raises(AssertionError, match="evaluates again"):
+    pictures.mistakes(run._replace(step=5), "")  # has no record
 
 
 def test_it_fits_a_phone_and_has_a_dark_mode(browser, written):

@@ -111,31 +111,39 @@ def difference(claim: Claim, ours: float) -> float:
   return round(scale * ours - float(claim.paper), 10)
 
 
-def format_row(row: Mapping[str, Any]) -> tuple[str, str, str, str]:
+def format_row(
+  row: Mapping[str, Any], digits: int = 4
+) -> tuple[str, str, str, str]:
   """The columns paper, logged, ours and difference of a row, for a table.
 
-  Errors are in percent and their differences in points in every column; the
-  authors' numbers keep their six digits.
+  Errors are in percent and their differences in points in every column, with
+  `digits` after the point; with 4 the authors' numbers keep all of theirs.
   """
   unit, mine, delta = row["unit"], row["ours"], row["difference"]
   errors, paper = unit in ("%", "points"), row["paper"]
   if not errors and float(paper) >= 1000:
     paper = f"{int(paper):,}"
   suffix = "%" if unit == "%" else f" {unit}" if unit else ""
-  logged = str(Decimal(row["logged"]).scaleb(2)) if row["logged"] else ""
-  columns = paper + suffix, logged and logged + suffix
+  logged = row["logged"] and f"{Decimal(row['logged']).scaleb(2):.{digits}f}"
+  columns = paper + suffix, logged + suffix if logged else ""
   if mine == NOT_RUN:
     return *columns, NOT_RUN, ""
   if errors:
-    return *columns, f"{100 * mine:.4f}{suffix}", f"{delta:+.2f} points"
+    delta = f"{delta:+.{min(digits, 2)}f} points"
+    return *columns, f"{100 * mine:.{digits}f}{suffix}", delta
   mine = f"{mine:,.6g}" if mine < 1000 else f"{mine:,}"
   return *columns, mine, f"{delta:+,g}"
 
 
 def is_in_the_paper(dataset: str) -> bool:
   """Whether the paper has results on a tfds dataset, prepared or not."""
-  name = dataset.split("/")[0].split(":")[0].removesuffix("_256")
+  name = without_version(dataset)
   return name in {claim.net.dataset for claim in claims.CLAIMS if claim.net}
+
+
+def without_version(dataset: str) -> str:
+  """The name of a tfds dataset as the claims have it, prepared or not."""
+  return dataset.split("/")[0].split(":")[0].removesuffix("_256")
 
 
 def name_of(run: Mapping[str, Any], known: Iterable[str]) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from alexnet_jax.analysis import page
+from alexnet_jax.analysis.number_format import percent
 from alexnet_jax.analysis.page import Html, element
 from alexnet_jax.training.class_errors import ClassErrors
 
@@ -33,7 +34,7 @@ def section(errors: ClassErrors, words: Sequence[str], images: str) -> Html:
   parts = [note, draw(matrix, words)]
   pairs = []
   for label, predicted, count in errors.most_confused(MAX_PAIRS):
-    share = f"{count / errors.num_examples[label]:.1%}"
+    share = percent(count / errors.num_examples[label])
     pairs.append((words[label], words[predicted], count, share))
   if pairs:
     headings = ("class", "taken for", "images", "share of its images")
@@ -55,7 +56,8 @@ def _table(confusion: np.ndarray, words: Sequence[str]) -> Html:
     return element("td", int(confusion[label, predicted]), style=style)
 
   numbers = range(len(words))
-  head = element("tr", element("th", ""), *(element("th", w) for w in words))
+  upright = [element("th", element("span", word)) for word in words]
+  head = element("tr", element("th", ""), *upright)
   rows = [
     element("tr", element("th", words[i]), *(cell(i, j) for j in numbers))
     for i in numbers
@@ -71,4 +73,5 @@ def _picture(confusion: np.ndarray, words: Sequence[str]) -> Html:
   pixels = np.round(white + share * (blue - white)).astype(np.uint8)
   scale = max(SIDE // len(words), 1)
   pixels = pixels.repeat(scale, 0).repeat(scale, 1)
-  return page.picture(pixels, f"confusion matrix of {len(words):,} classes")
+  matrix = page.picture(pixels, f"confusion matrix of {len(words):,} classes")
+  return element("div", matrix, class_="sharp")

@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 from scipy import optimize, stats
 
 from alexnet_jax.analysis.run_images import read_images
+from alexnet_jax.data import sources
 from alexnet_jax.data.class_words import in_words
 from alexnet_jax.model import sharding
 from alexnet_jax.model.alexnet import AlexNet
@@ -252,7 +253,7 @@ def compute_figure4(
     config: of the run.
     data: of the run.
     count: N.
-    search: number of training images to search; 0: all.
+    search: number of training images to search, evenly spaced; 0: all.
     data_dir: directory of the dataset; "": the configuration's.
 
   Raises:
@@ -265,14 +266,17 @@ def compute_figure4(
   statistics = data.image_statistics(config, mesh)
   chosen = np.linspace(0, len(validation) - 1, count).astype(int)
   images, labels = read_images(validation, chosen, size, rescale)
-  on_device = place(images, mesh)
+  # A whole batch, so that one compiled program serves for all images.
+  size_of_batch = max(runs.batch_size_on(config, mesh), count)
+  filled_up = np.resize(images, (size_of_batch, *images.shape[1:]))
+  on_device = place(filled_up, mesh)
   predict = step.make_predict(net.towers.network, 1, mesh)
   compute_features = make_features(net, mesh)
   log_probabilities = np.asarray(predict(net, on_device, statistics))[:count]
   features = compute_features(net, on_device, statistics)[:count]
 
   found = Figure4(
-    images=_thumbnails(images),
+    images=thumbnails(images),
     labels=labels,
     log_probabilities=log_probabilities,
     features=features,
@@ -284,31 +288,33 @@ def compute_figure4(
     data.check_source(train)
   except UserError as error:
     return found._replace(no_neighbours=str(error))
-  searched = search or len(train)
+  if search and search < len(train):
+    spaced = np.linspace(0, len(train) - 1, search).astype(int)
+    train = sources.select(train, spaced)
   class_counts = np.zeros(train.num_classes, np.int64)
 
   def training_features():
     title = "Figure 4: training images"
-    for batch in runs.example_batches(config, train, mesh, title, searched):
+    for batch in runs.example_batches(config, train, mesh, title):
       placed = jax.device_put(batch["image"], sharding.batch_sharding(mesh))
-      real = (batch["weight"] > 0) & (batch["index"] < searched)
+      real = batch["weight"] > 0
       np.add.at(class_counts, batch["label"][real], 1)
       vectors = compute_features(net, placed, statistics)
       yield vectors[real], batch["index"][real]
 
   neighbours, distances = nearest(features, training_features())
   near, near_labels = read_images(train, neighbours.ravel(), size, rescale)
-  thumbnails, side = _thumbnails(near), (THUMBNAIL, THUMBNAIL)
+  side = (THUMBNAIL, THUMBNAIL)
   return found._replace(
     neighbours=neighbours,
     distances=distances,
-    neighbour_images=thumbnails.reshape(*neighbours.shape, *side, 3),
+    neighbour_images=thumbnails(near).reshape(*neighbours.shape, *side, 3),
     neighbour_labels=near_labels.reshape(neighbours.shape),
     class_counts=class_counts,
   )
 
 
-def _thumbnails(images: np.ndarray) -> np.ndarray:
+def thumbnails(images: np.ndarray) -> np.ndarray:
   """uint8[N,S,S,3] -> uint8[N,96,96,3]."""
   size, area = (THUMBNAIL, THUMBNAIL), cv2.INTER_AREA
   return np.stack([cv2.resize(x, size, interpolation=area) for x in images])

@@ -8,11 +8,12 @@ import json
 import math
 import pathlib
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
+COLOURS = 6  # of curves, in report.css
 MAX_POINTS = 2000  # per curve; longer curves show evenly spaced points
 
 
@@ -47,7 +48,14 @@ def table(
   head = element("tr", *(element("th", heading) for heading in headings))
   body = [element("tr", *(element("td", cell) for cell in row)) for row in rows]
   content = element("table", element("thead", head), element("tbody", *body))
-  return element("div", content, class_="wide", **attributes)
+  return element("div", content, **{"class_": "wide", **attributes})
+
+
+def code(text: str) -> Html:
+  """Code whose words are not broken at their hyphens."""
+  words = [element("span", word) for word in text.split(" ")]
+  spaced = [part for word in words for part in (" ", word)][1:]
+  return element("code", *spaced)
 
 
 def picture(pixels: np.ndarray, alt: str, kind: str = "PNG") -> Html:
@@ -60,20 +68,29 @@ def picture(pixels: np.ndarray, alt: str, kind: str = "PNG") -> Html:
   return element("img", src=source, alt=alt, width=width, height=height)
 
 
-def chart(
-  title: str, x_label: str, y_label: str, curves: dict[str, Iterable[tuple]]
-) -> Html:
+class Curve(NamedTuple):
+  """A curve of a chart."""
+
+  name: str
+  points: Sequence[tuple[float, float | None]]  # (x, y)
+  colour: int | None  # a number counts the page's colours; None: faint
+  dashed: bool = False
+
+
+def chart(title: str, x_label: str, unit: str, curves: Iterable[Curve]) -> Html:
   """A chart of curves that readers can zoom into.
 
   Args:
     title: above the chart.
     x_label: name of the horizontal axis.
-    y_label: unit of the vertical axis; "" if there is none.
-    curves: points (x, y) by name; y that is None or not finite is left out.
+    unit: of the vertical axis, such as "%"; "" if there is none.
+    curves: points whose y is None or not finite are left out.
   """
   series = []
-  for name, points in curves.items():
-    finite = [(x, y) for x, y in points if y is not None and math.isfinite(y)]
+  for curve in curves:
+    finite = [
+      (x, y) for x, y in curve.points if y is not None and math.isfinite(y)
+    ]
     if not finite:
       continue
     shown = finite[:: -(-len(finite) // MAX_POINTS)]
@@ -81,14 +98,15 @@ def chart(
       shown.append(finite[-1])
     rounded = [[float(f"{value:.7g}") for value in point] for point in shown]
     x, y = zip(*rounded, strict=True)
-    series.append({"name": name, "x": x, "y": y})
-  data = {"x": x_label, "series": series}
-  unit = f" ({y_label})" if y_label else ""
+    colour = "faint" if curve.colour is None else f"c{curve.colour % COLOURS}"
+    look = {"colour": f"var(--{colour})", "dashed": curve.dashed}
+    series.append({"name": curve.name, **look, "x": x, "y": y})
+  data = {"title": title, "x": x_label, "unit": unit, "series": series}
   # No character may end the <script> around the JSON.
   text = json.dumps(data, allow_nan=False)
   safe = Html(text.replace("<", "\\u003c").replace("&", "\\u0026"))
   script = element("script", safe, type="application/json")
-  caption = element("figcaption", title + unit)
+  caption = element("figcaption", title + (f" ({unit})" if unit else ""))
   return element("figure", caption, script, class_="chart")
 
 

@@ -41,9 +41,16 @@ function padded([low, high]) {
   return [low - 0.03 * (high - low), high + 0.03 * (high - low)];
 }
 
+const digits = new Intl.NumberFormat("en", { maximumSignificantDigits: 3 });
+
+function format(value, unit) {
+  if (unit === "%") return `${value.toFixed(1)}%`;
+  return digits.format(value);
+}
+
 function startChart(figure) {
   const data = JSON.parse(figure.querySelector("script").textContent);
-  const svg = addElement("svg", { role: "img" }, figure);
+  const svg = addElement("svg", { role: "img", "aria-label": data.title }, figure);
   const legend = document.createElement("div");
   legend.className = "legend";
   const button = document.createElement("button");
@@ -56,17 +63,18 @@ function startChart(figure) {
 
   function updateLegend(at) {
     legend.replaceChildren();
-    data.series.forEach((s, i) => {
+    data.series.forEach((s) => {
       const entry = document.createElement("span");
       const colour = document.createElement("i");
-      colour.style.background = `var(--c${i % 6})`;
+      colour.style.borderTop = `3px ${s.dashed ? "dotted" : "solid"} ${s.colour}`;
       let text = s.name;
       if (at !== undefined) {
         let nearest = 0;
         s.x.forEach((x, j) => {
           if (Math.abs(x - at) < Math.abs(s.x[nearest] - at)) nearest = j;
         });
-        text += ` ${s.y[nearest].toPrecision(4)} (${s.x[nearest].toPrecision(4)})`;
+        const y = format(s.y[nearest], data.unit);
+        text += ` ${y} (${data.x} ${digits.format(s.x[nearest])})`;
       }
       entry.append(colour, text);
       legend.append(entry);
@@ -90,11 +98,11 @@ function startChart(figure) {
       - (y - low) / (high - low) * (plot.bottom - plot.top);
     for (const x of ticks(range[0], range[1], width / 90)) {
       addElement("line", { x1: px(x), x2: px(x), y1: plot.top, y2: plot.bottom, class: "axis" }, svg);
-      addElement("text", { x: px(x), y: plot.bottom + 15, "text-anchor": "middle" }, svg, x);
+      addElement("text", { x: px(x), y: plot.bottom + 15, "text-anchor": "middle" }, svg, digits.format(x));
     }
     for (const y of ticks(low, high, 5)) {
       addElement("line", { x1: plot.left, x2: plot.right, y1: py(y), y2: py(y), class: "axis" }, svg);
-      addElement("text", { x: plot.left - 5, y: py(y) + 4, "text-anchor": "end" }, svg, y);
+      addElement("text", { x: plot.left - 5, y: py(y) + 4, "text-anchor": "end" }, svg, digits.format(y) + data.unit);
     }
     addElement("text", { x: plot.right, y: height - 4, "text-anchor": "end" }, svg, data.x);
     const clip = `clip${[...document.querySelectorAll(".chart")].indexOf(figure)}`;
@@ -102,12 +110,12 @@ function startChart(figure) {
       x: plot.left, y: plot.top, width: plot.right - plot.left,
       height: plot.bottom - plot.top,
     }, addElement("clipPath", { id: clip }, svg));
-    data.series.forEach((s, i) => {
+    data.series.forEach((s) => {
       const points = s.x.map((x, j) => `${px(x).toFixed(1)},${py(s.y[j]).toFixed(1)}`);
       const one = points.length === 1 ? "h3" : "";
       addElement("path", {
         d: `M${points.join("L")}${one}`, "clip-path": `url(#${clip})`,
-        style: `stroke: var(--c${i % 6})`,
+        style: `stroke: ${s.colour}`, "stroke-dasharray": s.dashed ? "4 3" : "none",
       }, svg);
     });
     updateLegend();

@@ -7,36 +7,42 @@ of the page.
 import collections
 import functools
 import json
-import statistics
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 
-from alexnet_jax.analysis import comparison, confusion, figures, page, programs
+from alexnet_jax.analysis import (
+  comparison,
+  overview,
+  page,
+  programs,
+  run_facts,
+  side_by_side,
+)
+from alexnet_jax.analysis import picture_sections as pictures
 from alexnet_jax.analysis import tower_diagram as diagram
 from alexnet_jax.analysis.comparison import Ours
-from alexnet_jax.analysis.figures import Figure4, Specialisation
+from alexnet_jax.analysis.differences import differing_keys
 from alexnet_jax.analysis.page import Html, element
 from alexnet_jax.analysis.programs import Audit
-from alexnet_jax.data.class_words import in_words
 from alexnet_jax.model import sharding
 from alexnet_jax.model.network import Network
 from alexnet_jax.model.sharding import DATA, MODEL
 from alexnet_jax.runtime import config as configs
-from alexnet_jax.runtime import status
 from alexnet_jax.runtime.command import UserError
 from alexnet_jax.training import runs as stored_runs
 from alexnet_jax.training.job import Recipe
-from alexnet_jax.training.run_evaluation import evaluate_runs
 from alexnet_jax.training.runs import Run
 
 PAPER = "configs/paper.py"
+SEARCH = 1000  # training images that are searched for Figure 4
 
 
 def report(
   workdirs: Sequence[str],
-  search: int = 0,
+  search: int = SEARCH,
   data_dir: str = "",
   checkpoint: str = "newest",
 ) -> str:
@@ -53,67 +59,51 @@ def report(
       checkpoint.
   """
   runs = [stored_runs.load(workdir, checkpoint) for workdir in workdirs]
+  names = run_facts.short_names(runs)
+  sections: list[tuple[str, Html]] = []
+
+  def add(title: str, content: Callable[[Any], Html], about: Any) -> None:
+    try:
+      sections.append((title, content(about)))
+    except UserError as error:  # the reason why the section cannot be made
+      sections.append((title, _note(error)))
+
+  if len(runs) == 1:
+    add("Overview", overview.overview, runs[0])
+  else:
+    add("Runs side by side", side_by_side.side_by_side, runs)
+  add("Training curves", curves, runs)
+  mistakes = functools.partial(pictures.mistakes, data_dir=data_dir)
+  figure4 = functools.partial(
+    pictures.figure4, search=search, data_dir=data_dir
+  )
+  for run, name in zip(runs, names, strict=True):
+    of_run = f": {name}" if len(runs) > 1 else ""
+    add(f"Mistakes{of_run}", mistakes, run)
+    add(f"Predictions and nearest images (Figure 4){of_run}", figure4, run)
+    add(f"Kernels of conv1 (Figure 3){of_run}", pictures.kernels, run)
+    add(f"Towers and exchanges{of_run}", exchanges, run)
+  add("Differences from the paper's settings", differences, runs)
+  add("Results of the paper", paper_tables, runs)
+  add("Environment", environment, runs)
   title = "AlexNet: " + ", ".join(workdirs)
-  parts: list[Any] = [element("h1", title), summary(runs)]
-  parts += _section("Training curves", curves, runs)
-  parts += _section("Results of the paper", paper_tables, runs)
-  figure4_of = functools.partial(figure4, search=search, data_dir=data_dir)
-  confusion_of = functools.partial(confusions, data_dir=data_dir)
-  for run in runs:
-    name = f": {run.workdir}" if len(runs) > 1 else ""
-    parts += _section(f"Figure 3: kernels of conv1{name}", figure3, run)
-    parts += _section(
-      f"Figure 4: predictions and nearest images{name}", figure4_of, run
-    )
-    parts += _section(f"Confusion between classes{name}", confusion_of, run)
-    parts += _section(f"Exchanges between towers{name}", exchanges, run)
-  parts += _section("Differences from the paper's settings", differences, runs)
-  parts += _section("Environment", environment, runs)
-  return page.document(title, page.join(parts))
+  return page.document(title, _page(title, sections))
 
 
-def _section(
-  title: str, content: Callable[[Any], Html], runs: Sequence[Run] | Run
-) -> list[Html]:
-  """A heading and the section, or the reason why it cannot be made."""
-  try:
-    return [element("h2", title), content(runs)]
-  except UserError as error:
-    return [element("h2", title), _note(error)]
+def _page(title: str, sections: Sequence[tuple[str, Html]]) -> Html:
+  """A heading, links to the sections, and the sections."""
+  links, parts = [], []
+  for number, (heading, content) in enumerate(sections, 1):
+    place = f"section{number}"
+    links.append(element("a", heading, href=f"#{place}"))
+    heading = element("h2", heading)
+    parts.append(element("section", heading, content, id=place))
+  contents = element("nav", *links)
+  return page.join([element("h1", title), parts[0], contents, *parts[1:]])
 
 
 def _note(*content: Any) -> Html:
   return element("p", *content, class_="note")
-
-
-def summary(runs: Sequence[Run]) -> Html:
-  """One line per run: data, duration, errors, speed, and its checkpoint."""
-  rows = []
-  for run in runs:
-    last = run.lines[-1] if run.lines else {}
-    validation = (run.split("validation") or [{}])[-1]
-    minutes = last["seconds"] / 60 if last else None
-    speeds = [line["images_per_second"] for line in run.split("train")]
-    speed = statistics.median(filter(None, speeds)) if any(speeds) else None
-    errors = (validation.get(f"top{k}_error") for k in (1, 5))
-    values = (last.get("epoch"), *errors, minutes, speed)
-    formats = (".4g", ".2%", ".2%", ".1f", ",.0f")
-    cells = map(_format, values, formats)
-    which = f"{run.checkpoint}, step {run.step:,}" if run.net else "-"
-    rows.append((run.workdir, run.config["dataset"], *cells, which))
-  headings = ("run", "dataset", "epochs", "validation top-1 error (one view)")
-  headings += ("top-5 error", "minutes", "median images/s")
-  headings += ("checkpoint of this page",)
-  attempts = [
-    _note(f"{run.workdir}: {attempt}.")
-    for run in runs
-    if (attempt := status.last_attempt(run.workdir))
-  ]
-  return page.join([page.table(headings, rows), *attempts])
-
-
-def _format(value: float | None, spec: str) -> str:
-  return "-" if value is None else f"{value:{spec}}"
 
 
 def curves(runs: Sequence[Run]) -> Html:
@@ -139,31 +129,56 @@ def curves(runs: Sequence[Run]) -> Html:
 
 _ERRORS = ("top1_error", "top5_error")
 _SPEEDS = ("images_per_second", "data_wait_fraction")
-_SHARES = (*_ERRORS, "data_wait_fraction")  # shown in percent
 _MAIN = ("loss", *_ERRORS, "learning_rate", *_SPEEDS)
 _NOT_CHARTED = ("step", "epoch", "split", "seconds", "views", "num_examples")
 _NOT_CHARTED += ("undecodable",)
 
 
+def _is_share(key: str) -> bool:
+  """Whether a number is a share, which is shown in percent."""
+  return key in _ERRORS or key.startswith(("data_wait_", "dead_"))
+
+
 def _chart(runs: Sequence[Run], key: str) -> Html | None:
   """The chart of one key; None if no line has it."""
-  curves = {}
-  for run in runs:
+  curves, scale = [], 100 if _is_share(key) else 1
+  names = run_facts.short_names(runs)
+  for number, (run, run_name) in enumerate(zip(runs, names, strict=True)):
     for split in ("train", "validation"):
-      name = split if len(runs) == 1 else f"{run.workdir} {split}"
-      curves[name] = [
-        (line["epoch"], line[key] * (100 if key in _SHARES else 1))
+      several = len(runs) > 1
+      points = [
+        (line["epoch"], line[key] * scale)
         for line in run.split(split)
         if isinstance(line.get(key), int | float)
         # The first line after a start has no speed yet.
         and (line[key] or key != "images_per_second")
       ]
-  if not any(curves.values()):
+      name = f"{run_name} {split}" if several else split
+      colour = number if several else int(split == "validation")
+      dashed = several and split == "train"
+      curves.append(page.Curve(name, points, colour, dashed))
+  ends = [x for curve in curves for x, _ in curve.points]
+  if not ends:
     return None
+  if (chance := _of_guessing(key, runs)) is not None:
+    points = [(end, chance * scale) for end in (min(ends), max(ends))]
+    curves.append(page.Curve("guessing", points, None, dashed=True))
   title = key.replace("top", "top-") if key in _ERRORS else key
   title = title.removesuffix("_fraction").replace("_", " ")
-  unit = "%" if key in _SHARES else ""
-  return page.chart(title, "epoch", unit, curves)
+  return page.chart(title, "epoch", "%" if _is_share(key) else "", curves)
+
+
+def _of_guessing(key: str, runs: Sequence[Run]) -> float | None:
+  """The loss or error of guessing, if it is the same for all runs."""
+  classes, *others = {run.config["num_classes"] for run in runs}
+  if others:
+    return None
+  guessing = {
+    "loss": math.log(classes),
+    "top1_error": 1 - 1 / classes,
+    "top5_error": 1 - min(5 / classes, 1),
+  }
+  return guessing.get(key)
 
 
 def paper_tables(runs: Sequence[Run]) -> Html:
@@ -174,7 +189,7 @@ def paper_tables(runs: Sequence[Run]) -> Html:
   for row in comparison.table(ours | comparison.committed()):
     kind = "sizes" if row["key"].startswith("size.") else "errors"
     what = row["where"], row["what"], row["measure"]
-    numbers = comparison.format_row(row)
+    numbers = comparison.format_row(row, digits=1)
     rows[kind].append((*what, *numbers, row["run"], row["note"]))
   headings = ("where", "what", "measure", "paper", "authors' log", "ours")
   headings += ("difference", "authors' run", "note")
@@ -196,135 +211,6 @@ def paper_tables(runs: Sequence[Run]) -> Html:
     f"The paper's numbers are on ImageNet; this page is about {names}",
   )
   return element("details", summary, content)
-
-
-def figure3(run: Run) -> Html:
-  """The kernels of conv1 by tower, and their colour scores.
-
-  Raises:
-    UserError: the run has no checkpoint, or its images are grey.
-  """
-  network = run.net and run.net.towers.network
-  if not network or network.channels != 3 or network.conv1 is None:
-    raise UserError("There is no checkpoint of a network with RGB input.")
-  kernels = figures.kernels(run.net)
-  scores = figures.colour_scores(kernels)
-  note = (
-    "Kernels of conv1, each stretched to its own range. The colour score is the"
-    " share of a kernel's energy that red, green and blue do not have in"
-    " common: grey 0, random weights 0.667."
-  )
-  parts = [_note(note)]
-  for index, tower in enumerate(kernels):
-    text = f"Tower {index}: mean colour score {scores[index].mean():.3f}"
-    picture = page.picture(figures.kernel_grid(tower), f"kernels of {index}")
-    parts += [element("p", text), picture]
-  if len(kernels) == 2:
-    found = figures.specialisation(scores)
-    parts.append(element("p", specialisation_text(found)))
-  return page.join(parts)
-
-
-def specialisation_text(found: Specialisation) -> str:
-  """What the comparison of the towers' colour scores found."""
-  means = "{:.3f} and {:.3f}".format(*found.means)
-  level = figures.SIGNIFICANCE
-  test = f"permutation test, p = {found.p_value:.4f}, threshold {level}"
-  if not found.significant:
-    return (
-      f"No difference between the towers found: {means} ({test}). With"
-      f" {found.count} kernels a tower that vary as these do, a difference of"
-      f" {found.detectable:.3f} is found in {figures.POWER:.0%} of cases."
-    )
-  return (
-    f"Tower {found.tower} is more coloured, as one tower is in section 6.1:"
-    f" {means} ({test})."
-  )
-
-
-def figure4(run: Run, search: int, data_dir: str) -> Html:
-  """Predictions for some images, and the training images nearest to them.
-
-  The arguments are those of `report`.
-
-  Raises:
-    UserError: the run has no checkpoint, or its dataset is missing.
-  """
-  if run.net is None:
-    raise UserError("There is no checkpoint yet.")
-  data = stored_runs.load_data(run.workdir, run.config, data_dir, run.metadata)
-  options = {"search": search, "data_dir": data_dir}
-  found = figures.compute_figure4(
-    run.net, run.config, data, run.mesh, **options
-  )
-  names, near = found.class_names, []
-  for i, distances in enumerate(found.distances[: figures.QUERIES]):
-    near.append(_thumbnail(found.images[i], names[found.labels[i]]))
-    for j, distance in enumerate(distances):
-      text = f"{names[found.neighbour_labels[i, j]]} {distance:.3g}"
-      near.append(_thumbnail(found.neighbour_images[i, j], text))
-  note = _note(
-    f"The five most probable labels for {figures.PREDICTIONS} evenly spaced"
-    f" images of {found.split}, the correct one in red."
-  )
-  predictions = element("div", *_predictions(found), class_="predictions")
-  heading = element("h3", "Nearest training images")
-  if found.no_neighbours:
-    reason = _note(f"Not searched: {found.no_neighbours}")
-    return page.join([note, predictions, heading, reason])
-  about_near = _note(
-    f"For {figures.QUERIES} of these images, the {figures.NEIGHBOURS} nearest"
-    f" of {found.class_counts.sum():,} training images and their Euclidean"
-    " distance in the last hidden layer (exact search)."
-  )
-  neighbours = element("div", *near, class_="neighbours")
-  return page.join([note, predictions, heading, about_near, neighbours])
-
-
-def confusions(run: Run, data_dir: str) -> Html:
-  """Which classes the network confuses, on the validation images.
-
-  Raises:
-    UserError: the run has no checkpoint, or its dataset is missing.
-  """
-  if run.net is None:
-    raise UserError("There is no checkpoint yet.")
-  found = evaluate_runs(
-    [run.workdir],
-    views=1,
-    split="validation",
-    data_dir=data_dir,
-    checkpoint=run.checkpoint,
-  )
-  dataset = run.config["dataset"]
-  words = in_words(found.classes.names, dataset)
-  return confusion.section(found.classes, words, f"{dataset} validation")
-
-
-def _predictions(found: Figure4) -> list[Html]:
-  best, probabilities = figures.most_probable(found.log_probabilities)
-  predictions = []
-  columns = (found.images, found.labels, best, probabilities)
-  for image, label, order, values in zip(*columns, strict=True):
-    bars = [
-      element(
-        "div",
-        element("b", style=f"width: {value:.1%}"),
-        element("span", found.class_names[other]),
-        f"{value:.0%}",
-        class_="bar correct" if other == label else "bar",
-      )
-      for other, value in zip(order, values, strict=True)
-    ]
-    picture = page.picture(image, "validation image", "JPEG")
-    name = element("p", found.class_names[label], class_="true")
-    predictions.append(element("div", picture, name, *bars))
-  return predictions
-
-
-def _thumbnail(image: Any, text: str) -> Html:
-  picture = page.picture(image, "training image", "JPEG")
-  return element("div", picture, element("br"), text)
 
 
 def exchanges(run: Run) -> Html:
@@ -377,15 +263,10 @@ def exchange_figure(result: Audit, network: Network) -> Html:
 
 def differences(runs: Sequence[Run]) -> Html:
   """The configuration keys that differ from the paper's configuration."""
-  paper = dict(configs.flatten(configs.to_json(configs.load(PAPER))))
-  flat = [dict(configs.flatten(run.config)) for run in runs]
-  rows = []
-  for key in dict.fromkeys([*paper, *sorted(set().union(*flat))]):
-    found = (config.get(key, "absent") for config in (paper, *flat))
-    expected, *values = map(json.dumps, found)
-    if any(value != expected for value in values):
-      rows.append((key, expected, *values))
-  headings = ("key", PAPER, *(run.workdir for run in runs))
+  paper = configs.to_json(configs.load(PAPER))
+  found = differing_keys([paper, *(run.config for run in runs)])
+  rows = [(key, *values) for key, values in found.items()]
+  headings = ("key", PAPER, *run_facts.short_names(runs))
   return page.table(headings, rows)
 
 
@@ -399,4 +280,6 @@ def environment(runs: Sequence[Run]) -> Html:
         rows.append((run.workdir, key, text))
   here = f"{jax.default_backend()}, {len(jax.devices())} device(s)"
   rows.append(("this page", "made on", here))
-  return page.table(("run", "property", "value"), rows)
+  summary = element("summary", "Versions, data, mesh and machine")
+  table = page.table(("run", "property", "value"), rows)
+  return element("details", summary, table)

@@ -23,7 +23,7 @@ UNITS = (("MB", 1e6), ("kB", 1e3), ("bytes", 1))
 STYLE = """
 .towers { --ink: #1b1b1f; --faint: #6b6b76; --line: #c4c7d0; --box: #f4f6fa;
   --good: #1f6fb2; --bad: #c0392b; --forward: #1f6fb2; --backward: #d1642b; }
-@media (prefers-color-scheme: dark) {
+@media screen and (prefers-color-scheme: dark) {
   .towers { --ink: #e8e8ec; --faint: #9a9aa6; --line: #4a4d59; --box: #22242b;
     --good: #6db3ee; --bad: #ee7d70; --forward: #6db3ee; --backward: #f09a64; }
 }

@@ -134,6 +134,11 @@ class _Selection:
     return self._source[int(self._indices[index])]
 
 
+def select(source: Source, indices: np.ndarray) -> Source:
+  """The examples of a source at `indices` i64[N], in that order."""
+  return dataclasses.replace(source, records=_Selection(source, indices))
+
+
 def open_split(name: str, split: str, data_dir: str = "") -> Source:
   """Opens one split of a tfds image classification dataset.
 

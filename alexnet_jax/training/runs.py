@@ -241,6 +241,12 @@ def open_split(
   return source
 
 
+def batch_size_on(config: Mapping[str, Any], mesh: Mesh) -> int:
+  """The batch size of a run, rounded up to a multiple of the axis "data"."""
+  batch_size = config["batch_size"]
+  return batch_size + -batch_size % mesh.shape[sharding.DATA]
+
+
 def example_batches(
   config: dict[str, Any],
   source: sources.Source,
@@ -253,17 +259,14 @@ def example_batches(
   The batches are on the host, as of `pipeline.evaluation_batches`.
 
   Args:
-    config: of a run; its batch size is rounded up to a multiple of the devices
-      along "data".
+    config: of a run; the batches are as large as `batch_size_on` says.
     mesh: the mesh that the batches will be placed on.
     title: shown beside the bar.
     num_examples: the batches end with the one that holds this many; 0: all.
   """
-  batch_size = config["batch_size"]
-  batch_size += -batch_size % mesh.shape[sharding.DATA]
   return pipeline.evaluation_batches(
     source,
-    batch_size=batch_size,
+    batch_size=batch_size_on(config, mesh),
     size=config["image_size"],
     rescale=config["pixels"]["rescale"],
     max_undecodable=config["max_undecodable"],
