@@ -98,8 +98,10 @@ def run(options: argparse.Namespace, folder: pathlib.Path) -> list[Row]:
         write_report(options.json, done(), len(cases))
 
   # Two cases at a time, because a run uses one core while it starts. The parts
-  # of the soak are one run, so they follow one another.
-  for count, chosen in ((2, set(names) - {"soak"}), (1, {"soak"})):
+  # of the soak are one run, so they follow one another; a case of `processes`
+  # uses several cores itself.
+  one_by_one = {"soak", "processes"}
+  for count, chosen in ((2, set(names) - one_by_one), (1, one_by_one)):
     with concurrent.futures.ThreadPoolExecutor(count) as pool:
       futures = [
         pool.submit(run_case, *case)
