@@ -35,6 +35,8 @@ CHANGES = {
   "network.crop_size": 64,
   "network.width": 1 / 32,
   "log_every_steps": 1,
+  "schedule.learning_rate": 0.01,
+  "schedule.bias_learning_rate": 0.01,
   "report_at_end": False,
   "mesh.data": 1,
   "mesh.model": 2,

@@ -115,6 +115,8 @@ def _interrupt(
 ) -> str:
   """Interrupts a process near a step, and says what was wrong with its end."""
   _wait_for(process, workdir, step)
+  if process.has_ended():
+    return f"it ended with status {process.end()}: {process.output()[-600:]}"
   time.sleep(trial.random.uniform(0, 0.3))
   if "nobody reads" in kind:
     streams = [("stdout",), ("stderr",), ("stdout", "stderr")]
