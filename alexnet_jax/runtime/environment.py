@@ -23,6 +23,9 @@ IGNORED = {
   "JAX_ENABLE_X64": _TYPES,
   "JAX_DEFAULT_DTYPE_BITS": _TYPES,
   "JAX_EXPLICIT_X64_DTYPES": _TYPES,
+  "JAX_DEFAULT_MATMUL_PRECISION": (
+    "the configuration decides the precision (network.precision)"
+  ),
   "JAX_NUMPY_DTYPE_PROMOTION": _TYPES,
   "JAX_NUMPY_RANK_PROMOTION": _TYPES,
   "JAX_DEFAULT_PRNG_IMPL": _RANDOM,
@@ -45,13 +48,6 @@ IGNORED = {
   "JAX_TRANSFER_GUARD_HOST_TO_DEVICE": _CHECKS,
 }
 
-# Variables that have an effect on results and may: what they mean.
-FOLLOWED = {
-  "JAX_DEFAULT_MATMUL_PRECISION": (
-    "matrix products and convolutions have this precision"
-  ),
-}
-
 # Variables with which JAX raises FloatingPointError at the first such number.
 _NUMBERS = ("JAX_DEBUG_NANS", "JAX_DEBUG_INFS")
 _PLATFORMS = ("JAX_PLATFORMS", "JAX_PLATFORM_NAME", "CUDA_VISIBLE_DEVICES")
@@ -67,9 +63,6 @@ def prepare() -> None:
   for name, reason in IGNORED.items():
     if value := os.environ.pop(name, ""):
       _print(f"note: {name}={value} is ignored: {reason}.")
-  for name, effect in FOLLOWED.items():
-    if value := os.environ.get(name):
-      _print(f"note: {name}={value} is set: {effect}.")
   reason = _reason_of_xla() or _reason_of_jax()
   if reason:
     _print(f"error: {reason}")

@@ -30,14 +30,6 @@ def test_ignored_variables_are_removed_and_named(monkeypatch, capsys):
     assert line.startswith(f"note: {name}=banana is ignored: ")
 
 
-def test_a_precision_is_followed_and_named(monkeypatch, capsys):
-  monkeypatch.setenv("JAX_DEFAULT_MATMUL_PRECISION", "highest")
-  environment.prepare()
-  assert os.environ["JAX_DEFAULT_MATMUL_PRECISION"] == "highest"
-  error = capsys.readouterr().err
-  assert error.startswith("note: JAX_DEFAULT_MATMUL_PRECISION=highest is set")
-
-
 def test_nothing_is_printed_of_other_variables(monkeypatch, capsys):
   monkeypatch.setenv("JAX_PLATFORMS", "cpu")
   environment.prepare()
