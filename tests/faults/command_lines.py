@@ -36,7 +36,7 @@ class Line(NamedTuple):
     module: of the command.
     arguments: flags and words.
     legal: whether it must be accepted; else it must be refused.
-    named: what the message of a refusal must contain.
+    named: the key that the message of a refusal must contain.
   """
 
   module: str
@@ -400,7 +400,7 @@ def lines(draw) -> Line:
   value = draw(flags[name][not legal])
   module, *word = command.split()
   given_twice = [x for x in needed if not x.startswith(f"--{name}=")]
-  return Line(module, (*word, *given_twice, f"--{name}={value}"), legal, name)
+  return Line(module, (*word, *given_twice, f"--{name}={value}"), legal)
 
 
 def generate(count: int, number: int) -> list[Line]:
