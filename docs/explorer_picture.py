@@ -13,6 +13,8 @@ import subprocess
 import sys
 import tempfile
 
+from PIL import Image
+
 from tests.browser import Browser
 
 WIDTH, HEIGHT = 1000, 1300  # pixels
@@ -38,6 +40,7 @@ def main(workdir: str = "runs/quickstart", file: str = "") -> None:
       browser.wait("document.querySelector('.class .c1')", 300)
       browser.value("new Promise(done => setTimeout(done, 2000))")
       browser.picture(file)
+      Image.open(file).convert("RGB").quantize(128).save(file, optimize=True)
     finally:
       server.terminate()
       browser.close()

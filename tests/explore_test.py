@@ -230,8 +230,9 @@ def test_hostile_pictures_get_a_sentence_and_the_page_lives(page, tmp_path):
       page.wait("document.body.innerText.includes('cannot be read: ')")
     else:
       page.wait("document.querySelector('.verdict')")
-  wrong = [e for e in page.problems() if e["method"] != "Log.entryAdded"]
-  assert wrong == []
+  # Gradio's own code warns "Method not implemented." when an upload ends.
+  wrong = [e["params"] for e in page.problems()]
+  assert [w for w in wrong if w.get("type") != "warning"] == []
 
 
 @pytest.mark.parametrize("width", [390, 1400])
@@ -289,7 +290,7 @@ def test_the_documented_space_starts_as_a_space_starts_it(place, run, tmp_path):
     GRADIO_SERVER_NAME="0.0.0.0", GRADIO_SERVER_PORT=str(port),
   )  # fmt: skip
   try:
-    assert address == f"http://0.0.0.0:{port}/"
+    assert address == f"http://localhost:{port}/"
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/") as answer:
       assert answer.status == 200 and "gradio" in answer.read().decode()
   finally:

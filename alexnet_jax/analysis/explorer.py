@@ -52,8 +52,7 @@ class Explorer:
     try:
       square = self.net.square(path)
     except UndecodableImage as error:
-      text = f"This picture cannot be read: {error}."
-      return panels.message(text), "", "", "", ""
+      return _unreadable(error), "", "", "", ""
     words, network = self.net.words, self.network
     towers = () if tower == NO_CUT else (int(tower.split()[-1]),)
     whole = trace(self.net, square)
@@ -97,7 +96,7 @@ class Explorer:
     try:
       square = self.net.square(path)
     except UndecodableImage as error:
-      return panels.message(f"This picture cannot be read: {error}.")
+      return _unreadable(error)
     return self._nearest(trace(self.net, square), progress)
 
   def _nearest(self, whole: Trace, progress) -> str:
@@ -154,6 +153,11 @@ def make_explorer(
   if isinstance(train, RunImages):
     train = NeighbourSearch(net, train, search)
   return Explorer(net, validation, train)
+
+
+def _unreadable(error: UndecodableImage) -> str:
+  reason = str(error).rstrip(".")
+  return panels.message(f"This picture cannot be read: {reason}.")
 
 
 def _only_answer(found: Trace) -> np.ndarray:

@@ -159,10 +159,11 @@ def serve(
       enable_monitoring=False,
       height=900,
     )
-  except OSError as error:
+  except OSError:
     raise UserError(
       f"the explorer cannot listen on {host or '127.0.0.1'}, port"
-      f" {port or '7860 to 7959'} ({error}). Choose another --host or --port."
+      f" {port or '7860 to 7959'}: another program does, or the address is not"
+      " of this machine. Choose another --host or --port."
     ) from None
   print(f"Explorer of {explorer.net.source}: {public or address}", flush=True)
   if not hasattr(sys, "ps1"):  # neither a notebook nor a Python prompt

@@ -60,14 +60,17 @@ def classes(
     for i in order
   ]
   best = [words[int(x.argmax())] for x in answers.values()]
-  changed = any(word != best[0] for word in best)
-  verdict = "; ".join(
-    f"{answer}: {word}, {percent(x.max())}" if cut else word
+  verdict = [
+    element(
+      "p",
+      f"{answer}: {word}, {percent(x.max())}" if cut else word,
+      class_="verdict changed" if word != best[0] else "verdict",
+    )
     for (answer, x), word in zip(answers.items(), best, strict=True)
-  )
+  ]
   return element(
     "div",
-    element("p", verdict, class_="verdict changed" if changed else "verdict"),
+    *verdict,
     element("div", *legend, class_="legend"),
     *rows,
     class_="explorer",

@@ -21,7 +21,7 @@ from alexnet_jax.analysis.kernel_responses import kernel_responses
 from alexnet_jax.analysis.neighbours import NeighbourSearch
 from alexnet_jax.analysis.traces import Trace, trace
 from alexnet_jax.data.augment import ImageStatistics
-from alexnet_jax.model.alexnet import AlexNet
+from alexnet_jax.model.alexnet import abstract_net
 from alexnet_jax.model.network import Network
 from alexnet_jax.runtime.command import UserError
 from alexnet_jax.training.classifier import Classifier
@@ -47,16 +47,17 @@ class Images:
 
 @pytest.fixture(scope="module")
 def net():
+  def leaf(path, like):
+    if path[-2].name != "kernel":
+      return jax.numpy.zeros(like.shape)
+    scale = np.sqrt(2 / np.prod(like.shape[1:-1]))
+    if path[1].name == "conv1":
+      scale /= 60  # of levels
+    kernel = scale * RANDOM.normal(size=like.shape)
+    return jax.numpy.asarray(kernel, jax.numpy.float32)
+
   network = Network(num_classes=len(NAMES), width=1 / 24, crop_size=CROP)
-  model = AlexNet(network, jax.random.key(0))
-  # Larger weights than the initial ones, so that the classes differ.
-  larger = {"conv2": 8.0, "conv3": 12.0, "conv4": 12.0, "conv5": 12.0}
-  model = jax.tree.map_with_path(
-    lambda path, x: (
-      larger.get(path[1].name, 6.0) * x if path[-2].name == "kernel" else x
-    ),
-    model,
-  )
+  model = jax.tree.map_with_path(leaf, abstract_net(network))
   mean = np.full((SIZE, SIZE, 3), 120, np.float32)
   statistics = ImageStatistics(mean, np.zeros((3, 3), np.float32))
   return Classifier(
