@@ -37,8 +37,10 @@ def _stopped_run(suite: Suite) -> pathlib.Path:
   """A run with several checkpoints that was stopped, for copies of it."""
   start = pathlib.Path(f"{suite.whole}-unreadable")
   if not start.is_dir():
-    process = suite.sandbox.start(str(start), fault="slow=0.005")
-    process.until("^step 17/")
+    # The input hangs after 13 steps, so the run cannot end before the signal.
+    process = suite.sandbox.start(str(start), fault="block=208")
+    process.until("^step 9/")
+    process.until_silent(2)
     process.end(signal.SIGTERM)
   return start
 
