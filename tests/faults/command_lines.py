@@ -441,8 +441,8 @@ def problem(line: Line, status: int, output: str, changed: bool) -> str:
 class Server:
   """Runs lines in a folder that has a dataset, a configuration and runs."""
 
-  def __init__(self, sandbox: Sandbox):
-    self.folder = folder = sandbox.folder / "lines"
+  def __init__(self, sandbox: Sandbox, number: int):
+    self.folder = folder = sandbox.folder / f"lines-{number}"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     text = sandbox.config.read_text()
@@ -516,7 +516,7 @@ class Server:
 def try_lines(sandbox: Sandbox, count: int, number: int) -> dict[str, list]:
   """Runs `count` generated lines; their problems by "legal" and "illegal"."""
   found: dict[str, list] = {"legal": [], "illegal": []}
-  with Server(sandbox) as server:
+  with Server(sandbox, number) as server:
     for line in generate(count, number):
       kind = "legal" if line.legal else "illegal"
       found[kind].append((line, server.try_line(line)))
