@@ -66,6 +66,7 @@ def explore(
       "the explorer needs Gradio, which is not installed: pip install -r"
       " requirements-explore.txt (or: pip install gradio)."
     ) from None
+  explorer_page.check_address(host, port)
   net = classifier.load(path, checkpoint, config)
   shown = explorer.make_explorer(net, os.fspath(path), data_dir, search)
   explorer_page.serve(shown, host, port, share)

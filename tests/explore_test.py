@@ -77,14 +77,19 @@ def start(place, arguments, cwd=ROOT, **variables):
   raise AssertionError(f"the server ended with status {process.wait()}")
 
 
+def stop(process):
+  process.terminate()
+  process.wait(60)
+  process.stdout.close()
+
+
 @pytest.fixture(scope="module")
 def address(place, run):
   process, address = start(
     place, ["-m", "alexnet_jax.explore", f"--workdir={run}"]
   )
   yield address
-  process.terminate()
-  process.wait(30)
+  stop(process)
 
 
 @pytest.fixture(scope="module")
@@ -294,5 +299,4 @@ def test_the_documented_space_starts_as_a_space_starts_it(place, run, tmp_path):
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/") as answer:
       assert answer.status == 200 and "gradio" in answer.read().decode()
   finally:
-    process.terminate()
-    process.wait(30)
+    stop(process)

@@ -7,6 +7,7 @@ import atexit
 import os
 import pathlib
 import shutil
+import socket
 import sys
 import tempfile
 
@@ -122,6 +123,23 @@ def make_page(explorer: Explorer) -> gr.Blocks:
   return page
 
 
+def check_address(host: str, port: int) -> None:
+  """Checks the arguments of `serve` before a network is loaded.
+
+  Raises:
+    UserError: the port is in use, or the address is not of this machine.
+  """
+  host = host or os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1")
+  family = socket.AF_INET6 if ":" in host else socket.AF_INET
+  try:
+    socket.create_server((host.strip("[]"), port), family=family).close()
+  except OSError as error:
+    raise UserError(
+      f"the explorer cannot listen on {host}, port {port} ({error.strerror})."
+      " Choose another --host or --port."
+    ) from None
+
+
 def serve(
   explorer: Explorer, host: str = "", port: int = 0, share: bool = False
 ) -> None:
@@ -132,9 +150,6 @@ def serve(
     host: address to listen on; "": GRADIO_SERVER_NAME, or 127.0.0.1.
     port: 0: GRADIO_SERVER_PORT, or the first free one from 7860.
     share: also at a public address, through the servers of Gradio.
-
-  Raises:
-    UserError: the port is in use, or the address is not of this machine.
   """
   if "GRADIO_TEMP_DIR" not in os.environ:  # by default all users' /tmp/gradio
     folder = tempfile.mkdtemp(prefix="alexnet_jax_explorer_")
@@ -143,28 +158,21 @@ def serve(
   page = make_page(explorer)
   style = pathlib.Path(__file__).with_name("explorer.css").read_text()
   fonts = ["system-ui", "sans-serif"]  # the reader's own: nothing is loaded
-  try:
-    _, address, public = page.launch(
-      server_name=host or None,
-      server_port=port or None,
-      share=share,
-      quiet=True,
-      prevent_thread_lock=True,
-      theme=gr.themes.Default(font=fonts, font_mono=["monospace"]),
-      css=style,
-      footer_links=[],
-      run_history=False,
-      ssr_mode=False,
-      max_file_size=MAX_UPLOAD,
-      enable_monitoring=False,
-      height=900,
-    )
-  except OSError:
-    raise UserError(
-      f"the explorer cannot listen on {host or '127.0.0.1'}, port"
-      f" {port or '7860 to 7959'}: another program does, or the address is not"
-      " of this machine. Choose another --host or --port."
-    ) from None
+  _, address, public = page.launch(
+    server_name=host or None,
+    server_port=port or None,
+    share=share,
+    quiet=True,
+    prevent_thread_lock=True,
+    theme=gr.themes.Default(font=fonts, font_mono=["monospace"]),
+    css=style,
+    footer_links=[],
+    run_history=False,
+    ssr_mode=False,
+    max_file_size=MAX_UPLOAD,
+    enable_monitoring=False,
+    height=900,
+  )
   print(f"Explorer of {explorer.net.source}: {public or address}", flush=True)
   if not hasattr(sys, "ps1"):  # neither a notebook nor a Python prompt
     page.block_thread()
