@@ -136,6 +136,9 @@ class Cluster:
   def kill_node(self, node: str) -> None:
     """What a power failure does: kills the daemon and all jobs of a node."""
     self._kill(self.folder / f"slurmd-{node}.pid")
+    # First, or what is left of the daemon reports the end of the jobs.
+    down = ("scontrol", "update", f"NodeName={node}", "State=DOWN")
+    self.run(*down, "Reason=power", check=False)
     spool = str(self.folder / "spool" / node)
     for process in pathlib.Path("/proc").iterdir():
       if not process.name.isdigit():
