@@ -25,6 +25,7 @@ from alexnet_jax.model.sharding import DATA, MODEL
 from alexnet_jax.runtime import command, paths
 from alexnet_jax.runtime import config as configs
 from alexnet_jax.runtime.files import write_atomic
+from alexnet_jax.runtime.progress import waiting
 from alexnet_jax.training.job import make_recipe
 
 
@@ -41,7 +42,8 @@ def main() -> int:
     f" {config.batch_size}",
     file=sys.stderr,
   )
-  result = programs.audit(make_recipe(config), mesh)
+  with waiting("compiling, which takes up to a minute"):
+    result = programs.audit(make_recipe(config), mesh)
   values = programs.to_json(result)
   _print_collectives(result, f"Collectives of {configs.path()} on {where}")
   _print_exchanges(result)

@@ -22,6 +22,7 @@ from alexnet_jax.data import parallel, pipeline, sources
 from alexnet_jax.model import sharding
 from alexnet_jax.runtime import command, files, paths, processes, provenance
 from alexnet_jax.runtime import config as configs
+from alexnet_jax.runtime.progress import waiting
 from alexnet_jax.runtime.values import MAX_INTEGER, MAX_SIDE
 from alexnet_jax.training.job import make_recipe
 
@@ -29,7 +30,8 @@ from alexnet_jax.training.job import make_recipe
 def main(what: str) -> None:
   processes.configure()
   work = {"step": _step, "input": _input, "end_to_end": _end_to_end}
-  rows, details, message = work[what]()
+  with waiting(f"timing {what}, which takes a minute or two"):
+    rows, details, message = work[what]()
   timing.print_rows(rows)
   print(message)
   if flags.FLAGS.json:

@@ -34,6 +34,7 @@ from alexnet_jax.runtime import command, output, paths, processes
 from alexnet_jax.runtime import config as configs
 from alexnet_jax.runtime.command import UserError
 from alexnet_jax.runtime.paths import printable
+from alexnet_jax.runtime.progress import Progress, waiting
 from alexnet_jax.training import classifier, prediction
 
 
@@ -53,7 +54,8 @@ def main(*places: str) -> int:
   source = flag.workdir or flag.weights
   if sys.stderr.isatty():
     _warn(f"Loading {source}")
-  net = classifier.load(source, flag.checkpoint, flag.config)
+  with waiting("loading the network"):
+    net = classifier.load(source, flag.checkpoint, flag.config)
   if flag.exif_orientation != "auto":
     net.upright = flag.exif_orientation == "apply"
   if flag.features:
@@ -80,10 +82,16 @@ def _predict(net: classifier.Classifier, pictures: Sequence[str]) -> int:
       writer = prediction.write_activations(flag.output)
       write_activations = opened.enter_context(writer)
     printing = not flag.features
+    # What is printed for each picture shows the progress well enough.
+    title = "" if printing else f"computing {flag.features}"
+    progress = opened.enter_context(
+      Progress(title, len(pictures), unit="pictures")
+    )
     views = flag.views if printing or flag.json else 0
     for found in prediction.predict_files(
       net, pictures, views=views, layer=flag.features
     ):
+      progress.advance()
       if found.error:
         num_errors += 1
         _warn(f"{printable(found.path)} cannot be read: {found.error}")

@@ -17,13 +17,15 @@ from alexnet_jax.analysis import sections
 from alexnet_jax.runtime import command, paths
 from alexnet_jax.runtime.command import UserError
 from alexnet_jax.runtime.files import write_atomic
+from alexnet_jax.runtime.progress import waiting
 
 
 def main() -> None:
   flag = flags.FLAGS
-  text = sections.report(
-    flag.workdir, flag.search, flag.data_dir, flag.checkpoint
-  )
+  with waiting("writing the report"):
+    text = sections.report(
+      flag.workdir, flag.search, flag.data_dir, flag.checkpoint
+    )
   try:
     write_atomic(flag.output, text)
   except OSError as error:

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from alexnet_jax.analysis.checks import CHECKS
 from alexnet_jax.runtime import command, environment
+from alexnet_jax.runtime.progress import waiting
 
 
 def main() -> int:
@@ -22,7 +23,7 @@ def main() -> int:
   for name, check in CHECKS.items():
     start = time.monotonic()
     try:
-      with console.status(f"{name} ..."):
+      with waiting(f"check: {name}"):
         verdict, message = "ok    ", check()
     except Exception as error:  # the other checks still run
       reason = environment.reason_of(error) or repr(error)

@@ -8,9 +8,10 @@ rounding, as processors do. The result has every validation error, and the
 seconds of each training with its evaluations.
 """
 
+import statistics
 from typing import Any
 
-from experiments.common import frame
+from experiments.common import frame, markdown
 from experiments.common.experiment import Analysis, Experiment, Quick, Run
 from experiments.common.outcome import Outcomes, assert_learned, first_losses
 
@@ -44,6 +45,22 @@ def describe(result: dict[str, Any]) -> str:
     f" {max(run['top1_errors'][-1] for run in runs):.1%} with {len(runs)} seeds"
     for name, runs in result.items()
   )
+
+
+def table(result: dict[str, Any]) -> str:
+  """The validation errors after each epoch, by mesh, as Markdown."""
+  rows = []
+  for mesh, runs in result.items():
+    epochs = zip(*(run["top1_errors"] for run in runs), strict=True)
+    cells = [
+      f"{statistics.fmean(errors):.1%}, at most {max(errors):.1%}"
+      for errors in epochs
+    ]
+    seeds = [run["seed"] for run in runs]
+    rows.append([mesh, ", ".join(map(str, seeds)), *cells])
+  epochs = range(1, len(rows[0]) - 1)
+  headings = ["mesh", "seeds", *(f"error after epoch {n}" for n in epochs)]
+  return markdown.table(headings, rows)
 
 
 def check(outcomes: Outcomes, result: dict[str, Any]) -> None:

@@ -65,21 +65,31 @@ class Progress:
   def __enter__(self) -> "Progress":
     self._started = time.monotonic()
     if self.title:
-      if Progress._open:
-        Progress._open[-1].hide()
+      self._output = self._output or sys.stderr
+      self._display = _make_display(self, self._output)
+      for other in Progress._open[-1:]:
+        if self._shares_place(other):
+          other.hide()
       Progress._open.append(self)
-      self._display = _make_display(self, self._output or sys.stderr)
-      self._display.show()
+      self.show()
     return self
 
   def __exit__(self, *exception) -> None:
     if self._display is None:
       return
     self.hide()
-    is_shown = Progress._open[-1] is self
+    is_last = Progress._open[-1] is self
     Progress._open.remove(self)
-    if is_shown and Progress._open:
-      Progress._open[-1].show()
+    for other in Progress._open[-1:]:
+      if is_last and self._shares_place(other):
+        other.show()
+
+  def _shares_place(self, other: "Progress") -> bool:
+    """Whether only one of the two can be shown."""
+    both = (self._display, other._display)
+    return self._output is other._output or all(
+      isinstance(display, _Terminal) for display in both
+    )
 
   def show(self) -> None:
     """Shows the line again after `hide`."""

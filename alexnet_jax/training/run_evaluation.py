@@ -164,7 +164,9 @@ def _evaluate(
   networks = [predictor.data.classes for predictor in predictors]
   known = KnownClasses(source, networks, skip_unknown_classes)
   recorder = Recorder(mesh)
-  batches = runs.example_batches(config, source, mesh, source.name)
+  batches = runs.example_batches(
+    config, source, mesh, f"evaluating {source.name}"
+  )
   found = evaluate(
     [
       known.restrict(predictor, predictor.data.classes, mesh)

@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from alexnet_jax.runtime import command, files, paths, processes, provenance
 from alexnet_jax.runtime import config as configs
 from alexnet_jax.runtime.command import UserError
+from alexnet_jax.runtime.progress import waiting
 from alexnet_jax.training import metrics
 from alexnet_jax.training.loop import Diverged, train_and_evaluate
 from experiments.common import contrasts, side_by_side
@@ -145,6 +146,7 @@ def train(
   with (
     open(pathlib.Path(options.output, "log.txt"), "a") as log,
     contextlib.redirect_stdout(log),
+    waiting(f"training {run_name(run, seed)}"),
   ):
     try:
       if not (
