@@ -21,7 +21,7 @@ class TrainingProgress(Progress):
   """The progress line of a training; use it around the whole of it.
 
   The time left counts the remaining steps and evaluations. The loss is a mean
-  over the last steps, beside that of guessing.
+  over the last steps, beside that of chance.
   """
 
   def __init__(
@@ -47,6 +47,11 @@ class TrainingProgress(Progress):
     self._error: float | None = None  # of the last evaluation
     self._speed: dict[str, float] = {}
     self._message = ""
+
+  def __exit__(self, *exception) -> None:
+    if self._done == self._total:
+      self.phase("finished")  # what a notebook keeps
+    super().__exit__(*exception)
 
   def resume(self, step: int) -> None:
     """Sets the number of steps that were trained before."""
@@ -102,17 +107,17 @@ class TrainingProgress(Progress):
   def details(self) -> list[str]:
     parts = [self._message] if self._message else []
     seconds = self.seconds_left()
-    if self.title != "training":
+    if self.title not in ("training", "finished"):
       parts.append(f"{duration(time.monotonic() - self._phase_began)} so far")
     if self._evaluated:
       parts.append(f"{self._evaluated:,} of {self._num_validation:,} images")
-    if seconds is not None:
+    if seconds is not None and self.title != "finished":
       parts.append(f"{duration(seconds)} left")
     if self._error is not None:
       parts.append(f"validation error {self._error:.1%}")
     if self._losses:
       loss = sum(self._losses) / len(self._losses)
-      parts.append(f"loss {loss:.3f} (guessing {self._chance:.3f})")
+      parts.append(f"loss {loss:.2f} (chance {self._chance:.2f})")
     if self._done:
       epoch, total = map(self._timetable.epoch, (self._done, self._total))
       parts.append(f"epoch {epoch:.2f} of {total:.4g}")
@@ -120,5 +125,5 @@ class TrainingProgress(Progress):
     if self._speed.get("images_per_second", math.nan) > 0:  # NaN: none yet
       parts.append(f"{self._speed['images_per_second']:,.0f} images/s")
       wait = self._speed["data_wait_fraction"]
-      parts.append(f"{wait:.0%} of it waiting for images")
+      parts.append(f"{wait:.0%} of the time without images")
     return parts

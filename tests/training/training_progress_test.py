@@ -73,9 +73,9 @@ def test_the_line_says_whether_it_learns(clock):
   progress.report({"images_per_second": 64.0, "data_wait_fraction": 0.5}, "")
   assert progress.share() == pytest.approx(12 / 40)
   assert progress.text() == (
-    f"training 30%: 0:28 left, validation error 25.5%, loss 1.500 (guessing"
-    f" {math.log(10):.3f}), epoch 1.20 of 4, step 12 of 40, 64 images/s, 50% of"
-    " it waiting for images"
+    f"training 30%: 0:28 left, validation error 25.5%, loss 1.50 (chance"
+    f" {math.log(10):.2f}), epoch 1.20 of 4, step 12 of 40, 64 images/s, 50% of"
+    " the time without images"
   )
   progress.report({}, "stalled: see docs/plateau.md")
   assert progress.details()[0] == "stalled: see docs/plateau.md"
