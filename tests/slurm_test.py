@@ -49,7 +49,7 @@ def get_config():
   config.report_at_end = False
   workdirs = [x[10:] for x in sys.argv if x.startswith("--workdir=")]
 
-  slow = [f"{workdir}.slow" for workdir in workdirs]
+  slow = [workdir + ".slow" for workdir in workdirs]
 
   def decode(*arguments, original=pipeline.decode_into):
     time.sleep(0.3 * any(map(os.path.exists, slow)))
