@@ -116,6 +116,7 @@ def _recipe_and_mesh():
   towers = recipe.network.towers
   mesh = programs.make_mesh(config.mesh, flags.FLAGS.mesh, towers)
   sharding.check_batch_size(recipe.batch_size, mesh)
+  recipe.check_memory(mesh)
   print(sharding.describe_mesh(mesh))
   return recipe, mesh
 

@@ -24,6 +24,7 @@ a mesh one device holds all towers, and both only put them together.
 """
 
 import contextlib
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -233,6 +234,22 @@ def check_batch_size(batch_size: int, mesh: Mesh) -> None:
       f" the mesh axis 'data' (got {batch_size}). Change batch_size or"
       " mesh.data."
     )
+
+
+def memory(mesh: Mesh) -> int:
+  """Bytes of memory of all devices of a mesh; 0 if unknown.
+
+  The devices of a CPU share the memory of their machine.
+  """
+  devices = list(mesh.devices.flat)
+  if devices[0].platform == "cpu":
+    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return machine * len({device.process_index for device in devices})
+  local = [device for device in devices if device in jax.local_devices()]
+  limits = [
+    (device.memory_stats() or {}).get("bytes_limit") for device in local
+  ]
+  return limits[0] * len(devices) if limits and limits[0] else 0
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:

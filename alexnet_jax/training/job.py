@@ -24,7 +24,7 @@ from alexnet_jax.data.sources import Source
 from alexnet_jax.model import alexnet, sharding
 from alexnet_jax.model import network as networks
 from alexnet_jax.model.network import Network
-from alexnet_jax.model.shapes import shapes
+from alexnet_jax.model.shapes import layer_counts, shapes
 from alexnet_jax.model.sharding import BATCH, REPLICATED
 from alexnet_jax.runtime import config as configs
 from alexnet_jax.runtime import provenance, values
@@ -73,6 +73,26 @@ class Recipe(NamedTuple):
       make_pixels(config),
       config["random_streams"],
     )
+
+  def check_memory(self, mesh: Mesh) -> None:
+    """Raises UserError if this cannot fit in the memory of the mesh.
+
+    Counts what is certainly there at the same time: weights, gradients and
+    velocity once, the stored images and the inputs of a batch.
+    """
+    network = self.network
+    weights = 3 * layer_counts(network)["totals"]["parameter_bytes"]
+    pixels = self.image_size**2 + 4 * network.crop_size**2  # uint8 and float32
+    images = 3 * pixels * self.batch_size
+    present = sharding.memory(mesh)
+    if present and weights + images > present:
+      raise UserError(
+        f"a batch of {self.batch_size:,} images of {self.image_size} x"
+        f" {self.image_size} pixels needs at least {images / 1e9:,.1f} GB, and"
+        f" this network with its gradients {weights / 1e9:,.1f} GB, but the"
+        f" devices have {present / 1e9:,.1f} GB. Choose a smaller batch_size,"
+        " image_size or network.width."
+      )
 
   def train_step(self, mesh: Mesh) -> Callable[..., Any]:
     """The training step; it is compiled when first called."""
@@ -258,6 +278,7 @@ def make_job(config: ConfigDict) -> Job:
       f"schedule.conv1_frozen_from={schedule.conv1_frozen_from}, but this"
       " network has no conv1. Set schedule.conv1_frozen_from=0."
     )
+  recipe.check_memory(mesh)
   # Checks the layers that the optimiser's keys name.
   jax.eval_shape(recipe.optimizer.init, alexnet.abstract_net(network))
   train, validation = _open_splits(config)

@@ -1,5 +1,7 @@
 """What a configuration asks for: programs, arguments, keys without effect."""
 
+import dataclasses
+import pathlib
 import re
 
 import jax
@@ -8,6 +10,7 @@ import pytest
 from alexnet_jax.model import sharding
 from alexnet_jax.model.network import Network
 from alexnet_jax.runtime import config as configs
+from alexnet_jax.runtime.command import UserError
 from alexnet_jax.training import job
 from alexnet_jax.training.job import Recipe
 from configs import paper
@@ -80,6 +83,21 @@ def test_no_other_key_is_found():
     if not re.fullmatch(expected, key) and "conv6" not in key:
       assert key not in unused
   assert "network.conv6.features" not in unused
+
+
+def test_what_cannot_fit_in_memory_is_refused_with_the_numbers():
+  mesh = sharding.make_mesh(1, 1)
+  text = pathlib.Path("/proc/meminfo").read_text()
+  machine = int(re.search(r"MemTotal: +(\d+)", text)[1]) * 1024
+  assert sharding.memory(mesh) == pytest.approx(machine, rel=0.02)
+  SMALL.check_memory(mesh)
+  each = 3 * (SMALL.image_size**2 + 4 * SMALL.network.crop_size**2)
+  count = 2 * machine // each
+  with pytest.raises(UserError, match="smaller batch_size"):
+    SMALL._replace(batch_size=count).check_memory(mesh)
+  wide = dataclasses.replace(SMALL.network, width=1000)
+  with pytest.raises(UserError, match="this network with its gradients"):
+    SMALL._replace(network=wide).check_memory(mesh)
 
 
 def test_mean_pooling_uses_the_pool_size_too():
