@@ -1,6 +1,6 @@
 """Takes a picture of the top of an HTML page with Chromium, as a small PNG.
 
-  python -m docs.screenshot report.html docs/report.png --height=1900
+  python -m docs.screenshot report.html docs/report.png --height=1515
 
 docs/report.png is the report of a quickstart, made with this command.
 """
