@@ -266,7 +266,7 @@ def hold_out(source: Source, count: int, *seeds: int) -> tuple[Source, Source]:
   if not 0 <= count < len(source):
     raise UserError(
       f"Cannot hold out {count:,} of the {len(source):,} images of"
-      f" {source.name}: choose a number from 0 to {len(source) - 1:,}."
+      f" {source.name}: set holdout to a number from 0 to {len(source) - 1:,}."
     )
 
   def select(part, indices):

@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -26,6 +27,8 @@ from .trial import EXPECTED, Case, Row, Suite, Trial
 
 # A line may take this long on a processor, whatever else runs there.
 CPU_SECONDS = 60
+# A configuration is loaded by one thread at a time.
+LOADING = threading.Lock()
 LINES_PER_CASE = 100
 
 
@@ -269,7 +272,7 @@ COMMANDS = {
   ),
   "alexnet_jax.describe": (
     (CONFIG,),
-    {"json": OUTPUT, "beside": choices("tiny.py", "paper", wrong=("run",))},
+    {"json": OUTPUT, "beside": choices("tiny.py", "paper", "", wrong=("run",))},
   ),
   "alexnet_jax.audit": (
     (CONFIG,),
@@ -463,7 +466,8 @@ class Server:
       (folder / "pictures" / name).mkdir(parents=True)
       for number, image in enumerate(noisy_jpegs(2, 1)):
         (folder / "pictures" / name / f"{number}.jpg").write_bytes(image)
-    saved = configs.to_json(configs.load(str(folder / "tiny.py")))
+    with LOADING:
+      saved = configs.to_json(configs.load(str(folder / "tiny.py")))
     for name, change in (
       ("run", {}),
       ("damaged", {"network": {"towers": "two"}}),
