@@ -28,5 +28,5 @@ def test_faults(tmp_path):
 
 @pytest.mark.slow
 def test_generated_command_lines():
-  command = [sys.executable, "-m", "tests.faults.command_lines", "200"]
+  command = [sys.executable, "-m", "tests.faults.command_lines", "--count=200"]
   assert subprocess.run(command, cwd=ROOT, timeout=1200).returncode == 0

@@ -33,7 +33,6 @@ from alexnet_jax.runtime import provenance
 from alexnet_jax.runtime.files import write_atomic
 
 from . import (
-  command_lines,
   interruptions,
   mutations,
   pipes,
@@ -62,7 +61,6 @@ FAULTS = {
   "configurations": mutations.configurations,
   "images": mutations.images,
   "environment": settings.environment,
-  "command_lines": command_lines.command_lines,
   "soak": soak.soak,
 }
 

@@ -1,433 +1,35 @@
-"""Generated command lines: legal values are accepted, all others refused.
+"""Runs generated command lines: legal values are accepted, others refused.
+
+  python -m tests.faults.command_lines [--count=1200] [--json=FILE]
 
 Each line is a command with one generated value. It runs whole up to the point
 where the work would start, in a forked copy of one process, so that libraries
-are imported once. What is legal stands here a second time, by kind of key.
+are imported once.
 """
 
-import functools
+import argparse
+import collections
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
-import threading
-from collections.abc import Iterator
-from typing import NamedTuple
 
 import tensorflow_datasets as tfds
-from hypothesis import HealthCheck, Phase, given, seed, settings
-from hypothesis import strategies as st
 
 from alexnet_jax.runtime import config as configs
+from alexnet_jax.runtime import provenance
+from alexnet_jax.runtime.files import write_atomic
 
+from .command_values import Line, generate
 from .sandbox import ROOT, Sandbox, noisy_jpegs
-from .trial import EXPECTED, Case, Row, Suite, Trial
+from .trial import EXPECTED, Row
 
 # A line may take this long on a processor, whatever else runs there.
 CPU_SECONDS = 60
-# A configuration is loaded by one thread at a time.
-LOADING = threading.Lock()
-LINES_PER_CASE = 100
 
-
-class Line(NamedTuple):
-  """A command line.
-
-  Attributes:
-    module: of the command.
-    arguments: flags and words.
-    legal: whether it must be accepted; else it must be refused.
-    named: the key that the message of a refusal must contain.
-  """
-
-  module: str
-  arguments: tuple[str, ...]
-  legal: bool
-  named: str = ""
-
-
-# Kinds of values: what is legal, and what is not, as text after `=`.
-WORDS = ("x", "", "None", "(1,)", "{}", "[[]]", "nan", "1e3 ", "'1'")
-NOT_INTEGERS = (*WORDS, "1.5", "inf", "1e3", "true")
-NOT_NUMBERS = (
-  *[w for w in WORDS if w != "1e3 "],
-  "inf",
-  "-inf",
-  "1e400",
-  "1,5",
-)
-
-
-def integers(low: int, high: int, most: int | None = None) -> tuple:
-  """From `low` to `high`; legal ones are drawn up to `most` only."""
-  return (
-    st.integers(low, high if most is None else most).map(str),
-    st.sampled_from(NOT_INTEGERS)
-    | st.integers(max_value=low - 1).map(str)
-    | st.integers(min_value=high + 1).map(str),
-  )
-
-
-def numbers(low: float, high: float, most: float | None = None) -> tuple:
-  return (
-    st.floats(low, high if most is None else most, allow_subnormal=False).map(
-      repr
-    ),
-    st.sampled_from(NOT_NUMBERS)
-    | st.floats(max_value=low, exclude_max=True, allow_nan=False).map(repr)
-    | st.floats(min_value=high, exclude_min=True, allow_nan=False).map(repr),
-  )
-
-
-def choices(*legal: str, wrong: tuple[str, ...] = ()) -> tuple:
-  others = st.text(st.characters(exclude_characters="\0", codec="utf-8"))
-  others |= st.sampled_from(("../..", "a\nb", "x" * 5000, "'", *wrong))
-  return (
-    st.sampled_from(legal),
-    others.filter(lambda text: text.strip() not in legal),
-  )
-
-
-def tuples(item: st.SearchStrategy, *lengths: int, wrong: tuple = ()) -> tuple:
-  """Tuples of legal items of some of the lengths, or other values."""
-  written = st.one_of(
-    *(st.lists(item, min_size=n, max_size=n) for n in lengths)
-  )
-  not_tuples = ("1", "x", "", "(", "()" * 2, "[1]", "((((", "(None,)", "('a',)")
-  nested = ("((1,),)", "({},)", "(1j,)", "(True,)", "(1e999,)", "(-1,)")
-  return (
-    written.map(lambda items: repr(tuple(items))),
-    st.sampled_from((*not_tuples, *nested, *wrong)),
-  )
-
-
-BOOLEANS = (
-  st.sampled_from(("true", "false", "1", "0")),
-  st.sampled_from(("maybe", "", "2", "-1", "None", "1.0", "(True,)")),
-)
-BIG = 2**31 - 1
-MUCH = 1e30
-POSITIVE = numbers(1e-30, MUCH)
-FROM_0 = numbers(0.0, MUCH)
-PAIRS = tuples(
-  st.tuples(st.just("fc8"), st.floats(0, MUCH, allow_subnormal=False)),
-  *(0, 1),
-  wrong=(
-    *("(('fc8', '1.0'),)", "('fc8', 1.0)", "(('fc8', -1.0),)", "(('fc8',),)"),
-    *("(('fc9', 1.0),)", "((8, 1.0),)", "(('fc8', 1.0), ('fc8', 2.0))"),
-    "(('fc8', 1e999),)",
-  ),
-)
-
-# Of the configuration of the sandbox: 96 training images of ten classes, 72
-# pixels, crops of 64, batches of 16 on one device, two towers.
-KEYS = {
-  "seed": integers(0, 2**63 - 1),
-  "batch_size": (
-    integers(1, BIG, most=512)[0],
-    # The last one needs terabytes.
-    integers(1, BIG)[1] | st.just("2000000000"),
-  ),
-  "total_epochs": integers(1, 10**9, most=10**6),
-  "total_steps": integers(0, BIG),
-  "log_every_steps": integers(0, BIG),
-  "diagnose_every_lines": integers(0, BIG),
-  "checkpoint_every_steps": integers(0, BIG),
-  "checkpoints_to_keep": integers(1, BIG),
-  "max_undecodable": integers(0, BIG),
-  "holdout": integers(0, 95),
-  "num_classes": integers(10, 10),
-  "image_size": integers(64, 4096, most=256),
-  "eval_every_epochs": numbers(0.0, MUCH),
-  "stall_minutes": numbers(0.0, 1e6),
-  "dataset": choices("faulty", "faulty:1.0.0", wrong=("patterns/-1", "/", ".")),
-  "splits.train": choices(
-    "train", "train[:50%]", wrong=("train[:0]", "train[")
-  ),
-  "splits.validation": choices("validation", "train", wrong=("a+b", "all ")),
-  "start_from": (st.just(""), st.sampled_from(("none", "a\nb", "/", "."))),
-  "centre_mean": BOOLEANS,
-  "pixels.rescale": choices("crop", "warp", "torchvision", "caffe"),
-  "pixels.order": choices("rgb", "bgr"),
-  "pixels.divisor": POSITIVE,
-  "pixels.mean": tuples(st.floats(-MUCH, MUCH), 0, 3, wrong=("(1, 2)",)),
-  "pixels.deviation": tuples(st.floats(1e-3, 1e3), 0, 3, wrong=("(1, 0, 1)",)),
-  "augmentation.crop": BOOLEANS,
-  "augmentation.flip": BOOLEANS,
-  "augmentation.lighting": FROM_0,
-  "augmentation.lighting_divisor": POSITIVE,
-  "augmentation.lighting_until": FROM_0,
-  "augmentation.colour": numbers(0.0, 1.0),
-  "augmentation.shared_by": (
-    st.sampled_from(("1", "2", "4", "8", "16")),
-    st.sampled_from((*NOT_INTEGERS, "0", "-1", "3", "5", "32", "10" * 20)),
-  ),
-  "network.width": numbers(1e-30, 1000.0, most=0.5),
-  "network.crop_size": integers(40, 72, most=72),
-  "network.channels": (
-    st.sampled_from(("1", "3")),
-    st.sampled_from((*NOT_INTEGERS, "0", "2", "4", "-3", "9" * 30)),
-  ),
-  "network.towers": integers(2, 1024, most=4),
-  "network.exchange_dtype": choices("float32", "bfloat16", "float16"),
-  "network.compute_dtype": choices("float32", "bfloat16"),
-  "network.exchanges": (
-    st.sampled_from(("('fc8',)", "('conv3', 'fc8')", "('conv4','fc8')")),
-    st.sampled_from(
-      ("('conv1', 'fc8')", "('x',)", "('conv3',)", "(3,)", "fc8", "", "('fc8'")
-    ),
-  ),
-  "network.lrn_k": POSITIVE,
-  "network.lrn_n": integers(1, BIG, most=1000),
-  "network.lrn_alpha": FROM_0,
-  "network.lrn_beta": FROM_0,
-  "network.pool_size": integers(1, 4096, most=3),
-  "network.pool_stride": integers(1, 4096, most=2),
-  "network.pool_overhang": BOOLEANS,
-  "network.dropout_rate": (
-    numbers(0.0, 1.0, most=0.999)[0],
-    numbers(0.0, 1.0)[1] | st.just("1.0"),
-  ),
-  "network.dropout_inverted": BOOLEANS,
-  "network.fc8_std": FROM_0,
-  "network.conv4.features": integers(0, 2**20, most=256),
-  "network.conv4.size": (
-    st.sampled_from(("2", "3", "5")),
-    st.sampled_from((*NOT_INTEGERS, "-1", "0", "1", "4097", "9" * 30)),
-  ),
-  "network.conv4.stride": integers(1, 4096, most=1),
-  "network.conv4.groups": integers(1, BIG, most=1),
-  "network.conv4.local": BOOLEANS,
-  "network.conv4.std": FROM_0,
-  "network.conv4.bias": numbers(-MUCH, MUCH),
-  "network.conv4.padding": (
-    st.sampled_from(("(1, 1)", "(0, 2)", "(2, 2)")),
-    st.sampled_from(
-      ("(-1, 1)", "(1,)", "(3, 3)", "1", "(1, 1.5)", "(1, 1, 1)", "('1', '1')")
-    ),
-  ),
-  "network.conv4.then": (
-    st.sampled_from(("('relu',)", "()", "('tanh', 'dropout')")),
-    st.sampled_from(("('rely',)", "(1,)", "relu", "(('relu',),)", "(None,)")),
-  ),
-  "optimizer.momentum": numbers(0.0, 1.0),
-  "optimizer.weight_decay": FROM_0,
-  "optimizer.l1": FROM_0,
-  "optimizer.decay_biases": BOOLEANS,
-  "optimizer.layer_weight_decay": PAIRS,
-  "optimizer.layer_rates": PAIRS,
-  "schedule.name": choices("piecewise", "plateau", "log145_2012", "cosine"),
-  "schedule.learning_rate": FROM_0,
-  "schedule.bias_learning_rate": FROM_0,
-  "schedule.bias_drops": choices("all", "once", "never"),
-  "schedule.conv1_frozen_from": FROM_0,
-  "schedule.boundaries": tuples(st.floats(0, MUCH), 0, 1, 3),
-  "mesh.data": (
-    st.sampled_from(("0", "1", "2", "4")),
-    st.sampled_from((*NOT_INTEGERS, "-1", "3", "16", "9" * 30)),
-  ),
-  "mesh.model": (
-    st.sampled_from(("0", "1", "2")),
-    st.sampled_from((*NOT_INTEGERS, "-1", "3", "16", "9" * 30)),
-  ),
-}
-
-# An output cannot be there.
-OUTPUT = (
-  st.sampled_from(("new.json", "./other.json", "")),
-  st.sampled_from(("none/x.json", ".", "/proc/x.json", "tiny.py/x.json", "/")),
-)
-OUTPUT_FOLDER = (
-  st.sampled_from(("new", "new/deep")),
-  st.sampled_from(("tiny.py", "tiny.py/deep", "/proc/none")),
-)
-CHECKPOINT = choices("newest", "best", "3", wrong=("-1", "1.5", ""))
-VIEWS = (
-  st.sampled_from(("1", "10")),
-  st.sampled_from((*NOT_INTEGERS, "0", "2", "-1", "9" * 30)),
-)
-MESH = (
-  st.sampled_from(("", "data:1", "data:1,model:2", "data:2,model:1")),
-  st.sampled_from(
-    (
-      *("x", "data", "data:-1", "data:0x2", "data:1,data:2", "model:3"),
-      *("data:1,model:2,", "1x2", "data:1;model:2", "data:" + "9" * 30),
-    )
-  ),
-)
-ADDRESS = st.sampled_from(("gs://bucket/x", "s3://b"))
-CONFIG = "--config=tiny.py"
-
-# For each command: arguments that it needs, and its flags.
-COMMANDS = {
-  "alexnet_jax.main": (
-    (CONFIG, "--workdir=new"),
-    {
-      "workdir": OUTPUT_FOLDER,
-      "config": choices("tiny.py"),
-      "num_processes": (st.just("0"), st.sampled_from(("-1", "x", "2", ""))),
-    },
-  ),
-  "alexnet_jax.describe": (
-    (CONFIG,),
-    {"json": OUTPUT, "beside": choices("tiny.py", "paper", "", wrong=("run",))},
-  ),
-  "alexnet_jax.audit": (
-    (CONFIG,),
-    {
-      "json": OUTPUT,
-      "mesh": MESH,
-      "topology": (
-        st.just(""),
-        st.sampled_from(("x", "v5e", "v5e:", "v5e:0x", "v5e:-1x2", "h9:2x2")),
-      ),
-    },
-  ),
-  "alexnet_jax.benchmark step": (
-    (CONFIG,),
-    {"json": OUTPUT, "mesh": MESH, "batch_size": integers(1, BIG, most=512)},
-  ),
-  "alexnet_jax.benchmark input": (
-    ("--dataset=faulty", "--data_dir=data"),
-    {
-      "size": integers(1, 4096),
-      "need": numbers(0.0, sys.float_info.max, most=1e9),
-      "split": choices("train", "validation"),
-      "dataset": choices("faulty"),
-    },
-  ),
-  "alexnet_jax.evaluate": (
-    ("--workdir=run",),
-    {
-      "views": VIEWS,
-      "json": OUTPUT,
-      "per_class": OUTPUT,
-      "split": choices("train", "validation", "test"),
-      "checkpoint": CHECKPOINT,
-      "workdir": choices("run", wrong=("none", "run,none", "damaged", "lacks")),
-      "skip_unknown_classes": (st.just("false"), BOOLEANS[1]),
-    },
-  ),
-  "alexnet_jax.predict": (
-    ("--workdir=run", "picture.jpg"),
-    {
-      "top": integers(1, sys.maxsize, most=10**6),
-      "views": VIEWS,
-      "json": OUTPUT,
-      "checkpoint": CHECKPOINT,
-      "exif_orientation": choices("auto", "apply", "ignore"),
-      "workdir": choices("run", wrong=("none", "damaged", "lacks")),
-      "features": (st.just(""), st.just("fc7")),  # without --output
-    },
-  ),
-  "alexnet_jax.weights export": (
-    ("--workdir=run", "--output=new.safetensors"),
-    {
-      "output": (st.just("new.safetensors"), OUTPUT[1]),
-      "channels": choices("", "rgb", "bgr"),
-      "checkpoint": CHECKPOINT,
-      "workdir": choices("run", wrong=("none", "damaged", "lacks")),
-    },
-  ),
-  "alexnet_jax.report": (
-    ("--workdir=run", "--output=new.html"),
-    {
-      "output": (st.just("new.html"), OUTPUT[1]),
-      "search": integers(0, sys.maxsize),
-      "checkpoint": CHECKPOINT,
-      "workdir": choices("run", wrong=("none", "run,none", "damaged", "lacks")),
-    },
-  ),
-  "alexnet_jax.prepare": (
-    ("--source=folder:pictures", "--data_dir=new", "--holdout=0.5"),
-    {
-      "data_dir": OUTPUT_FOLDER,
-      "limit": integers(0, sys.maxsize),
-      "quality": integers(1, 100),
-      "subsampling": choices("444", "422", "420"),
-      "size": integers(8, 4096),
-      "rescale": choices("crop", "warp", "torchvision", "caffe"),
-      "holdout": (numbers(0.1, 0.9)[0], numbers(0.0, 0.99)[1]),
-      "exif_orientation": choices("auto", "apply", "ignore"),
-      "shard_size": integers(1, sys.maxsize),
-      "source": (st.just("folder:pictures"), st.sampled_from(("x", "zip:x"))),
-      "layout": choices("auto", "class_folders_alone", wrong=("none",)),
-    },
-  ),
-  "experiments.lrn": (
-    ("--output=new",),
-    {
-      "output": OUTPUT_FOLDER,
-      "seeds": integers(0, sys.maxsize, most=5),
-      "parallel": integers(1, sys.maxsize, most=4),
-      "record": OUTPUT,
-      "quick": BOOLEANS,
-      "runs": (st.just(""), st.sampled_from(("none", "0"))),
-      "train": (st.just(""), st.sampled_from(("x", "-1", "none-0"))),
-      "set": (
-        st.sampled_from(("batch_size=64", "network.width=0.25")),
-        st.sampled_from(("x", "batch_siz=3", "=", "network=3", "batch_size=x")),
-      ),
-    },
-  ),
-}
-# Commands whose flags are checked, but that have no point to stop at before
-# their work: only what is refused is tried.
-REFUSALS = {
-  "benchmarks.kernels": {"output": OUTPUT, "rounds": integers(1, sys.maxsize)},
-  "benchmarks.starting": {"output": OUTPUT, "rounds": integers(1, sys.maxsize)},
-  "benchmarks.loaders": {"json": OUTPUT, "steps": integers(1, sys.maxsize)},
-  "benchmarks.listing": {"json": OUTPUT, "folder": OUTPUT_FOLDER},
-  "experiments.record": {"output": OUTPUT},
-  "experiments.paper_tables": {"json": OUTPUT},
-  "experiments.launch": {"output": OUTPUT_FOLDER},
-  "experiments.mesh_sweep": {"work": OUTPUT_FOLDER, "output": OUTPUT_FOLDER},
-  "experiments.start_of_training": {
-    "output": OUTPUT_FOLDER,
-    "seeds": integers(1, sys.maxsize),
-  },
-}
-
-
-@st.composite
-def lines(draw) -> Line:
-  """Half of the lines have a key of the configuration, half another flag."""
-  if draw(st.booleans()):
-    key = draw(st.sampled_from(sorted(KEYS)))
-    legal = draw(st.booleans())
-    value = draw(KEYS[key][not legal])
-    flag = f"--config.{key}={value}"
-    return Line("alexnet_jax.main", (CONFIG, "--workdir=new", flag), legal, key)
-  command = draw(st.sampled_from([*COMMANDS, *REFUSALS]))
-  needed, flags = COMMANDS.get(command, ((), REFUSALS.get(command)))
-  name = draw(st.sampled_from(sorted(flags)))
-  legal = draw(st.booleans()) and command in COMMANDS
-  value = draw(flags[name][not legal])
-  module, *word = command.split()
-  given_twice = [x for x in needed if not x.startswith(f"--{name}=")]
-  return Line(module, (*word, *given_twice, f"--{name}={value}"), legal)
-
-
-def generate(count: int, number: int) -> list[Line]:
-  """`count` lines, always the same for a `number`."""
-  found: list[Line] = []
-
-  @seed(number)
-  @settings(
-    max_examples=count,
-    database=None,
-    deadline=None,
-    phases=[Phase.generate],
-    suppress_health_check=list(HealthCheck),
-  )
-  @given(lines())
-  def collect(line):
-    found.append(line)
-
-  collect()
-  return found
+# By whether their values are legal: lines, each with what is wrong, or "".
+Found = dict[str, list[tuple[Line, str]]]
 
 
 def problem(line: Line, status: int, output: str, changed: bool) -> str:
@@ -448,9 +50,8 @@ def problem(line: Line, status: int, output: str, changed: bool) -> str:
 class Server:
   """Runs lines in a folder that has a dataset, a configuration and runs."""
 
-  def __init__(self, sandbox: Sandbox, number: int):
-    self.folder = folder = sandbox.folder / f"lines-{number}"
-    shutil.rmtree(folder, ignore_errors=True)
+  def __init__(self, sandbox: Sandbox):
+    self.folder = folder = sandbox.folder / "lines"
     folder.mkdir()
     text = sandbox.config.read_text()
     text = text.replace(
@@ -466,8 +67,7 @@ class Server:
       (folder / "pictures" / name).mkdir(parents=True)
       for number, image in enumerate(noisy_jpegs(2, 1)):
         (folder / "pictures" / name / f"{number}.jpg").write_bytes(image)
-    with LOADING:
-      saved = configs.to_json(configs.load(str(folder / "tiny.py")))
+    saved = configs.to_json(configs.load(str(folder / "tiny.py")))
     for name, change in (
       ("run", {}),
       ("damaged", {"network": {"towers": "two"}}),
@@ -521,54 +121,59 @@ class Server:
     return problem(line, status, output, bool(new))
 
 
-def try_lines(sandbox: Sandbox, count: int, number: int) -> dict[str, list]:
-  """Runs `count` generated lines; their problems by "legal" and "illegal"."""
-  found: dict[str, list] = {"legal": [], "illegal": []}
-  with Server(sandbox, number) as server:
+def try_lines(sandbox: Sandbox, count: int, number: int) -> Found:
+  """Runs `count` generated lines; their problems by kind."""
+  found: Found = {"legal": [], "not legal": []}
+  with Server(sandbox) as server:
     for line in generate(count, number):
-      kind = "legal" if line.legal else "illegal"
+      kind = "legal" if line.legal else "not legal"
       found[kind].append((line, server.try_line(line)))
   return found
 
 
-def command_lines(suite: Suite, long: bool) -> Iterator[Case]:
-  """Command lines with one generated value each; CI has a test of its own."""
-  for number in range(12 if long else 0):
-    name = f"generated command lines {number}"
-    yield name, functools.partial(_command_lines, number=number)
-
-
-def _command_lines(trial: Trial, number: int) -> Row:
-  found = try_lines(trial.sandbox, LINES_PER_CASE, number)
-  wrong = [
-    f"{line.module} {line.arguments}: {text}"
-    for lines in found.values()
+def rows(found: Found) -> list[Row]:
+  """A row for each line, as of the other faults."""
+  return [
+    {
+      "fault": f"a value that is {kind}",
+      "at": line.module.rpartition(".")[2],
+      "line": line.arguments,
+      "result": text or EXPECTED,
+    }
+    for kind, lines in found.items()
     for line, text in lines
-    if text
   ]
-  return {
-    "fault": f"{LINES_PER_CASE} generated command lines",
-    "at": "any command",
-    "status": " ".join(f"{len(lines)} {kind}" for kind, lines in found.items()),
-    "result": "\n".join(wrong) or EXPECTED,
-  }
 
 
 def main() -> int:
-  """Tries a number of lines and prints those with a wrong outcome.
-
-  python -m tests.faults.command_lines [COUNT]
-  """
-  count = int(sys.argv[1]) if len(sys.argv) > 1 else 1000
+  parser = argparse.ArgumentParser(prog="python -m tests.faults.command_lines")
+  parser.add_argument("--count", type=int, default=1200, help="lines to try")
+  parser.add_argument("--json", help="file to write the results to")
+  options = parser.parse_args()
   tfds.disable_progress_bar()
   with tempfile.TemporaryDirectory() as folder:
-    found = try_lines(Sandbox(folder), count, number=0)
-  for kind, lines in found.items():
-    wrong = [(line, text) for line, text in lines if text]
-    for line, text in wrong:
-      print(f"{line.module} {line.arguments} ({kind}): {text}\n")
-    print(f"{len(lines)} {kind} lines, {len(wrong)} with another outcome")
-  return any(text for lines in found.values() for _, text in lines)
+    found = try_lines(Sandbox(folder), options.count, number=0)
+  tried = rows(found)
+  wrong = [row for row in tried if row["result"] != EXPECTED]
+  for row in wrong:
+    print(f"{row['at']} {row['line']} ({row['fault']}): {row['result']}\n")
+  print(f"{len(tried)} lines, {len(wrong)} with another outcome")
+  if options.json:
+    counts = collections.Counter(
+      (row["fault"], row["at"], row["result"]) for row in tried
+    )
+    faults = [
+      dict(zip(("fault", "at", "result"), each, strict=True)) | {"count": count}
+      for each, count in sorted(counts.items())
+    ]
+    record = provenance.record(
+      "generated command lines: whether legal values are accepted and others"
+      " refused",
+      f"python -m tests.faults.command_lines --count={options.count}",
+      {"tried": len(tried), "failed": len(wrong), "faults": faults},
+    )
+    write_atomic(options.json, json.dumps(record, indent=1) + "\n")
+  return 1 if wrong else 0
 
 
 if __name__ == "__main__":
