@@ -51,7 +51,7 @@ def test_the_command_prints_a_verdict_and_writes_json(tmp_path):
     ("evaluate", "forward"): 4,
   }
   assert written["totals"]["train"]["model_forward"] == sum(
-    4 * 8 * numbers for numbers in (13 * 13 * 16, 576, 256, 10)
+    4 * 8 * numbers for numbers in (6 * 6 * 16, 3 * 3 * 16, 256, 10)
   )
 
 

@@ -305,7 +305,7 @@ def test_jittered_colours_stay_pixels_and_repeat_for_an_example():
     (Augmentation(shared_by=2, crop=False, flip=False), 4, "both are off"),
     (Augmentation(lighting=0.0, lighting_divisor=1.1), 4, "lighting=0 makes"),
     (Augmentation(lighting=0.0, lighting_until=67.0), 4, "lighting=0 makes"),
-    (Augmentation(colour=1.5), 4, "colour must be from 0 to 1"),
+    (Augmentation(colour=1.5), 4, "colour must be a number from 0 to 1"),
   ],
 )
 def test_inconsistent_values_are_rejected(augmentation, batch_size, message):
