@@ -1,10 +1,11 @@
 """Fails each call for a file while a checkpoint is written and read.
 
-  LD_PRELOAD=LIBRARY python -m tests.faults.checkpoint_calls FOLDER COUNT
+  LD_PRELOAD=LIBRARY python -m tests.faults.checkpoint_calls FOLDER COUNT EVERY
 
 Prints a line of JSON for each error: where it was, how many calls were made to
 fail, and what went wrong. COUNT is the most calls of a kind that fail, each in
-an attempt of its own; 0: every one.
+an attempt of its own; 0: every one. EVERY is 1 for all pairs of call and error,
+7 for every seventh.
 """
 
 import contextlib
@@ -126,7 +127,7 @@ def _attempts(run: Callable[[int], int], most: int) -> Iterator[str]:
     first += step
 
 
-def main(folder: pathlib.Path, most: int) -> None:
+def main(folder: pathlib.Path, most: int, every: int) -> None:
   libraries.configure()
   saved = folder / "read"
   checkpoints = Checkpoints(str(saved))
@@ -152,7 +153,7 @@ def main(folder: pathlib.Path, most: int) -> None:
     for when, count in (("once", 1), ("from then on", FOREVER))
     for call, error in READING
   ]
-  for where, call, error, run in cases:
+  for where, call, error, run in cases[::every]:
     found = list(_attempts(run, most))
     row = {
       "fault": f"{call}: {errno.errorcode[error]}",
@@ -165,4 +166,4 @@ def main(folder: pathlib.Path, most: int) -> None:
 
 if __name__ == "__main__":
   jax.config.update("jax_platforms", "cpu")
-  main(pathlib.Path(sys.argv[1]), int(sys.argv[2]))
+  main(pathlib.Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))

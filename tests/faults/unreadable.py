@@ -141,7 +141,8 @@ def _spoil(checkpoint: pathlib.Path, how: str, place: str) -> None:
 
 def network_files(suite: Suite, long: bool) -> Iterator[Case]:
   """Calls for files fail, as on a network file system."""
-  yield "every call", functools.partial(_every_call, most=8 if long else 1)
+  most, every = (8, 1) if long else (1, 7)
+  yield "every call", functools.partial(_every_call, most=most, every=every)
   if not long:
     return
   for call, error in failing_files.WRITING:
@@ -149,14 +150,14 @@ def network_files(suite: Suite, long: bool) -> Iterator[Case]:
     yield name, functools.partial(_while_writing, call=call, error=error)
 
 
-def _every_call(trial: Trial, most: int) -> Row:
+def _every_call(trial: Trial, most: int, every: int) -> Row:
   """Checkpoints alone, in one process; see `checkpoint_calls`."""
   folder = trial.sandbox.folder / trial.name
   folder.mkdir(exist_ok=True)
   result = subprocess.run(
     [
       *(sys.executable, "-m", "tests.faults.checkpoint_calls"),
-      *(str(folder), str(most)),
+      *(str(folder), str(most), str(every)),
     ],
     env={
       **os.environ,
