@@ -16,7 +16,14 @@ import matplotlib
 from absl import flags
 from matplotlib.figure import Figure
 
-from alexnet_jax.runtime import command, files, paths, processes, provenance
+from alexnet_jax.runtime import (
+  command,
+  files,
+  paths,
+  processes,
+  provenance,
+  values,
+)
 from alexnet_jax.runtime import config as configs
 from alexnet_jax.runtime.command import UserError
 from alexnet_jax.runtime.progress import waiting
@@ -378,6 +385,8 @@ def _main(experiment: Experiment) -> None:
     parallel=flag.parallel,
     analyse=flag.analyse,
   )
+  for run in experiment.runs:  # a mistake in --set ends all of them now
+    values.check(configure(experiment, run, 0, options).to_dict())
   if flag.train:
     train(experiment, *_parse_run(experiment, flag.train), options)
     return

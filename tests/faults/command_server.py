@@ -25,7 +25,7 @@ def stop_before_work() -> None:
   """Imports what the commands need, and replaces the work of each."""
   import matplotlib.figure  # noqa: F401, imported once for all copies
 
-  from alexnet_jax.analysis import input_timing, programs, timing
+  from alexnet_jax.analysis import input_timing, programs, sections, timing
   from alexnet_jax.data import preparing
   from alexnet_jax.training import classifier, loop, runs, weights
   from experiments.common import frame
@@ -37,7 +37,7 @@ def stop_before_work() -> None:
   input_timing.benchmark_input = accept
   # What reads a checkpoint; its name is looked at before.
   runs.load_state = accept
-  runs.metrics.read = accept
+  sections.summary = accept  # the report, once its runs are loaded
   weights.runs.load_state = accept
   classifier.runs.load_state = accept
   preparing.prepare = accept

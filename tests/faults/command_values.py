@@ -328,11 +328,11 @@ COMMANDS = {
       "subsampling": choices("444", "422", "420"),
       "size": integers(8, 4096),
       "rescale": choices("crop", "warp", "torchvision", "caffe"),
-      "holdout": (numbers(0.1, 0.9)[0], numbers(0.0, 0.99)[1]),
+      "holdout": (st.just("0.5"), numbers(0.0, 0.99)[1]),
       "exif_orientation": choices("auto", "apply", "ignore"),
       "shard_size": integers(1, sys.maxsize),
       "source": (st.just("folder:pictures"), st.sampled_from(("x", "zip:x"))),
-      "layout": choices("auto", "class_folders_alone", wrong=("none",)),
+      "layout": choices("auto", "class_folders", wrong=("none",)),
     },
   ),
   "experiments.lrn": (
@@ -343,7 +343,7 @@ COMMANDS = {
       "parallel": integers(1, sys.maxsize, most=4),
       "record": OUTPUT,
       "quick": BOOLEANS,
-      "runs": (st.just(""), st.sampled_from(("none", "0"))),
+      "runs": (st.just(""), st.sampled_from(("nothing", "0"))),
       "train": (st.just(""), st.sampled_from(("x", "-1", "none-0"))),
       "set": (
         st.sampled_from(("batch_size=64", "network.width=0.25")),
