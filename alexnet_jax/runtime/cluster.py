@@ -11,6 +11,7 @@ import os
 import sys
 import urllib.error
 import urllib.request
+import warnings
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -110,9 +111,12 @@ def _detect(
 ) -> tuple[str | None, int | None, int | None, list[int] | None]:
   """JAX's own detection, of those arguments that are None."""
   try:
-    return ClusterEnv.auto_detect_unset_distributed_params(
-      coordinator, count, index, devices, None, int(timeout)
-    )
+    with warnings.catch_warnings():
+      # jax 0.12 calls re.split as Python 3.13 will no longer allow.
+      warnings.simplefilter("ignore", DeprecationWarning)
+      return ClusterEnv.auto_detect_unset_distributed_params(
+        coordinator, count, index, devices, None, int(timeout)
+      )
   # Empty and wrong variables, servers that do not answer, names without an
   # address, and whatever else the libraries of a cluster raise.
   except Exception as error:

@@ -44,14 +44,6 @@ NETWORK = Network(
 BATCH_SIZE = 8
 
 
-@pytest.fixture(autouse=True, scope="module")
-def quick_compilation():
-  """The programs are small and run twice: compiling takes the time."""
-  jax.config.update("jax_disable_most_optimizations", True)
-  yield
-  jax.config.update("jax_disable_most_optimizations", False)
-
-
 def norm(x, scale, offset, mean, variance, epsilon):
   """The formula, in NumPy."""
   return scale * (x - mean) / np.sqrt(variance + epsilon) + offset
