@@ -27,18 +27,14 @@ class Conv(nnx.Module):
     bias: f32[features], constant.
   """
 
-  def __init__(
-    self,
-    inputs: tuple[int, ...],
-    layer: Layer,
-    precision: lax.Precision,
-    key: jax.Array,
-  ):
+  precision = lax.Precision.HIGHEST  # of the products; see `make_layer`
+
+  def __init__(self, inputs: tuple[int, ...], layer: Layer, key: jax.Array):
     in_features = inputs[-1] // layer.groups
     shape = (layer.size, layer.size, in_features, layer.features)
     self.kernel = nnx.Param(layer.std * normal(key, shape))
     self.bias = nnx.Param(jnp.full(layer.features, layer.bias, jnp.float32))
-    self.layer, self.precision = layer, precision
+    self.layer = layer
 
   def __call__(self, x: jax.Array) -> jax.Array:
     """f32[B,H,W,in_features] -> f32[B,H',W',features]."""
@@ -60,13 +56,9 @@ class LocalConv(nnx.Module):
     bias: f32[H',W',features], constant.
   """
 
-  def __init__(
-    self,
-    inputs: tuple[int, ...],
-    layer: Layer,
-    precision: lax.Precision,
-    key: jax.Array,
-  ):
+  precision = lax.Precision.HIGHEST  # of the products; see `make_layer`
+
+  def __init__(self, inputs: tuple[int, ...], layer: Layer, key: jax.Array):
     height, width = [
       (length + sum(layer.padding) - layer.size) // layer.stride + 1
       for length in inputs[:2]
@@ -76,7 +68,7 @@ class LocalConv(nnx.Module):
     self.kernel = nnx.Param(layer.std * normal(key, shape))
     bias = jnp.full((height, width, layer.features), layer.bias, jnp.float32)
     self.bias = nnx.Param(bias)
-    self.layer, self.precision = layer, precision
+    self.layer = layer
 
   def __call__(self, x: jax.Array) -> jax.Array:
     """f32[B,H,W,in_features] -> f32[B,H',W',features]."""
@@ -103,18 +95,13 @@ class Linear(nnx.Module):
     bias: f32[features], constant; absent when the layer has no bias.
   """
 
-  def __init__(
-    self,
-    inputs: tuple[int, ...],
-    layer: Layer,
-    precision: lax.Precision,
-    key: jax.Array,
-  ):
+  precision = lax.Precision.HIGHEST  # of the products; see `make_layer`
+
+  def __init__(self, inputs: tuple[int, ...], layer: Layer, key: jax.Array):
     shape = (*inputs, layer.features)
     self.kernel = nnx.Param(layer.std * normal(key, shape))
     if layer.bias is not None:
       self.bias = nnx.Param(jnp.full(layer.features, layer.bias, jnp.float32))
-    self.precision = precision
 
   def __call__(self, x: jax.Array) -> jax.Array:
     """f32[B,in_features] -> f32[B,features]."""
@@ -194,9 +181,9 @@ def make_layer(
     key: key<fry>[], from which the weights are drawn.
   """
   kind = LocalConv if layer.local else Conv if layer.size else Linear
+  module = kind(inputs, layer, key)
   single = network.compute_dtype == "float32"
-  precision = PRECISION[network.precision if single else "default"]
-  module = kind(inputs, layer, precision, key)
+  module.precision = PRECISION[network.precision if single else "default"]
   for step in layer.then:
     if step in STEP_MODULES:
       setattr(module, step, STEP_MODULES[step](layer.features, network))

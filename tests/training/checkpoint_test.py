@@ -81,6 +81,15 @@ def checkpoints(tmp_path):
     each.close()
 
 
+def _save_two(checkpoints, **metadata):
+  """Saves the steps 1 and 2, with their values; returns the mesh."""
+  mesh, manager = _mesh(1, 2), checkpoints()
+  for step in (1, 2):
+    manager.save(step, _place(_values(step), mesh), {"of": step, **metadata})
+  manager.wait()
+  return mesh
+
+
 @pytest.mark.parametrize("shape", [(1, 2), (2, 1), (4, 2), (1, 1)])
 def test_restores_on_any_mesh_bit_for_bit(checkpoints, shape):
   values = _values()
@@ -276,11 +285,7 @@ def test_a_flipped_byte_in_any_file_is_never_believed(
   checkpoints, tmp_path, capfd
 ):
   """Either the newest is read bit for bit, or the one before it is."""
-  mesh = _mesh(1, 2)
-  first = checkpoints()
-  for step in (1, 2):
-    first.save(step, _place(_values(step), mesh), {"of": step})
-  first.wait()
+  mesh = _save_two(checkpoints)
   newest = tmp_path / "c" / "2"
   set_aside = 0
   for path in sorted(newest.rglob("*")):
@@ -304,11 +309,7 @@ def test_readable_files_with_other_content_are_not_believed(
   checkpoints, tmp_path
 ):
   """What no parser notices: arrays of another step, one digit of the JSON."""
-  mesh = _mesh(1, 2)
-  first = checkpoints()
-  for step in (1, 2):
-    first.save(step, _place(_values(step), mesh), {"rate": 0.01, "of": step})
-  first.wait()
+  mesh = _save_two(checkpoints, rate=0.01)
   folder = tmp_path / "c"
   shutil.copytree(folder / "2", tmp_path / "good")
   shutil.rmtree(folder / "2" / "arrays")
@@ -332,11 +333,7 @@ def test_readable_files_with_other_content_are_not_believed(
 def test_a_missing_file_is_set_aside_and_its_step_can_come_again(
   checkpoints, tmp_path, capfd
 ):
-  mesh = _mesh(1, 2)
-  first = checkpoints()
-  for step in (1, 2):
-    first.save(step, _place(_values(step), mesh), {"of": step})
-  first.wait()
+  mesh = _save_two(checkpoints)
   for count in (1, 2):
     (tmp_path / "c" / "2" / "metadata" / "metadata").unlink()
     again = checkpoints()
@@ -352,11 +349,7 @@ def test_a_missing_file_is_set_aside_and_its_step_can_come_again(
 
 def test_if_all_are_damaged_nothing_is_changed(checkpoints, tmp_path):
   """Set aside, they would leave a run that begins again at step 0."""
-  mesh = _mesh(1, 2)
-  first = checkpoints()
-  for step in (1, 2):
-    first.save(step, _place(_values(step), mesh), {"of": step})
-  first.wait()
+  mesh = _save_two(checkpoints)
   (tmp_path / "c" / "2" / "metadata" / "metadata").unlink()
   (tmp_path / "c" / "1" / "arrays" / "manifest.ocdbt").write_bytes(b"")
   (tmp_path / "c" / "3.orbax-checkpoint-tmp").mkdir()  # of a killed save
@@ -374,11 +367,7 @@ def test_one_without_a_list_of_files_is_set_aside_only_if_its_sums_differ(
   checkpoints, tmp_path
 ):
   """Those of older versions have none; Orbax's errors prove nothing."""
-  mesh = _mesh(1, 2)
-  first = checkpoints()
-  for step in (1, 2):
-    first.save(step, _place(_values(step), mesh), {"of": step})
-  first.wait()
+  mesh = _save_two(checkpoints)
   newest = tmp_path / "c" / "2"
   (newest / "files.json").unlink()
   assert checkpoints().restore(_abstract(mesh))[1] == {"of": 2}
@@ -415,11 +404,7 @@ def test_files_that_are_as_saved_are_not_damaged_whatever_orbax_says(
 
 
 def test_read_only_changes_nothing(checkpoints, tmp_path, capfd):
-  mesh = _mesh(1, 2)
-  first = checkpoints()
-  for step in (1, 2):
-    first.save(step, _place(_values(step), mesh), {"of": step})
-  first.wait()
+  mesh = _save_two(checkpoints)
   (tmp_path / "c" / "2" / "metadata" / "metadata").unlink()
   before = sorted(map(str, tmp_path.rglob("*")))
   _, metadata = checkpoints(read_only=True).restore(_abstract(mesh))
