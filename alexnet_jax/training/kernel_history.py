@@ -51,9 +51,12 @@ class KernelHistory:
     spacing = 1
     while epoch // spacing >= MAX_SNAPSHOTS:
       spacing *= 2
-    if epoch % spacing or epoch in self._kept:
+    if epoch % spacing:
       return
+    # In all processes, before what only the one with the run's file knows.
     values = multihost_utils.process_allgather(kernels, tiled=True)
+    if epoch in self._kept:
+      return
     with np.errstate(over="ignore"):  # of a diverging run
       by_tower = np.moveaxis(values, -1, 1).astype(np.float16)
     self._kept[epoch] = step, by_tower

