@@ -117,7 +117,10 @@ RULES: dict[str, Rule] = {
   "batch_size": integer(1),
   "total_epochs": number(1e-6, 1e9),
   "total_steps": integer(),
-  "dataset": NAME,
+  "dataset": Rule(
+    "a name of at most 255 characters",
+    lambda x: NAME.accepts(x) and len(x.encode(errors="replace")) <= 255,
+  ),
   "data_dir": TEXT,
   "splits.train": NAME,
   "splits.validation": NAME,

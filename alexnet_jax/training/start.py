@@ -148,7 +148,10 @@ def read(config: Mapping[str, Any], mesh: Mesh) -> Start:
 
 def _read_run(workdir: str, config: Mapping[str, Any], mesh: Mesh) -> Start:
   which = config["start_checkpoint"]
-  theirs = runs.load_config(workdir)
+  try:
+    theirs = runs.load_config(workdir)
+  except UserError as error:
+    raise UserError(f"start_from={workdir}: {error}") from None
   state, metadata = runs.load_state(workdir, mesh, checkpoint=which)
   source = f"{workdir}, checkpoint {int(state.step)}"
   mean = None

@@ -57,6 +57,7 @@ class Server:
     text = text.replace(
       "  return config\n",
       "  config.mesh.data = config.mesh.model = 1\n"
+      '  config.schedule.name = "piecewise"\n'
       "  config.checkpoint_every_steps = 0\n  return config\n",
       1,
     )
