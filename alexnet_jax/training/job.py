@@ -91,7 +91,7 @@ class Recipe(NamedTuple):
         f" {self.image_size} pixels needs at least {images / 1e9:,.1f} GB, and"
         f" this network with its gradients {weights / 1e9:,.1f} GB, but the"
         f" devices have {present / 1e9:,.1f} GB. Choose a smaller batch_size,"
-        " image_size or network.width."
+        " image_size, num_classes or network.width."
       )
 
   def train_step(self, mesh: Mesh) -> Callable[..., Any]:

@@ -42,7 +42,7 @@ def problem(line: Line, status: int, output: str, changed: bool) -> str:
     return f"status {status}: {output[-1500:]}"
   if changed:
     return "something was written"
-  if line.named.rpartition(".")[2] not in output:
+  if line.named.rpartition(".")[2] not in output.lower():
     return f"{line.named} is not named: {output[-300:]}"
   return ""
 
