@@ -352,6 +352,7 @@ def test_any_state_of_optax_is_sharded_saved_and_restored(name, tmp_path):
   state = step.init_state(network, STATES[name], 0, mesh)
   checkpoints = Checkpoints(str(tmp_path))
   checkpoints.save(1, step.to_dict(state), {})
+  checkpoints.wait()
   abstract = step.abstract_state(network, STATES[name], mesh)
   restored, _ = checkpoints.restore(step.to_dict(abstract))
   checkpoints.close()
