@@ -46,8 +46,8 @@ def run(
     *choices: subcommands, such as `export` and `import`; the command line must
       contain exactly one.
     operands: whether the command takes words that are not flags, such as paths.
-    prints_progress: whether all that is printed is progress, so that losing
-      some of it, for example on a full disk, is no failure.
+    prints_progress: whether all that is printed is progress. The command then
+      succeeds even if some of it could not be written, as on a full disk.
   """
   output.protect()
   libraries.configure()

@@ -352,7 +352,7 @@ def unused_keys(config: ConfigDict) -> dict[str, str]:
 
 
 def _arithmetic(network: ConfigDict) -> str:
-  """The numbers that the network computes with, in words."""
+  """The types of the activations and products, as text for the log."""
   if network.compute_dtype != "float32":
     return f"activations and products in {network.compute_dtype}"
   return {
