@@ -130,15 +130,26 @@ def wait_for_step(cluster, checkout, name, step=5):
 
 
 def wait_for_requeue(cluster, job):
-  """Waits until a job is queued again, and lets it start soon."""
+  """Waits until a job is queued again; SLURM starts it in two minutes."""
 
   def queued_again():
     state = cluster.state(job)
     return state["JobState"] == "PENDING" and state["Restarts"] == "1"
 
   cluster.wait_until(queued_again, f"restart of {job}")
-  # Not at once: its credential of this second is revoked.
+
+
+def start_soon(cluster, job):
+  """Not at once: the job's credential of this second is revoked."""
   cluster.run("scontrol", "update", f"JobId={job}", "StartTime=now+3")
+
+
+def completed(cluster, checkout, job):
+  """The log of a job that ends well."""
+  state = cluster.finish(job)["JobState"]
+  log = (checkout / f"alexnet-{job}.log").read_text()
+  assert state == "COMPLETED", log + cluster.logs()
+  return log
 
 
 @pytest.fixture(scope="module")
@@ -180,10 +191,10 @@ def test_a_time_limit_queues_the_run_again(
   limit = f"TimeLimit={int(minutes) + 4}"  # the warning is due: five minutes
   cluster.run("scontrol", "update", f"JobId={limited}", limit)
   wait_for_requeue(cluster, limited)
+  start_soon(cluster, limited)
   cluster.run("scontrol", "update", f"JobId={limited}", "TimeLimit=60")
   (checkout / "runs" / f"{name}.slow").unlink()
-  assert cluster.finish(limited)["JobState"] == "COMPLETED"
-  log = (checkout / f"alexnet-{limited}.log").read_text()
+  log = completed(cluster, checkout, limited)
   (saved,) = re.findall(r"stopped after step (\d+); it is saved", log)
   assert 5 <= int(saved) < 40
   assert f"resumed after step {saved}" in log and "Traceback" not in log
@@ -226,6 +237,7 @@ def test_a_sweep_is_preempted_and_collected(cluster, checkout, one_task):
     first = min(jobs.split(), key=int)
     cluster.run("scancel", "--signal=USR2", first)
     wait_for_requeue(cluster, first)
+    start_soon(cluster, first)
     held.unlink()
     printed, _ = launch.communicate(timeout=600)
   finally:
@@ -257,9 +269,11 @@ def test_a_job_whose_node_fails_is_queued_again(cluster, checkout, one_task):
   cluster.kill_node(node)
   wait_for_requeue(cluster, job)
   held.unlink()
+  # What is left of the job on the node is cleared before the job is back.
   cluster.start_node(node)
-  assert cluster.finish(job)["JobState"] == "COMPLETED"
-  log = (checkout / f"alexnet-{job}.log").read_text()
+  cluster.wait_until(lambda: cluster.num_idle() == len(NODES), "idle nodes")
+  start_soon(cluster, job)
+  log = completed(cluster, checkout, job)
   assert "stopped after step" not in log and "resumed after step" in log
   assert difference(checkout / "runs" / "failed", one_task) == ""
 
