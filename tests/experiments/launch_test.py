@@ -1,21 +1,15 @@
 """Sweeps with submitit's local executor, and with fake SLURM commands."""
 
-import contextlib
 import json
 import os
 import pathlib
 import re
 import signal
 import stat
-import subprocess
 import sys
-import time
 import types
 
-import jax
-import numpy as np
 import pytest
-import tiny_runs
 from sample_data import write_tiny
 
 from alexnet_jax.runtime.command import UserError
@@ -73,71 +67,6 @@ def test_a_sweep_is_run_and_collected_and_not_run_twice(
   assert again == [good]
   assert "seed=5: already finished" in capfd.readouterr().err
   assert set((output / "jobs").glob("*.pkl")) == jobs
-
-
-def processes_of(group, module):
-  """Process numbers in a process group whose command runs a module."""
-  found = []
-  for folder in pathlib.Path("/proc").glob("[0-9]*"):
-    with contextlib.suppress(OSError):
-      words = (folder / "cmdline").read_bytes().split(b"\0")
-      if module.encode() in words and os.getpgid(int(folder.name)) == group:
-        found.append(int(folder.name))
-  return found
-
-
-def end_group(leader):
-  """Kills a process and those that it started, if any are left."""
-  with contextlib.suppress(ProcessLookupError):
-    os.killpg(leader.pid, signal.SIGKILL)
-  leader.wait()
-
-
-@pytest.mark.slow
-def test_a_preempted_job_is_saved_requeued_and_resumed(
-  tmp_path, monkeypatch, request
-):
-  """The signal that submitit asks SLURM for reaches all processes of a job."""
-  monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-  monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
-  write_tiny(tmp_path)
-  config = tmp_path / "tiny.py"
-  text = CONFIG.format(place=str(tmp_path))
-  config.write_text(
-    text.replace("total_steps = 8, 72, 2", "total_steps = 8, 72, 300")
-  )
-  output = tmp_path / "sweep"
-  metrics = output / "seed=5" / "metrics.jsonl"
-  script = "import sys; from experiments import launch\n"
-  script += "launch.launch(sys.argv[1], [{'seed': 5}], sys.argv[2])"
-  launcher = subprocess.Popen(
-    [sys.executable, "-c", script, str(config), str(output)],
-    cwd=tiny_runs.ROOT,
-    start_new_session=True,
-  )
-  request.addfinalizer(lambda: end_group(launcher))
-  deadline = time.monotonic() + 300
-  while not (metrics.exists() and metrics.read_bytes().count(b"\n") > 3):
-    assert launcher.poll() is None and time.monotonic() < deadline
-    time.sleep(0.05)
-  for module in ("submitit.core._submit", "alexnet_jax.main"):
-    (pid,) = processes_of(launcher.pid, module)
-    os.kill(pid, signal.SIGUSR2)
-  assert launcher.wait(400) == 0
-  (row,) = json.loads((output / "table.json").read_text())
-  assert (row["outcome"], row["step"]) == ("finished", 300)
-  log = "".join(path.read_text() for path in (output / "jobs").glob("*.out"))
-  (step,) = re.findall(r"the last attempt ended at step (\d+): .*SIGUSR2", log)
-  assert int(step) > 0
-
-  override = {"seed": 5}
-  words = launch.run_command(str(config), override, str(tmp_path / "straight"))
-  subprocess.run(words, cwd=tiny_runs.ROOT, check=True, timeout=200)
-  expected = tiny_runs.arrays(tmp_path, "straight")
-  found = tiny_runs.arrays(output, "seed=5")
-  jax.tree.map(np.testing.assert_array_equal, found, expected)
-  expected = tiny_runs.lines(tmp_path, "straight")
-  assert tiny_runs.lines(output, "seed=5") == expected
 
 
 def test_the_status_of_a_run_says_why_its_job_ended(tmp_path, monkeypatch):
