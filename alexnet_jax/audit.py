@@ -2,10 +2,12 @@
 
   python -m alexnet_jax.audit --config=configs/paper.py --mesh=data:1,model:2
   python -m alexnet_jax.audit --config=configs/paper.py --topology=v5e:2x4
+  python -m alexnet_jax.audit --config=configs/paper.py --topology=h100:2x8
 
 The exit status is 1 if the collectives between towers are not exactly those
 that the configuration's network.exchanges declares. With --topology the
-programs are compiled for a TPU slice, by the real compiler; no TPU is needed.
+programs are compiled for a TPU slice or for hosts of NVIDIA GPUs, by the real
+compiler; neither TPU nor GPU is needed.
 """
 
 import collections
@@ -17,9 +19,12 @@ from absl import flags
 from rich.console import Console
 from rich.table import Table
 
-from alexnet_jax.analysis import chips, programs
+from alexnet_jax.analysis import programs, roofline, topologies
+from alexnet_jax.analysis.chips import CHIPS, Chip
 from alexnet_jax.analysis.collectives import GRADIENTS
 from alexnet_jax.analysis.programs import Audit
+from alexnet_jax.analysis.roofline import Roofline
+from alexnet_jax.analysis.traffic import Traffic
 from alexnet_jax.model import sharding
 from alexnet_jax.model.sharding import DATA, MODEL
 from alexnet_jax.runtime import command, paths
@@ -47,11 +52,13 @@ def main() -> int:
   values = programs.to_json(result)
   _print_collectives(result, f"Collectives of {configs.path()} on {where}")
   _print_exchanges(result)
+  if result.traffic:
+    _print_traffic(result.traffic)
   if topology:
-    chip = chips.CHIPS[topology.split(":")[0]]
-    roofline = programs.roofline(result, chip)
-    _print_estimate(result, topology, chip, roofline)
-    values |= {"topology": topology, "roofline": dataclasses.asdict(roofline)}
+    chip = CHIPS[topology.split(":")[0]]
+    bounds = roofline.roofline(result, chip)
+    _print_estimate(result, topology, chip, bounds)
+    values |= {"topology": topology, "roofline": dataclasses.asdict(bounds)}
   if flag.json:
     write_atomic(flag.json, json.dumps(values, indent=2) + "\n")
   for finding in result.findings:
@@ -83,7 +90,9 @@ def _print_exchanges(result: Audit) -> None:
     if found.program == "train":
       place = found.phase, found.layer
       compiled[place] += found.bytes
-      sent[place] += chips.sent_bytes(found.op, found.bytes, result.mesh[MODEL])
+      sent[place] += roofline.sent_bytes(
+        found.op, found.bytes, result.mesh[MODEL]
+      )
   for item in result.declared["train"]:
     place, numbers = (item.phase, item.layer), item.numbers
     sizes = (numbers // images, 4 * numbers, compiled[place], sent[place])
@@ -95,24 +104,41 @@ def _print_exchanges(result: Audit) -> None:
     print(f'gradients summed over "data": {gradients:,} bytes per device')
 
 
+def _print_traffic(traffic: Traffic) -> None:
+  """The kernels of the training step and the memory they read and write."""
+  table = Table("pass", "layer", title="Memory traffic of one training step")
+  for heading in ("kernels", "MB"):
+    table.add_column(heading, justify="right")
+  for row in traffic.layers:
+    sizes = f"{row.kernels:,}", f"{row.bytes / 1e6:,.1f}"
+    table.add_row(row.phase, row.layer, *sizes)
+  table.add_section()
+  total = f"{traffic.kernels:,}", f"{traffic.bytes / 1e6:,.1f}"
+  table.add_row("all", "", *total)
+  Console().print(table)
+
+
 def _print_estimate(
-  result: Audit, topology: str, chip: chips.Chip, roofline: chips.Roofline
+  result: Audit, topology: str, chip: Chip, bounds: Roofline
 ) -> None:
   needed = result.memory["arguments"] + result.memory["temporary"]
   slowest, fastest = (
-    result.batch_size / roofline.seconds(overlap=overlap)
+    result.batch_size / bounds.seconds(overlap=overlap)
     for overlap in (False, True)
   )
+  counted = "the compiler's count" if result.flops else "products and kernels"
+  flops, moved = roofline.flops(result), roofline.moved_bytes(result)
   print(
     f"{topology}, from published figures ({chip.source}):\n"
     f"  memory: {needed / 1e9:.2f} GB of {chip.memory / 1e9:.1f} GB per"
     " device\n"
-    f"  compiler's count per device and step: {result.flops / 1e9:.1f} GFLOP,"
-    f" {result.bytes_accessed / 1e9:.2f} GB\n"
-    f"  lower bounds per step: {1e3 * roofline.compute:.2f} ms compute,"
-    f" {1e3 * roofline.memory:.2f} ms memory,"
-    f" {1e3 * roofline.exchange:.2f} ms exchanges,"
-    f" {1e3 * roofline.gradients:.2f} ms gradients\n"
+    f"  {counted} per device and step: {flops / 1e9:.1f} GFLOP"
+    f" ({result.products}), {moved / 1e9:.2f} GB\n"
+    f"  lower bounds per step: {1e3 * bounds.compute:.2f} ms compute,"
+    f" {1e3 * bounds.memory:.2f} ms memory,"
+    f" {1e3 * bounds.exchange:.2f} ms exchanges and"
+    f" {1e3 * bounds.gradients:.2f} ms gradients over the links,"
+    f" {1e3 * bounds.network:.2f} ms network\n"
     f"  estimate, not measured: {slowest:,.0f} images/s without overlap of"
     f" communication and compute, {fastest:,.0f} with full overlap"
   )
@@ -123,8 +149,6 @@ if __name__ == "__main__":
   flags.DEFINE_string(
     "mesh", "", "devices, such as data:1,model:2; default: the configuration's"
   )
-  flags.DEFINE_string(
-    "topology", "", "TPU slice to compile for, such as v5e:2x4"
-  )
+  flags.DEFINE_string("topology", "", topologies.HELP)
   paths.DEFINE_output("json", None, "JSON file for the result")
   command.run(main)

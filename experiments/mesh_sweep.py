@@ -26,7 +26,8 @@ from absl import flags
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from alexnet_jax.analysis import chips, programs
+from alexnet_jax.analysis import programs, roofline, topologies
+from alexnet_jax.analysis.chips import CHIPS
 from alexnet_jax.model import sharding
 from alexnet_jax.runtime import command, files, paths, processes, provenance
 from alexnet_jax.runtime import config as configs
@@ -115,7 +116,7 @@ def run_point(point: Point, config: ConfigDict, repeats: int) -> dict[str, Any]:
     point.data,
     point.model,
     towers=network.towers,
-    devices=None if here else chips.slice_devices(point.place),
+    devices=None if here else topologies.compile_only_devices(point.place),
   )
   if here:
     processes.configure()
@@ -144,8 +145,8 @@ def run_point(point: Point, config: ConfigDict, repeats: int) -> dict[str, Any]:
       point.batch_size / row["measured"]["seconds"]["median"]
     )
     return row
-  chip = chips.CHIPS[point.place.split(":")[0]]
-  estimate = programs.roofline(result, chip)
+  chip = CHIPS[point.place.split(":")[0]]
+  estimate = roofline.roofline(result, chip)
   row["estimated"] = {
     "seconds": dataclasses.asdict(estimate),
     "images_per_second": {

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from alexnet_jax.analysis import chips, programs
+from alexnet_jax.analysis import programs, topologies
 from alexnet_jax.runtime.command import UserError
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -40,7 +40,17 @@ def test_the_command_prints_a_verdict_and_writes_json(tmp_path):
   assert written["mesh"] == {"data": 1, "model": 2}
   assert written["platform"] == "cpu"
   assert set(written["collectives"][0]) == {
-    *("program", "pass", "layer", "op", "axes", "dtype", "numbers", "bytes")
+    *(
+      "program",
+      "pass",
+      "layer",
+      "op",
+      "axes",
+      "dtype",
+      "numbers",
+      "bytes",
+      "hosts",
+    )
   }
   count = collections.Counter(
     (item["program"], item["pass"]) for item in written["collectives"]
@@ -58,7 +68,7 @@ def test_the_command_prints_a_verdict_and_writes_json(tmp_path):
 @pytest.fixture
 def tpu_compiler():
   try:
-    chips._check_compiler()
+    topologies._check_tpu_compiler()
   except UserError as error:
     pytest.skip(str(error))
 

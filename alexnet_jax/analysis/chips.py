@@ -1,143 +1,177 @@
-"""TPU chips: devices to compile for without owning them, published figures."""
+"""Published figures of TPU and NVIDIA chips."""
 
 import dataclasses
-import importlib.metadata
-import importlib.util
-import os
-import re
 
-import jax
-
-from alexnet_jax.runtime.command import UserError
+KIB, MIB, GIB = 2**10, 2**20, 2**30
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Chip:
   """Published figures of one chip."""
 
-  flops: float  # peak bfloat16 FLOP/s
-  memory: float  # bytes of HBM
-  memory_bandwidth: float  # bytes/s from and to HBM
-  # Bytes/s to one neighbour in one direction: the published two-way figure of
-  # the chip, divided by its ports and by two.
+  # Peak FLOP/s of dense products, by `Network.precision`, and "bfloat16".
+  rates: dict[str, float]
+  memory: float  # bytes
+  memory_bandwidth: float  # bytes/s
+  # Bytes/s that a device can send to others of its host or slice at once, to
+  # one neighbour, and to several.
+  neighbour_bandwidth: float
   link_bandwidth: float
+  # Bytes/s that a device can send to other hosts; 0: the links join all hosts.
+  network_bandwidth: float = 0.0
   source: str  # of the figures
 
 
-DOCS = "cloud.google.com/tpu/docs/"
-V4 = DOCS + "v4; links: Jouppi et al., ISCA 2023"
-CHIPS = {
-  "v4": Chip(275e12, 32 * 2**30, 1200e9, 50e9, V4),
-  "v5e": Chip(197e12, 16e9, 819e9, 400e9 / 4 / 2, DOCS + "v5e"),
-  "v5p": Chip(459e12, 95 * 2**30, 2765e9, 1200e9 / 6 / 2, DOCS + "v5p"),
-  "v6e": Chip(918e12, 32e9, 1638e9, 800e9 / 4 / 2, DOCS + "v6e"),
-}
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Gpu(Chip):
+  """An NVIDIA chip, with what its compiler asks for."""
+
+  name: str  # as the driver reports it
+  capability: str  # compute capability, such as "9.0a"
+  multiprocessors: int
+  cores: int  # float32 units of a multiprocessor
+  clock: float  # Hz
+  cache: int  # bytes of L2
+  shared_memory: int  # bytes of a multiprocessor
+  threads: int = 2048  # of a multiprocessor
 
 
-def slice_devices(topology: str) -> list[jax.Device]:
-  """The devices of a TPU slice, one per chip, to compile for without a TPU.
+def _tpu(peak: float, links: float, ports: int, **figures) -> Chip:
+  """A TPU; of its neighbours on a ring it uses two at once.
 
   Args:
-    topology: a chip and its number along each direction, such as "v5p:2x2x4".
-
-  Raises:
-    UserError: libtpu is not installed, or the slice does not exist.
+    peak: bfloat16 FLOP/s. A product of float32 numbers takes 3 or 6 passes.
+    links: bytes/s over all ports in both directions, as published.
+    ports: number of neighbours.
+    **figures: the other fields.
   """
-  match = re.fullmatch(r"(v\w+):(\d+(?:x\d+){1,2})", topology)
-  if not match or match[1] not in CHIPS:
-    raise UserError(
-      f"--topology={topology} is not a TPU slice: expected one of"
-      f" {', '.join(CHIPS)}, a colon and the number of chips along each"
-      " direction, such as v5e:2x4 or v5p:2x2x4."
-    )
-  _check_compiler()
-  # Nothing is executed, so JAX and libtpu must not search for a local TPU.
-  os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
-  os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
-  jax.config.update("jax_platforms", "cpu")
-  from jax.experimental import topologies  # not needed without --topology
-
-  chips = [int(number) for number in match[2].split("x")]
-  chips += [1] * (3 - len(chips))
-  # A host has up to 2 x 2 chips; a smaller slice is a part of one host.
-  host = (min(chips[0], 2), min(chips[1], 2), 1)
-  try:
-    description = topologies.get_topology_desc(
-      platform="tpu",
-      topology_name=topology,
-      chips_per_host_bounds=host,
-      # By default each of v4's two cores is a device, which no mesh accepts.
-      chip_config_name="megacore" if match[1] == "v4" else "default",
-    )
-  except jax.errors.JaxRuntimeError as error:
-    reason = " ".join(str(error).split())
-    message = f"libtpu cannot describe the slice {topology}: {reason}"
-    raise UserError(message) from None
-  return list(description.devices)
-
-
-def _check_compiler() -> None:
-  """Raises UserError if JAX cannot find libtpu."""
-  path = os.environ.get("TPU_LIBRARY_PATH")
-  if (path and os.path.isfile(path)) or importlib.util.find_spec("libtpu"):
-    return
-  needed = importlib.metadata.requires("jax") or ()
-  libtpu = next(name for name in needed if name.startswith("libtpu"))
-  raise UserError(
-    "--topology needs the TPU compiler libtpu, which is neither installed nor"
-    " named by the environment variable TPU_LIBRARY_PATH. (A TPU is not"
-    f" needed.) For jax {jax.__version__}: pip install --no-deps"
-    f' --target=libtpu "{libtpu.split(";")[0].strip()}", then set'
-    " TPU_LIBRARY_PATH=libtpu/libtpu/libtpu.so for this command. If libtpu is"
-    " installed beside JAX instead, every start of JAX searches for a TPU and"
-    " prints a warning."
+  one = links / ports / 2
+  passes = {"bfloat16": 1, "default": 1, "tf32": 3, "float32": 6}
+  return Chip(
+    rates={precision: peak / count for precision, count in passes.items()},
+    neighbour_bandwidth=one,
+    link_bandwidth=2 * one,
+    **figures,
   )
 
 
-@dataclasses.dataclass(frozen=True)
-class Roofline:
-  """Lower bounds on the time of one step in seconds, one per resource."""
-
-  compute: float  # the compiler's count of operations at the chip's peak
-  memory: float  # the compiler's count of bytes at the memory bandwidth
-  exchange: float  # the exchanges between towers over the links
-  gradients: float  # the sum of the gradients over "data" over the links
-
-  def seconds(self, *, overlap: bool) -> float:
-    """Of one step with all communication overlapped, or none.
-
-    A real step lies between: the next layer waits for an exchange, but the sum
-    of the gradients overlaps with the rest of the backward pass.
-    """
-    on_chip = max(self.compute, self.memory)
-    if overlap:
-      return max(on_chip, self.exchange, self.gradients)
-    return on_chip + self.exchange + self.gradients
+def _gpu(bfloat16: float, tf32: float, float32: float, **figures) -> Gpu:
+  """A GPU, from peak FLOP/s; its links reach all GPUs of its host alike."""
+  precisions = {"bfloat16": bfloat16, "tf32": tf32, "float32": float32}
+  figures["neighbour_bandwidth"] = figures["link_bandwidth"]
+  return Gpu(rates=precisions | {"default": tf32}, **figures)
 
 
-def sent_bytes(op: str, size: int, devices: int) -> float:
-  """The least number of bytes that each device sends in one collective.
-
-  Args:
-    op: the compiler's name, such as "all-gather".
-    size: bytes of the result on one device.
-    devices: number of devices in a group.
-  """
-  match op:
-    case "all-gather":  # its own part to all others
-      return size * (devices - 1) / devices
-    case "reduce-scatter":  # the parts of all others
-      return size * (devices - 1)
-    case "all-reduce":  # both
-      return 2 * size * (devices - 1) / devices
-  return size
-
-
-def link_seconds(op: str, size: int, devices: int, chip: Chip) -> float:
-  """The least seconds of one collective; arguments as for `sent_bytes`.
-
-  Two devices are neighbours with one link; more devices form a ring and use
-  both directions.
-  """
-  links = 1 if devices == 2 else 2
-  return sent_bytes(op, size, devices) / (links * chip.link_bandwidth)
+_DOCS = "cloud.google.com/tpu/docs/"
+_HOPPER = {"capability": "9.0a", "multiprocessors": 132, "cores": 128}
+_HOPPER |= {"clock": 1.98e9, "cache": 50 * MIB, "shared_memory": 228 * KIB}
+# NVLink and NVSwitch: half of the published two-way figure. The network of an
+# H100, H200 and B200 is 400 Gbit/s, of an A100 200 Gbit/s for each GPU.
+CHIPS = {
+  "v4": _tpu(
+    *(275e12, 600e9, 6),
+    memory=32 * GIB,
+    memory_bandwidth=1200e9,
+    source=_DOCS + "v4; links: Jouppi et al., ISCA 2023",
+  ),
+  "v5e": _tpu(
+    *(197e12, 400e9, 4),
+    memory=16e9,
+    memory_bandwidth=819e9,
+    source=_DOCS + "v5e",
+  ),
+  "v5p": _tpu(
+    *(459e12, 1200e9, 6),
+    memory=95 * GIB,
+    memory_bandwidth=2765e9,
+    source=_DOCS + "v5p",
+  ),
+  "v6e": _tpu(
+    *(918e12, 800e9, 4),
+    memory=32e9,
+    memory_bandwidth=1638e9,
+    source=_DOCS + "v6e",
+  ),
+  "h100": _gpu(
+    *(989.4e12, 494.7e12, 66.9e12),
+    memory=80e9,
+    memory_bandwidth=3350e9,
+    link_bandwidth=450e9,
+    network_bandwidth=50e9,
+    source="NVIDIA H100 (SXM5) architecture paper, DGX H100 data sheet",
+    name="NVIDIA H100 80GB HBM3",
+    **_HOPPER,
+  ),
+  "h200": _gpu(
+    *(989.4e12, 494.7e12, 66.9e12),
+    memory=141e9,
+    memory_bandwidth=4800e9,
+    link_bandwidth=450e9,
+    network_bandwidth=50e9,
+    source="NVIDIA H200 (SXM) and DGX H200 data sheets",
+    name="NVIDIA H200",
+    **_HOPPER,
+  ),
+  "a100": _gpu(
+    *(312e12, 156e12, 19.5e12),
+    memory=80e9,
+    memory_bandwidth=2039e9,
+    link_bandwidth=300e9,
+    network_bandwidth=25e9,
+    source="NVIDIA A100 80 GB (SXM4) and DGX A100 data sheets",
+    name="NVIDIA A100-SXM4-80GB",
+    capability="8.0",
+    multiprocessors=108,
+    cores=64,
+    clock=1.41e9,
+    cache=40 * MIB,
+    shared_memory=164 * KIB,
+  ),
+  "b200": _gpu(
+    *(2250e12, 1125e12, 75e12),
+    memory=180e9,
+    memory_bandwidth=8000e9,
+    link_bandwidth=900e9,
+    network_bandwidth=50e9,
+    source="NVIDIA HGX B200 and DGX B200 data sheets",
+    name="NVIDIA B200",
+    capability="10.0a",
+    multiprocessors=148,
+    cores=128,
+    clock=1.965e9,
+    cache=126 * MIB,
+    shared_memory=228 * KIB,
+  ),
+  # Without NVLink: the links are PCIe 4.0 and 3.0 x16.
+  "l4": _gpu(
+    *(121e12, 60e12, 30.3e12),
+    memory=24e9,
+    memory_bandwidth=300e9,
+    link_bandwidth=32e9,
+    source="NVIDIA L4 data sheet, without sparsity",
+    name="NVIDIA L4",
+    capability="8.9",
+    multiprocessors=58,
+    cores=128,
+    clock=2.04e9,
+    cache=48 * MIB,
+    shared_memory=100 * KIB,
+    threads=1536,
+  ),
+  # Turing has neither bfloat16 nor TF32: both are computed as float32.
+  "t4": _gpu(
+    *(8.1e12, 8.1e12, 8.1e12),
+    memory=16e9,
+    memory_bandwidth=320e9,
+    link_bandwidth=16e9,
+    source="NVIDIA T4 data sheet",
+    name="Tesla T4",
+    capability="7.5",
+    multiprocessors=40,
+    cores=64,
+    clock=1.59e9,
+    cache=4 * MIB,
+    shared_memory=64 * KIB,
+    threads=1024,
+  ),
+}

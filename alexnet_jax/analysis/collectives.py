@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from jax.sharding import Mesh
 
+from alexnet_jax.analysis import hlo
 from alexnet_jax.model.network import LAYERS, Network
 from alexnet_jax.model.shapes import shapes
 from alexnet_jax.model.sharding import DATA, MODEL
@@ -40,6 +41,7 @@ class Collective:
   dtype: str  # the compiler's name, such as "f32"
   numbers: int  # the number of array elements
   bytes: int  # the size of those elements
+  hosts: int = 1  # over which the devices of a group are spread
 
 
 class DeclaredExchange(NamedTuple):
@@ -107,17 +109,19 @@ def find(
   """
   by_size = _exchanges_by_size(declared, mesh)
   found = []
-  for instruction in _instructions(text):
+  for instruction in _collectives(hlo.parse(text)):
     axes = _axes(instruction.groups, mesh)
     if not axes:
       continue
+    hosts = _hosts(instruction.groups, mesh)
     counts: collections.Counter[tuple[str, str, str]] = collections.Counter()
     for dtype, count in instruction.results:
       place = _attribute(instruction, count, axes, by_size, parameter_sizes)
       counts[*place, dtype] += count
     for (phase, layer, dtype), numbers in counts.items():
       what = program, phase, layer, instruction.op, axes, dtype
-      found.append(Collective(*what, numbers, numbers * _bits(dtype) // 8))
+      size = numbers * hlo.bits(dtype) // 8
+      found.append(Collective(*what, numbers, size, hosts))
   return found
 
 
@@ -184,9 +188,7 @@ _OPS = (
   "all-gather|all-reduce|reduce-scatter|all-to-all|ragged-all-to-all"
   "|collective-permute|collective-broadcast"
 )
-# %name = RESULT op(operands), attributes
-_INSTRUCTION = re.compile(rf"= (.+?) ({_OPS})(-start)?\((.*)$")
-_ARRAY = re.compile(r"\b([a-z]\w*)\[([\d,]*)\]")
+_COLLECTIVE = re.compile(rf"({_OPS})(-start)?")
 _LIST = re.compile(r"(?:groups|target_pairs)=\{((?:\{[\d,]*\},?)*)\}")
 _IOTA = re.compile(r"groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?")
 _NAMED = re.compile(
@@ -195,21 +197,46 @@ _NAMED = re.compile(
 _AXIS = re.compile(r"'?([^',=:]+)'?(?:=(\d+)|:\((\d+)\)(\d+))?")
 
 
-def _instructions(text: str) -> Iterator[_Instruction]:
-  for line in text.splitlines():
-    match = _INSTRUCTION.search(line)
-    if not match:
-      continue
-    result, op, started, rest = match.groups()
-    found = _ARRAY.findall(result)
-    arrays = [(dtype, math.prod(_numbers(sizes))) for dtype, sizes in found]
-    if started and (op != "all-reduce" or result.startswith("((")):
-      # The result of a start is (operands, results, contexts); that of an
-      # all-reduce is either this or its results alone.
-      arrays = [array for array in arrays if array != ("u32", 1)]
-      arrays = arrays[len(arrays) // 2 :]
-    scope = re.search(r'op_name="([^"]*)"', rest)
-    yield _Instruction(op, arrays, _groups(rest), scope[1] if scope else "")
+def _collectives(program: hlo.Program) -> Iterator[_Instruction]:
+  for computation in program.computations.values():
+    for line in computation.values():
+      if not (match := _COLLECTIVE.fullmatch(line.op)):
+        continue
+      op, started = match.groups()
+      arrays = hlo.arrays(line.result)
+      if started and (op != "all-reduce" or line.result.startswith("((")):
+        # The result of a start is (operands, results, contexts); that of an
+        # all-reduce is either this or its results alone.
+        arrays = [array for array in arrays if array != ("u32", ())]
+        arrays = arrays[len(arrays) // 2 :]
+      scope = line.scope
+      if parts := _joined(line, computation, program):
+        arrays = [array for part in parts for array in hlo.arrays(part.result)]
+        # GPU compilers may drop the scope of a joined collective.
+        scope = scope or ":".join(part.scope for part in parts)
+      results = [(array.dtype, array.numbers) for array in arrays]
+      yield _Instruction(op, results, _groups(line.attributes), scope)
+
+
+def _joined(
+  line: hlo.Instruction,
+  computation: dict[str, hlo.Instruction],
+  program: hlo.Program,
+) -> list[hlo.Instruction]:
+  """The instructions whose results an all-reduce sums as a single array.
+
+  GPU compilers join small arrays end to end, for example all gradients of
+  biases and the metrics. Empty for an all-reduce of anything else.
+  """
+  if not line.op.startswith("all-reduce") or len(line.operands) != 1:
+    return []
+  operand = computation.get(line.operands[0])
+  if not operand:
+    return []
+  joint = program.root(operand.calls) or operand
+  if joint.op != "concatenate" or len(operand.operands) != len(joint.operands):
+    return []
+  return [computation[name] for name in operand.operands]
 
 
 def _numbers(text: str) -> list[int]:
@@ -277,7 +304,8 @@ def _axes(groups: list[list[int]], mesh: Mesh) -> tuple[str, ...]:
   return tuple(itertools.compress(mesh.axis_names, np.any(differs, axis=0)))
 
 
-def _bits(dtype: str) -> int:
-  """f32 -> 32, bf16 -> 16, f8e4m3fn -> 8, pred -> 8."""
-  digits = re.search(r"\d+", dtype)
-  return int(digits[0]) if digits else 8
+def _hosts(groups: list[list[int]], mesh: Mesh) -> int:
+  """The number of hosts with devices of one group, at most."""
+  hosts = [device.process_index for device in mesh.devices.flat]
+  groups = groups or [list(range(mesh.size))]
+  return max(len({hosts[number] for number in group}) for group in groups)

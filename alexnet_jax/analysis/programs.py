@@ -15,8 +15,10 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from alexnet_jax.analysis import chips, collectives
+from alexnet_jax.analysis import collectives, topologies, traffic
 from alexnet_jax.analysis.collectives import Collective, DeclaredExchange
+from alexnet_jax.analysis.timing import training_flops
+from alexnet_jax.analysis.traffic import Traffic
 from alexnet_jax.model import sharding
 from alexnet_jax.model.sharding import DATA, MODEL
 from alexnet_jax.runtime.command import UserError
@@ -36,8 +38,12 @@ class Audit:
   declared: dict[str, list[DeclaredExchange]]  # by program
   findings: list[str]  # differences between programs and declaration
   memory: dict[str, int]  # bytes of the training step on one device, by use
-  flops: float  # of the training step on one device, or 0 if not counted
-  bytes_accessed: float  # likewise
+  # Of the training step on one device; 0 if the compiler does not count them.
+  flops: float
+  bytes_accessed: float
+  arithmetic: float  # FLOPs of its products on one device, from their sizes
+  products: str  # their precision, a key of `Chip.rates`
+  traffic: Traffic | None  # of the training step, if compiled for GPUs
 
 
 def audit(
@@ -66,19 +72,21 @@ def audit(
   }
   compiled = {name: lowered[name].compile() for name in programs}
   parameter_sizes = _parameter_sizes(state.net)
-  all_found, declared, findings = [], {}, []
+  all_found, declared, findings, texts = [], {}, [], {}
   for name in programs:
     expected = collectives.declared_exchanges(network, mesh, batch_size, name)
     declared[name] = expected
-    text = compiled[name].as_text()
+    texts[name] = text = compiled[name].as_text()
     found = collectives.find(text, name, mesh, expected, parameter_sizes)
     all_found += found
     findings += compare(found, expected, name, mesh)
   memory = compiled["train"].memory_analysis()
   cost = compiled["train"].cost_analysis() or {}
+  platform = mesh.devices.flat[0].platform
+  is_narrow = network.compute_dtype == "bfloat16"
   return Audit(
     mesh=dict(mesh.shape),
-    platform=mesh.devices.flat[0].platform,
+    platform=platform,
     batch_size=batch_size,
     collectives=all_found,
     declared=declared,
@@ -90,6 +98,9 @@ def audit(
     },
     flops=cost.get("flops", 0.0),
     bytes_accessed=cost.get("bytes accessed", 0.0),
+    arithmetic=batch_size * training_flops(network) / mesh.size,
+    products="bfloat16" if is_narrow else network.precision,
+    traffic=traffic.measure(texts["train"]) if platform == "gpu" else None,
   )
 
 
@@ -145,23 +156,7 @@ def compare(
   return [f"{program}: {finding}" for finding in findings]
 
 
-def roofline(result: Audit, chip: chips.Chip) -> chips.Roofline:
-  """A lower bound on the time of one training step, compiled for `chip`."""
-  seconds = {MODEL: 0.0, DATA: 0.0}
-  for item in result.collectives:
-    if item.program == "train":
-      devices = math.prod(result.mesh[axis] for axis in item.axes)
-      least = chips.link_seconds(item.op, item.bytes, devices, chip)
-      seconds[_crossed(item)] += least
-  return chips.Roofline(
-    compute=result.flops / chip.flops,
-    memory=result.bytes_accessed / chip.memory_bandwidth,
-    exchange=seconds[MODEL],
-    gradients=seconds[DATA],
-  )
-
-
-def _crossed(item: Collective) -> str:
+def crossed_axis(item: Collective) -> str:
   """The axis that a collective is counted under."""
   return MODEL if MODEL in item.axes else DATA
 
@@ -173,7 +168,7 @@ def to_json(result: Audit) -> dict[str, Any]:
   for fields in values["collectives"]:
     fields["pass"] = fields.pop("phase")
   for item in result.collectives:
-    totals[item.program][f"{_crossed(item)}_{item.phase}"] += item.bytes
+    totals[item.program][f"{crossed_axis(item)}_{item.phase}"] += item.bytes
   for program, exchanges in result.declared.items():
     values["declared"][program] = [
       {"pass": item.phase, "layer": item.layer, "numbers": item.numbers}
@@ -205,14 +200,14 @@ def make_mesh(
   Args:
     sizes: the configuration's devices along "data" and "model"; 0: fit.
     flag: the value of --mesh, such as "data:1,model:2"; "" changes nothing.
-    topology: a TPU slice to compile for; "": the devices of this machine.
+    topology: as for `compile_only_devices`; "": the devices of this machine.
 
   Raises:
-    UserError: `flag` cannot be parsed, there are too few devices or the slice
-      does not exist.
+    UserError: `flag` cannot be parsed, there are too few devices or no such
+      topology.
   """
   sizes = dict(sizes) | parse_mesh(flag)
-  devices = chips.slice_devices(topology) if topology else None
+  devices = topologies.compile_only_devices(topology) if topology else None
   return sharding.make_mesh(
     sizes[DATA], sizes[MODEL], towers=towers, devices=devices
   )

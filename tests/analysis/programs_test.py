@@ -8,7 +8,8 @@ import jax
 import pytest
 from jax import lax
 
-from alexnet_jax.analysis import chips, collectives, programs
+from alexnet_jax.analysis import chips, collectives, programs, topologies
+from alexnet_jax.analysis.roofline import Roofline, roofline
 from alexnet_jax.model import kernels, layers, sharding
 from alexnet_jax.model.network import Layer, Network
 from alexnet_jax.runtime.command import UserError
@@ -207,17 +208,16 @@ def test_without_the_tpu_compiler_the_error_says_what_to_install(
   monkeypatch.setenv("TPU_LIBRARY_PATH", "nowhere/libtpu.so")
   monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
   with pytest.raises(UserError, match="pip install"):
-    chips.slice_devices("v5e:2x4")
-  with pytest.raises(UserError, match="is not a TPU slice"):
-    chips.slice_devices("h100:8")
+    topologies.compile_only_devices("v5e:2x4")
 
 
 def test_the_roofline_is_the_published_figures_and_arithmetic():
   gigabyte = chips.Chip(
-    flops=1e12,
+    rates={"float32": 1e12, "bfloat16": 2e12},
     memory=1e9,
     memory_bandwidth=1e11,
-    link_bandwidth=1e9,
+    neighbour_bandwidth=1e9,
+    link_bandwidth=2e9,
     source="",
   )
   result = programs.Audit(
@@ -237,13 +237,16 @@ def test_the_roofline_is_the_published_figures_and_arithmetic():
     memory={},
     flops=5e12,
     bytes_accessed=4e11,
+    arithmetic=0.0,
+    products="float32",
+    traffic=None,
   )
-  roofline = programs.roofline(result, gigabyte)
-  assert roofline == chips.Roofline(
-    compute=5.0, memory=4.0, exchange=2.0, gradients=3.0
+  bounds = roofline(result, gigabyte)
+  assert bounds == Roofline(
+    compute=5.0, memory=4.0, exchange=2.0, gradients=3.0, network=0.0
   )
-  assert roofline.seconds(overlap=True) == 5.0
-  assert roofline.seconds(overlap=False) == 10.0
+  assert bounds.seconds(overlap=True) == 5.0
+  assert bounds.seconds(overlap=False) == 10.0
 
 
 def collective(phase, op, axis, size):
