@@ -19,7 +19,7 @@ import rich.table
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
-from alexnet_jax.data.parallel import num_cores
+from alexnet_jax.data import loading
 from alexnet_jax.model import sharding
 from alexnet_jax.model.network import Network
 from alexnet_jax.model.shapes import layer_counts
@@ -207,7 +207,7 @@ def time_stream(batches: Iterator[Any], steps: int) -> float:
   def take(count):
     collections.deque(itertools.islice(batches, count), maxlen=0)
 
-  take(2 * num_cores() + 4)
+  take(loading.AHEAD + 1)
   return seconds_of(lambda: take(steps))
 
 

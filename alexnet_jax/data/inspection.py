@@ -14,7 +14,14 @@ from typing import Any
 import cv2
 import numpy as np
 
-from alexnet_jax.data import images, parallel, pipeline, preparing, sources
+from alexnet_jax.data import (
+  images,
+  loading,
+  parallel,
+  pipeline,
+  preparing,
+  sources,
+)
 from alexnet_jax.data.pixel_statistics import PixelSums, Statistics
 from alexnet_jax.data.sources import Source
 from alexnet_jax.data.tfds_originals import open_stored_split
@@ -346,7 +353,7 @@ def _check_throughput(source: Source, size: int, need: float) -> Verdict:
     size=size,
     max_undecodable=len(source),
   )
-  for _ in range(2 * parallel.num_cores() + 4):  # batches made ahead
+  for _ in range(loading.AHEAD + 1):  # batches made ahead
     next(batches)
   start, count = time.monotonic(), 0
   while time.monotonic() - start < THROUGHPUT_SECONDS:

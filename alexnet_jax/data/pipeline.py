@@ -3,33 +3,51 @@
 The position of a run in its data is its step. Example p = step * batch_size +
 i of a run is number p % n of permutation p // n of the n examples. So every
 example comes once per epoch, a batch may span two epochs, and the batches are
-the same on any number of processes. Worker threads of Grain read, decode and
-rescale each batch into one array.
+the same on any number of processes. Threads read, decode, rescale and crop the
+images of each batch into one array.
 """
 
-import collections
 import functools
-import sys
-from collections.abc import Collection, Iterable, Iterator
+import itertools
+import threading
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import NamedTuple
 
-import grain
 import jax
 import numpy as np
 from absl import logging
 
-from alexnet_jax.data import parallel
 from alexnet_jax.data.images import UndecodableImage, decode_into
+from alexnet_jax.data.loading import (
+  BatchMemory,
+  Failures,
+  Loading,
+  load_batches,
+)
 from alexnet_jax.data.sources import Source, permutation
 from alexnet_jax.runtime.command import UserError
+from alexnet_jax.runtime.progress import Progress
 
-READY = 2  # loaded batches that wait for the consumer
-ON_DEVICE = 2  # batches that wait on the devices
-MEMORY = 4 * 2**30  # bytes that loaded batches take by default, at most
+ENDLESS = 2**40  # steps, more than any run has
 
 Batch = dict[str, np.ndarray]
-# A batch, and why examples (by index) could not be decoded.
-Loaded = tuple[Batch, dict[int, UndecodableImage]]
+
+
+class Crops(NamedTuple):
+  """The part of each stored image that a program reads.
+
+  The rest need not be transferred to the devices.
+  """
+
+  size: int  # side c of the parts
+  # (epoch i32[B], index i32[B]) -> i32[B,2], the top and left of the parts.
+  offsets: Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+  @classmethod
+  def centred(cls, image_size: int, size: int) -> "Crops":
+    """The central parts of images of side `image_size`."""
+    margin = (image_size - size) // 2
+    return cls(size, lambda epoch, index: np.full((len(index), 2), margin))
 
 
 def train_batches(
@@ -40,6 +58,7 @@ def train_batches(
   start_step: int,
   size: int,
   rescale: str = "crop",
+  crops: Crops | None = None,
   max_undecodable: int = 0,
   left_out: Collection[int] = (),
   threads: int = 0,
@@ -52,6 +71,7 @@ def train_batches(
     batch_size: global, over all processes.
     size: side S of the rescaled images.
     rescale: how they are rescaled, a key of `images.RESCALE`.
+    crops: the part of each image that is kept, of side c; None: all of it.
     max_undecodable: how many images may be left out of training.
     left_out: indices of the images left out before the run was resumed, in
       whichever process.
@@ -60,9 +80,10 @@ def train_batches(
     process_count: number of processes that share a batch.
 
   Yields:
-    image uint8[B,S,S,3], label int32[B], index int32[B] (of the example in
-    the source), epoch int32[B] and weight float32[B]: 1, or 0 where the image
-    could not be decoded and is black. B is batch_size / process_count.
+    image uint8[B,S,S,3] or uint8[B,c,c,3], label int32[B], index int32[B] (of
+    the example in the source), epoch int32[B] and weight float32[B]: 1, or 0
+    where the image could not be decoded and is black. B is batch_size /
+    process_count.
 
   Raises:
     UserError: more than `max_undecodable` images cannot be decoded in this
@@ -75,19 +96,15 @@ def train_batches(
   # Two permutations, for the batches that span two epochs.
   order = functools.lru_cache(2)(lambda epoch: permutation(n, seed, epoch))
   share = (batch_size, process_index, process_count)
-  load = _Loader(source, size, rescale, *share)
+  loader = _Loader(source, size, rescale, crops, *share)
 
-  def load_batch(step: int) -> Loaded:
-    epochs, ranks = np.divmod(step * batch_size + load.places, n)
+  def begin(step: int) -> _Begun:
+    epochs, ranks = np.divmod(step * batch_size + loader.places, n)
     indices = [order(int(e))[r] for e, r in zip(epochs, ranks, strict=True)]
-    return load(np.array(indices), epochs)
+    return loader.begin(np.array(indices), epochs)
 
-  loading = Loading.plan(threads, load.batch_bytes)
-  options = grain.ReadOptions(
-    num_threads=loading.threads, prefetch_buffer_size=loading.threads + READY
-  )
-  steps = grain.MapDataset.range(start_step, sys.maxsize)
-  loaded = steps.map(load_batch).to_iter_dataset(options)
+  steps = range(start_step, start_step + ENDLESS)
+  loaded = loader.load(begin, steps, threads)
   return _without_failures(source, loaded, max_undecodable, set(left_out))
 
 
@@ -97,6 +114,7 @@ def evaluation_batches(
   batch_size: int,
   size: int,
   rescale: str = "crop",
+  crops: Crops | None = None,
   max_undecodable: int = 0,
   num_examples: int = 0,
   title: str = "",
@@ -115,89 +133,61 @@ def evaluation_batches(
     title: shown with the progress; "": none is shown.
   """
   share = (batch_size, process_index, process_count)
-  load = _Loader(source, size, rescale, *share)
+  loader = _Loader(source, size, rescale, crops, *share)
 
-  def load_batch(step: int) -> Loaded:
-    indices = step * batch_size + load.places
+  def begin(step: int) -> _Begun:
+    indices = step * batch_size + loader.places
     real = indices < len(source)
-    batch, failures = load(np.where(real, indices, 0), np.zeros_like(indices))
-    batch["weight"] *= real
-    return batch, failures
+    begun = loader.begin(np.where(real, indices, 0), np.zeros_like(indices))
+    begun.batch["weight"] *= real
+    return begun
 
-  count = num_examples or len(source)
-  loading = Loading.plan(threads, load.batch_bytes)
-  loaded = parallel.map_images(
-    load_batch,
-    range(-(-count // batch_size)),
-    title,
-    size=lambda step: min(batch_size, len(source) - step * batch_size),
-    ahead=READY,
-    threads=loading.threads,
-  )
-  return _without_failures(source, loaded, max_undecodable, set())
+  steps = range(-(-(num_examples or len(source)) // batch_size))
+  loaded = loader.load(begin, steps, threads)
+  batches = _without_failures(source, loaded, max_undecodable, set())
+  total = min(len(source), len(steps) * batch_size)
+  return _with_progress(batches, title, total, batch_size)
+
+
+def _with_progress(
+  batches: Iterator[Batch], title: str, total: int, batch_size: int
+) -> Iterator[Batch]:
+  with Progress(title, total) as progress:
+    for done in range(0, total, batch_size):
+      yield next(batches)
+      progress.advance(min(batch_size, total - done))
 
 
 def to_device(
   batches: Iterable[Batch], sharding: jax.sharding.Sharding
 ) -> Iterator[dict[str, jax.Array]]:
-  """Yields batches as device arrays and keeps two more on the device.
+  """Yields batches as device arrays; the transfer begins when one is asked for.
 
+  Training asks for the next batch while the devices work on the last one.
   Pixels are transferred as bytes; the training step converts them to floats.
   With several processes, `batches` are the parts of this process.
   """
   put = functools.partial(jax.make_array_from_process_local_data, sharding)
-  ahead = collections.deque()
-  for batch in batches:
+
+  def to_device(batch: Batch) -> dict[str, jax.Array]:
     if jax.process_count() == 1:
-      ahead.append(jax.device_put(batch, sharding))
-    else:
-      ahead.append(jax.tree.map(put, batch))
-    if len(ahead) > ON_DEVICE:
-      yield ahead.popleft()
-  yield from ahead
+      return jax.device_put(batch, sharding)
+    return jax.tree.map(put, batch)
 
-
-class Loading(NamedTuple):
-  """How many threads load batches, and what these take in memory."""
-
-  threads: int  # each loads a batch at a time
-  batch_bytes: int  # of this process's part of a batch
-
-  @classmethod
-  def plan(cls, threads: int, batch_bytes: int) -> "Loading":
-    """The number of threads, `threads` unless that is 0.
-
-    For 0 there is one thread per core, unless their batches would take more
-    than MEMORY.
-    """
-    affordable = max(1, MEMORY // batch_bytes - READY)
-    return cls(threads or min(parallel.num_cores(), affordable), batch_bytes)
-
-  @property
-  def num_batches(self) -> int:
-    """The largest number of batches in memory.
-
-    Each thread loads one, READY wait, the devices use one and ON_DEVICE wait
-    there. An evaluation has as many again, because those of the training stay.
-    """
-    return 2 * (self.threads + READY + 1 + ON_DEVICE)
-
-  def __str__(self) -> str:
-    size, total = self.batch_bytes, self.num_batches * self.batch_bytes
-    return (
-      f"{self.threads} thread{'s' * (self.threads > 1)} load images; at most"
-      f" {self.num_batches} batches of {size / 1e6:,.1f} MB are in memory"
-      f" ({total / 1e9:.2g} GB)"
-    )
+  return map(to_device, batches)
 
 
 def _without_failures(
-  source: Source, loaded: Iterable[Loaded], limit: int, left_out: set[int]
+  source: Source,
+  loaded: Iterable[tuple["_Begun", Failures]],
+  limit: int,
+  left_out: set[int],
 ) -> Iterator[Batch]:
-  """Yields the batches; names the images that cannot be decoded and counts."""
+  """The batches; names the images that cannot be decoded and counts them."""
+
   # Counted here, where batches are in order, so that a run stops at the same
   # step every time, however far ahead each thread is.
-  for batch, failures in loaded:
+  def check(begun: _Begun, failures: Failures) -> Batch:
     for index in [i for i in failures if i not in left_out]:
       left_out.add(index)
       name, count = source.example_name(index), len(left_out)
@@ -205,7 +195,9 @@ def _without_failures(
       if count > limit:
         raise UserError(f"{message}. {too_many_undecodable(count, limit)}")
       logging.error("%s; the image is left out.", message)
-    yield batch
+    return begun.batch
+
+  return itertools.starmap(check, loaded)
 
 
 def too_many_undecodable(count: int, limit: int) -> str:
@@ -218,14 +210,22 @@ def too_many_undecodable(count: int, limit: int) -> str:
   )
 
 
+class _Begun(NamedTuple):
+  """A batch whose images are being loaded, and the parts of them to keep."""
+
+  batch: Batch
+  offsets: np.ndarray | None  # i32[B,2], as of `Crops`
+
+
 class _Loader:
-  """Loads a process's part of a batch, and reports undecodable images."""
+  """Loads a process's part of each batch, and reports undecodable images."""
 
   def __init__(
     self,
     source: Source,
     size: int,
     rescale: str,
+    crops: Crops | None,
     batch_size: int,
     process: int,
     count: int,
@@ -238,65 +238,52 @@ class _Loader:
     share = batch_size // count
     # Of the process's part in the global batch: i64[share].
     self.places = np.arange(process * share, (process + 1) * share)
-    self._source, self._rescale = source, rescale
-    self._memory = BatchMemory((share, size, size, 3))
-    self.batch_bytes = share * size * size * 3
+    self._source, self._size, self._rescale = source, size, rescale
+    self._crops = crops
+    side = crops.size if crops else size
+    self._memory = BatchMemory((share, side, side, 3))
+    self._thread = threading.local()
 
-  def __call__(self, indices: np.ndarray, epochs: np.ndarray) -> Loaded:
-    parallel.lower_thread_priority()
+  def load(
+    self, begin: Callable[[int], _Begun], steps: range, threads: int
+  ) -> Iterator[tuple[_Begun, Failures]]:
+    """Loads the batches of `steps`, which `begin` begins."""
+    threads = Loading.plan(threads, 0).threads
+    return load_batches(begin, self._fill, steps, len(self.places), threads)
+
+  def begin(self, indices: np.ndarray, epochs: np.ndarray) -> _Begun:
     count = len(indices)
     batch = {
       "image": self._memory.take(),
-      "label": np.empty(count, np.int32),
+      "label": np.zeros(count, np.int32),
       "index": indices.astype(np.int32),
       "epoch": epochs.astype(np.int32),
       "weight": np.ones(count, np.float32),
     }
-    failures = {}
-    for i, index in enumerate(indices.tolist()):
+    crops = self._crops
+    offsets = crops and crops.offsets(batch["epoch"], batch["index"])
+    return _Begun(batch, offsets)
+
+  def _fill(self, begun: _Begun, part: slice) -> Failures:
+    batch, failures = begun.batch, {}
+    for i in range(*part.indices(len(self.places))):
+      index = int(batch["index"][i])
       try:
         encoded, batch["label"][i] = self._source[index]
-        decode_into(batch["image"][i], encoded, self._rescale)
+        if begun.offsets is None:
+          decode_into(batch["image"][i], encoded, self._rescale)
+        else:
+          batch["image"][i] = self._crop(encoded, *begun.offsets[i])
       except UndecodableImage as error:
         failures[index] = error
         batch["image"][i] = batch["label"][i] = batch["weight"][i] = 0
-    return batch, failures
+    return failures
 
-
-class BatchMemory:
-  """Arrays uint8 of one shape whose memory is reused; thread-safe.
-
-  Mapping 25 MB of fresh pages takes up to a quarter of the time that decoding
-  a batch of 128 prepared images into them takes.
-  """
-
-  def __init__(self, shape: tuple[int, ...]):
-    self._shape = shape
-    self._free = collections.deque()
-
-  def take(self) -> np.ndarray:
-    """Returns an uninitialised array that nothing else uses.
-
-    Its memory is reused once neither the array nor any view of it exists; a
-    JAX array that shares the memory counts as a view.
-    """
-    try:
-      memory = self._free.pop()
-    except IndexError:
-      memory = np.empty(self._shape, np.uint8)
-    return np.asarray(_Loan(memory, self._free))
-
-
-class _Loan:
-  """The owner of an array's memory as NumPy sees it, for views too.
-
-  The allocated array itself cannot be the owner: NumPy would make views of it
-  that outlive this object.
-  """
-
-  def __init__(self, memory: np.ndarray, free: collections.deque):
-    self._memory, self._free = memory, free
-    self.__array_interface__ = memory.__array_interface__
-
-  def __del__(self):
-    self._free.append(self._memory)
+  def _crop(self, encoded: bytes, top: int, left: int) -> np.ndarray:
+    """The part of an image to keep, in memory of this thread."""
+    if not hasattr(self._thread, "image"):
+      side = self._size
+      self._thread.image = np.empty((side, side, 3), np.uint8)
+    image, side = self._thread.image, self._crops.size
+    decode_into(image, encoded, self._rescale)
+    return image[top : top + side, left : left + side]
