@@ -66,13 +66,20 @@ def command(place, module, *arguments):
   )
 
 
-def train(place, workdir, should_stop=lambda: False, **changes):
+def train(
+  place,
+  workdir,
+  should_stop=lambda: False,
+  on_metrics=lambda: None,
+  **changes,
+):
   """Trains in this process; `changes` are keys such as batch_size."""
   config = configs.load(str(ROOT / "configs" / "quickstart.py"))
   config.update_from_flattened_dict(
     CHANGES | {"data_dir": str(place)} | changes
   )
-  return train_and_evaluate(config, str(place / workdir), should_stop)
+  workdir = str(place / workdir)
+  return train_and_evaluate(config, workdir, should_stop, on_metrics)
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 from jax.sharding import Mesh
+from ml_collections import ConfigDict
 
 from alexnet_jax.analysis import collectives, topologies, traffic
 from alexnet_jax.analysis.collectives import Collective, DeclaredExchange
@@ -22,7 +23,7 @@ from alexnet_jax.analysis.traffic import Traffic
 from alexnet_jax.model import sharding
 from alexnet_jax.model.sharding import DATA, MODEL
 from alexnet_jax.runtime.command import UserError
-from alexnet_jax.training.job import Recipe
+from alexnet_jax.training.job import Recipe, make_recipe
 
 PROGRAMS = ("train", "evaluate")
 
@@ -102,6 +103,22 @@ def audit(
     products="bfloat16" if is_narrow else network.precision,
     traffic=traffic.measure(texts["train"]) if platform == "gpu" else None,
   )
+
+
+def training_collectives(config: ConfigDict, mesh: Mesh) -> list[Collective]:
+  """The collectives of the training step of a configuration.
+
+  The step is compiled for `mesh`; nothing is executed.
+
+  Args:
+    config: such as `config.load` returns.
+    mesh: devices along "data" and "model", such as
+      `jax.make_mesh((1, 2), ("data", "model"))`.
+
+  Raises:
+    UserError: the configuration is not valid, or does not fit the mesh.
+  """
+  return audit(make_recipe(config), mesh, ["train"]).collectives
 
 
 def _parameter_sizes(net: Any) -> set[int]:

@@ -2,7 +2,6 @@
 
 import collections
 import itertools
-import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -28,6 +27,7 @@ from alexnet_jax.training import (
   step,
 )
 from alexnet_jax.training import start as starts
+from alexnet_jax.training.divergence import check_finite
 from alexnet_jax.training.job import Job, make_job
 from alexnet_jax.training.kernel_history import KernelHistory
 from alexnet_jax.training.progress import EVALUATING, TrainingProgress
@@ -35,14 +35,11 @@ from alexnet_jax.training.run_data import RunData
 from alexnet_jax.training.start import Start
 
 
-class Diverged(UserError):
-  """The loss or a parameter is not finite."""
-
-
 def train_and_evaluate(
   config: ConfigDict,
   workdir: str,
   should_stop: Callable[[], bool] = lambda: False,
+  on_metrics: Callable[[], None] = lambda: None,
 ) -> bool:
   """Trains a network, from wherever the run in `workdir` stands.
 
@@ -55,6 +52,7 @@ def train_and_evaluate(
     config: the configuration, locked.
     workdir: used by this run alone; created when the first file is written.
     should_stop: called after every checkpoint; if True, the run stops there.
+    on_metrics: called after every line of metrics.jsonl, such as to draw it.
 
   Returns:
     False after a signal, True at the end of the run or of `should_stop`.
@@ -95,7 +93,9 @@ def train_and_evaluate(
         if attempt.last:
           print(attempt.last)
         watch.attempt = attempt
-        loop = TrainingLoop(job, workdir, output_dir, watch, progress, start)
+        loop = TrainingLoop(
+          job, workdir, output_dir, watch, progress, start, on_metrics
+        )
         finished = loop.run(should_stop)
         if not finished:
           attempt.end(status.STOPPED, watch.reason)
@@ -131,6 +131,7 @@ class TrainingLoop:
     watch: Watch,
     progress: TrainingProgress,
     start: Start | None = None,
+    on_metrics: Callable[[], None] = lambda: None,
   ):
     """Restores the run from its newest checkpoint, or initialises it.
 
@@ -158,7 +159,7 @@ class TrainingLoop:
       job.check_data({"train": data.fingerprint})
 
     run_config.write_config(output_dir, configs.to_json(config))
-    self._writer = metrics.MetricsWriter(output_dir)
+    self._writer = metrics.MetricsWriter(output_dir, on_metrics)
     self._writer.resume(self._step, self._evaluation_due)
     self._kernels = KernelHistory(output_dir, self._step)
     self._progress.resume(self._step)
@@ -270,7 +271,7 @@ class TrainingLoop:
       results = sharding.fetch(done.results)
       finite = results.pop("finite")
       values = {name: float(value) for name, value in results.items()}
-      _check_finite(values["loss"], finite, done.number, done.learning_rate)
+      check_finite(values["loss"], finite, done.number, done.learning_rate)
       num_examples = int(values.pop("num_examples"))
       if missing := self._job.config.batch_size - num_examples:
         self._undecodable += missing
@@ -430,21 +431,3 @@ class TrainingLoop:
     """Shows, and tells the watch, what the run does now."""
     self._progress.phase(name)
     self._watch.phase(name)
-
-
-def _check_finite(
-  loss: float, finite: dict[str, np.ndarray], number: int, rate: float
-) -> None:
-  """Raises Diverged if the loss, or an updated parameter, is not finite."""
-  wrong = [] if math.isfinite(loss) else [f"the loss is {loss}"]
-  names = [name for name, towers in finite.items() if not towers.all()]
-  if names:
-    wrong.append(f"parameters are not finite ({', '.join(names)})")
-  if not wrong:
-    return
-  raise Diverged(
-    f"{' and '.join(wrong)} at step {number} (learning rate {rate:g}). The last"
-    " checkpoint is untouched. Try a lower schedule.learning_rate or another"
-    " seed in a new --workdir, or check the images with `python -m"
-    " alexnet_jax.prepare --check`."
-  )

@@ -12,7 +12,7 @@ import os
 import pathlib
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TextIO
 
 from rich.console import Console
@@ -34,8 +34,11 @@ class MetricsWriter:
   lost and training continues.
   """
 
-  def __init__(self, workdir: str):
-    self._workdir = pathlib.Path(workdir)
+  def __init__(
+    self, workdir: str, on_metrics: Callable[[], None] = lambda: None
+  ):
+    """`on_metrics` is called after every line."""
+    self._workdir, self._on_metrics = pathlib.Path(workdir), on_metrics
     self._file = -1  # descriptor of metrics.jsonl once open
     self._events: EventsWriter | None = None
     self._purge_step: int | None = None
@@ -93,6 +96,7 @@ class MetricsWriter:
           file=sys.stderr,
         )
       self._failing = True
+    self._on_metrics()
 
   def close(self) -> None:
     """Closes the files, after a last attempt to write the lines in memory."""

@@ -28,7 +28,8 @@ from alexnet_jax.runtime import config as configs
 from alexnet_jax.runtime.command import UserError
 from alexnet_jax.runtime.progress import waiting
 from alexnet_jax.training import metrics
-from alexnet_jax.training.loop import Diverged, train_and_evaluate
+from alexnet_jax.training.divergence import Diverged
+from alexnet_jax.training.loop import train_and_evaluate
 from experiments.common import contrasts, side_by_side
 from experiments.common.configuration import configure
 from experiments.common.experiment import Experiment, Options, Result, Run

@@ -7,7 +7,7 @@ import pytest
 from absl import flags
 
 from alexnet_jax.runtime.command import UserError
-from alexnet_jax.training.loop import Diverged
+from alexnet_jax.training.divergence import Diverged
 from experiments import lighting, plateau, released_source, ten_views
 from experiments.common import frame, side_by_side
 from experiments.common.base import SOURCE

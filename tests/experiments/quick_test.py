@@ -1,10 +1,7 @@
-"""Every experiment with --quick, and the notebook."""
+"""Every experiment with --quick."""
 
 import json
-import os
 import pathlib
-import subprocess
-import sys
 import time
 
 import jax
@@ -114,35 +111,3 @@ def test_a_finished_experiment_trains_nothing_again(tmp_path):
   before = file.stat().st_mtime_ns
   assert frame.carry_out(small, options)["result"] == first
   assert file.stat().st_mtime_ns == before
-
-
-@pytest.mark.slow
-def test_the_notebook_runs(tmp_path):
-  """All its cells, in order, in one process, a few steps only."""
-  notebook = json.loads((ROOT / "experiments" / "colab.ipynb").read_text())
-  cells = [
-    "".join(cell["source"])
-    for cell in notebook["cells"]
-    if cell["cell_type"] == "code"
-  ]
-  script = tmp_path / "cells.py"
-  script.write_text("\n\n".join(cells))
-  done = subprocess.run(
-    [sys.executable, str(script)],
-    cwd=ROOT,
-    env=os.environ
-    | {
-      "MPLBACKEND": "Agg",
-      "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # they outlast three steps
-      "STEPS": "3",
-      "SEARCH": "64",
-      "WORKDIR": str(tmp_path / "run"),
-    },
-    capture_output=True,
-    text=True,
-    timeout=900,
-  )
-  assert done.returncode == 0, done.stderr[-3000:]
-  exchanges = "the towers exchange at conv3, fc6, fc7, fc8"
-  assert f"as declared: {exchanges}" in done.stdout
-  assert "missing" not in done.stdout

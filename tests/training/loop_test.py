@@ -138,8 +138,15 @@ def test_should_stop_is_asked_after_checkpoints_and_ends_the_run(place, capsys):
     steps.append(None)
     return len(steps) == 2
 
+  written = []
+
+  def on_metrics():
+    file = place / "stopped" / "metrics.jsonl"
+    written.append(file.read_text().count("\n"))
+
   changes = {"total_steps": 10, "checkpoint_every_steps": 2}
-  assert train(place, "stopped", should_stop, **changes)
+  assert train(place, "stopped", should_stop, on_metrics, **changes)
+  assert written == [1, 2, 3, 4]  # called when the line is in the file
   assert int(arrays(place, "stopped")["step"]) == 4
   assert "train loss" in capsys.readouterr().out  # the table
   assert status.read(place / "stopped").state == "stopped"
