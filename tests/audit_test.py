@@ -1,4 +1,4 @@
-"""The audit command: its exit status, its JSON, and TPU slices."""
+"""The audit command: its exit status, its JSON, TPU slices and GPUs."""
 
 import collections
 import json
@@ -7,9 +7,13 @@ import subprocess
 import sys
 
 import pytest
+from jax import lax
 
 from alexnet_jax.analysis import programs, topologies
+from alexnet_jax.model import kernels, layers
+from alexnet_jax.model.network import Network
 from alexnet_jax.runtime.command import UserError
+from alexnet_jax.training.job import Recipe
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
@@ -104,3 +108,69 @@ def test_programs_compiled_for_a_tpu_slice_are_as_declared(
     + [("train", "backward", layer) for layer in forward[:3]]
   )
   assert 0 < written["roofline"]["compute"] < written["roofline"]["memory"]
+
+
+@pytest.fixture
+def gpu_compiler():
+  try:
+    topologies._check_gpu_compiler()
+  except UserError as error:
+    pytest.skip(str(error))
+
+
+@pytest.mark.slow
+def test_programs_compiled_for_two_hosts_of_gpus_are_as_declared(
+  gpu_compiler, tmp_path
+):
+  output, written = run_command(
+    tmp_path / "audit.json",
+    "--config.network.width=0.0625",
+    "--topology=h100:2x2",
+  )
+  assert "GB of 80.0" in output
+  assert (written["platform"], written["products"]) == ("gpu", "float32")
+  assert written["mesh"] == {"data": 2, "model": 2}
+  between_towers = {
+    (item["program"], item["pass"], item["layer"], item["hosts"])
+    for item in written["collectives"]
+    if item["axes"] == ["model"]
+  }
+  forward = ["conv3", "fc6", "fc7", "fc8"]
+  # Both towers of an image are on one host.
+  assert between_towers == {
+    *(("train", "forward", layer, 1) for layer in forward),
+    *(("train", "backward", layer, 1) for layer in forward[:3]),
+    *(("evaluate", "forward", layer, 1) for layer in forward),
+  }
+  assert {
+    item["hosts"] for item in written["collectives"] if "data" in item["axes"]
+  } == {2}
+  assert written["roofline"]["network"] > 0
+  rows = written["traffic"]["layers"]
+  assert sum(row["bytes"] for row in rows) == written["traffic"]["bytes"]
+  assert sum(row["kernels"] for row in rows) == written["traffic"]["kernels"]
+  assert {("forward", "conv1"), ("backward", "fc8"), ("update", "fc6")} <= {
+    (row["pass"], row["layer"]) for row in rows
+  }
+
+
+@pytest.mark.slow
+def test_normalising_across_towers_is_found_in_a_gpu_program(
+  gpu_compiler, monkeypatch
+):
+  inside_a_tower = layers.local_response_norm
+
+  def across_towers(x, *constants):
+    both = lax.all_gather(x, "model", axis=3, tiled=True)
+    own = lax.axis_index("model") * x.shape[3]
+    normed = inside_a_tower(both, *constants)
+    return lax.dynamic_slice_in_dim(normed, own, x.shape[3], axis=3)
+
+  monkeypatch.setattr(kernels, "local_response_norm", across_towers)
+  network = Network(width=1 / 16, num_classes=10)
+  mesh = programs.make_mesh({"data": 1, "model": 2}, "", 2, "h100:2")
+  result = programs.audit(Recipe(network, 8), mesh, ["train"])
+  text = "\n".join(result.findings)
+  assert "train: undeclared all-gather" in text
+  assert "forward pass, conv1" in text
+  assert "backward pass, conv2" in text

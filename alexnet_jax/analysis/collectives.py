@@ -184,11 +184,11 @@ def _exchanges_by_size(
   return by_size
 
 
-_OPS = (
+OPS = (
   "all-gather|all-reduce|reduce-scatter|all-to-all|ragged-all-to-all"
   "|collective-permute|collective-broadcast"
 )
-_COLLECTIVE = re.compile(rf"({_OPS})(-start)?")
+_COLLECTIVE = re.compile(rf"({OPS})(-start)?")
 _LIST = re.compile(r"(?:groups|target_pairs)=\{((?:\{[\d,]*\},?)*)\}")
 _IOTA = re.compile(r"groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?")
 _NAMED = re.compile(

@@ -34,7 +34,7 @@ class Instruction(NamedTuple):
   name: str
   result: str  # its type, such as "(f32[2,3]{1,0}, u8[0]{0})"
   op: str  # such as "fusion" or "all-gather-start"
-  operands: tuple[str, ...]  # their names
+  operands: tuple[str, ...]  # their names; a parameter has its number
   attributes: str  # the rest of the line
   is_root: bool  # whether it is the result of its computation
 
@@ -83,9 +83,9 @@ def parse(text: str) -> Program:
     elif found := _INSTRUCTION.match(line):
       root, name, result, op, rest = found.groups()
       end = _closing(rest)
-      operands = tuple(re.findall(r"%([\w.-]+)", rest[:end]))
+      operands = re.findall(r"%([\w.-]+)", rest[:end]) or [rest[:end]]
       computations[current][name] = Instruction(
-        name, result, op, operands, rest[end:], bool(root)
+        name, result, op, tuple(operands), rest[end:], bool(root)
       )
     elif line == "}":
       current = ""

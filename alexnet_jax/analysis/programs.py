@@ -72,13 +72,13 @@ def audit(
     "evaluate": recipe.predict(mesh).lower(state.net, images, statistics),
   }
   compiled = {name: lowered[name].compile() for name in programs}
-  parameter_sizes = _parameter_sizes(state.net)
+  sizes = parameter_sizes(state.net)
   all_found, declared, findings, texts = [], {}, [], {}
   for name in programs:
     expected = collectives.declared_exchanges(network, mesh, batch_size, name)
     declared[name] = expected
     texts[name] = text = compiled[name].as_text()
-    found = collectives.find(text, name, mesh, expected, parameter_sizes)
+    found = collectives.find(text, name, mesh, expected, sizes)
     all_found += found
     findings += compare(found, expected, name, mesh)
   memory = compiled["train"].memory_analysis()
@@ -121,7 +121,7 @@ def training_collectives(config: ConfigDict, mesh: Mesh) -> list[Collective]:
   return audit(make_recipe(config), mesh, ["train"]).collectives
 
 
-def _parameter_sizes(net: Any) -> set[int]:
+def parameter_sizes(net: Any) -> set[int]:
   """Numbers of elements of the parameters on one device.
 
   The compiler may sum the gradients of a device's towers together or one by
@@ -182,7 +182,8 @@ def to_json(result: Audit) -> dict[str, Any]:
   """The content of `audit --json`."""
   values = dataclasses.asdict(result)
   totals = {program: collections.Counter() for program in result.declared}
-  for fields in values["collectives"]:
+  kernels = values["traffic"]["layers"] if result.traffic else []
+  for fields in (*values["collectives"], *kernels):
     fields["pass"] = fields.pop("phase")
   for item in result.collectives:
     totals[item.program][f"{crossed_axis(item)}_{item.phase}"] += item.bytes

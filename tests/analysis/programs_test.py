@@ -2,14 +2,12 @@
 
 import collections
 import functools
-import importlib.util
 
 import jax
 import pytest
 from jax import lax
 
-from alexnet_jax.analysis import chips, collectives, programs, topologies
-from alexnet_jax.analysis.roofline import Roofline, roofline
+from alexnet_jax.analysis import programs
 from alexnet_jax.model import kernels, layers, sharding
 from alexnet_jax.model.network import Layer, Network
 from alexnet_jax.runtime.command import UserError
@@ -200,56 +198,3 @@ def test_half_precision_exchanges_have_half_the_bytes():
 def test_malformed_meshes_are_rejected(text):
   with pytest.raises(UserError, match="--mesh="):
     programs.parse_mesh(text)
-
-
-def test_without_the_tpu_compiler_the_error_says_what_to_install(
-  monkeypatch,
-):
-  monkeypatch.setenv("TPU_LIBRARY_PATH", "nowhere/libtpu.so")
-  monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-  with pytest.raises(UserError, match="pip install"):
-    topologies.compile_only_devices("v5e:2x4")
-
-
-def test_the_roofline_is_the_published_figures_and_arithmetic():
-  gigabyte = chips.Chip(
-    rates={"float32": 1e12, "bfloat16": 2e12},
-    memory=1e9,
-    memory_bandwidth=1e11,
-    neighbour_bandwidth=1e9,
-    link_bandwidth=2e9,
-    source="",
-  )
-  result = programs.Audit(
-    mesh={"data": 4, "model": 2},
-    platform="tpu",
-    batch_size=64,
-    collectives=[
-      # Two neighbours, one link: half of 2 GB.
-      collective("forward", "all-gather", "model", 2 * 10**9),
-      # The other device's half, 1 GB.
-      collective("backward", "reduce-scatter", "model", 10**9),
-      # A ring of four, two links: 2 x 3/4 x 4 GB.
-      collective("update", "all-reduce", "data", 4 * 10**9),
-    ],
-    declared={},
-    findings=[],
-    memory={},
-    flops=5e12,
-    bytes_accessed=4e11,
-    arithmetic=0.0,
-    products="float32",
-    traffic=None,
-  )
-  bounds = roofline(result, gigabyte)
-  assert bounds == Roofline(
-    compute=5.0, memory=4.0, exchange=2.0, gradients=3.0, network=0.0
-  )
-  assert bounds.seconds(overlap=True) == 5.0
-  assert bounds.seconds(overlap=False) == 10.0
-
-
-def collective(phase, op, axis, size):
-  return collectives.Collective(
-    "train", phase, "", op, (axis,), "f32", size // 4, size
-  )
