@@ -38,7 +38,11 @@ docs: $(VENV)/installed-dev
 
 # The files `installed` and `installed-dev` record when pip ran last.
 $(VENV)/installed: requirements.txt $(CONSTRAINTS)
-	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	@test -x $(VENV)/bin/pip || $(PYTHON) -c 'import sys; sys.version_info >= (3, 11) \
+	  or sys.exit("Python 3.11 or newer is needed (this is " + sys.version.split()[0] \
+	  + "); with another one: make quickstart PYTHON=python3.12")'
+	test -x $(VENV)/bin/pip || $(PYTHON) -m venv $(VENV)
+	@echo "Installing the libraries into $(VENV): 1.5 GB, a few minutes."
 	$(VENV)/bin/pip install --quiet -r requirements.txt -c $(CONSTRAINTS)
 	touch $@
 

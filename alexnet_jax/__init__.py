@@ -53,10 +53,12 @@ _MODULES = {
 
 
 # Python is looking for a module to run: `python -m alexnet_jax.COMMAND`.
-if sys.argv[:1] == ["-m"] and "--help" not in sys.argv:
+if sys.argv[:1] == ["-m"]:
   from alexnet_jax.runtime import environment
 
-  environment.prepare()
+  environment.check_libraries()
+  if "--help" not in sys.argv:
+    environment.prepare()
 
 
 def __getattr__(name: str) -> Any:

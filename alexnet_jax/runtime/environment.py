@@ -1,4 +1,4 @@
-"""Environment variables: what a command does about those that others read.
+"""Environment: the libraries and variables that a command starts with.
 
 JAX reads about a hundred variables when it is imported. Some change the results
 of every program: they serve whoever has set them in a shell for other work, and
@@ -7,11 +7,37 @@ and says so. Of the others it refuses wrong values, with a sentence. A program
 that uses the package as a library keeps its environment.
 """
 
+import importlib.util
 import os
+import platform
 import re
 import subprocess
 import sys
 import traceback
+
+# What requirements.txt installs, by the names that are imported.
+LIBRARIES = (
+  "PIL",
+  "absl",
+  "array_record",
+  "cv2",
+  "flax",
+  "grain",
+  "importlib_resources",
+  "jax",
+  "matplotlib",
+  "ml_collections",
+  "optax",
+  "orbax",
+  "pyarrow",
+  "rich",
+  "safetensors",
+  "scipy",
+  "simplejpeg",
+  "submitit",
+  "tensorboardX",
+  "tensorflow_datasets",
+)
 
 _TYPES = "the configuration decides the types (network.compute_dtype)"
 _RANDOM = "the configuration's seed decides all random numbers"
@@ -51,6 +77,20 @@ IGNORED = {
 # Variables with which JAX raises FloatingPointError at the first such number.
 _NUMBERS = ("JAX_DEBUG_NANS", "JAX_DEBUG_INFS")
 _PLATFORMS = ("JAX_PLATFORMS", "JAX_PLATFORM_NAME", "CUDA_VISIBLE_DEVICES")
+
+
+def check_libraries() -> None:
+  """Exits with status 2 if a library is missing; nothing is imported."""
+  missing = [name for name in LIBRARIES if not importlib.util.find_spec(name)]
+  if missing:
+    names = ", ".join(missing[:3]) + " and others" * (len(missing) > 3)
+    _print(
+      f"error: {names} cannot be imported by {sys.executable}"
+      f" (Python {platform.python_version()}). Use the Python that has the"
+      " libraries: `. .venv/bin/activate` after `make quickstart`. README.md,"
+      ' "Installation", says how to install them.'
+    )
+    sys.exit(2)
 
 
 def prepare() -> None:

@@ -1,5 +1,6 @@
 """Environment variables that commands ignore, follow or refuse."""
 
+import importlib.metadata
 import os
 import pathlib
 import re
@@ -127,3 +128,44 @@ def test_a_command_with_values_that_jax_rejects():
   assert error.startswith("error: JAX rejects the environment: ")
   assert "JAX_DEBUG_NANS=banana" in error
   assert run.stdout == ""
+
+
+def test_a_python_without_the_libraries_is_refused_with_a_sentence():
+  ended = subprocess.run(
+    # Without site-packages: as a Python whose environment is not activated.
+    [sys.executable, "-S", "-m", "alexnet_jax.predict", "--help"],
+    capture_output=True, text=True, cwd=ROOT,
+  )  # fmt: skip
+  assert ended.returncode == 2 and ended.stdout == ""
+  assert ended.stderr.startswith("error: PIL, absl, array_record and others ")
+  assert ended.stderr.count("\n") == 1 and sys.executable in ended.stderr
+
+
+def test_the_required_libraries_are_those_of_requirements_txt():
+  lines = (ROOT / "requirements.txt").read_text().splitlines()
+  required = {re.split(r"[^\w-]", line)[0] for line in lines} - {""}
+  packages = importlib.metadata.packages_distributions()
+  names = {
+    imported: {name.replace("-", "_").lower() for name in found}
+    for imported, found in packages.items()
+  }
+  needed = {name.replace("-", "_").lower() for name in required}
+  assert len(environment.LIBRARIES) == len(needed)
+  for library in environment.LIBRARIES:
+    assert names[library] & needed, library
+
+
+def test_make_refuses_an_old_python(tmp_path):
+  old = tmp_path / "python"
+  old.write_text(
+    f"#!{sys.executable}\nimport sys\nsys.version_info = (3, 10, 1)\n"
+    "sys.version = '3.10.1 (main)'\nexec(sys.argv[2])\n"
+  )
+  old.chmod(0o755)
+  folder = tmp_path / "environment"
+  ended = subprocess.run(
+    ["make", "quickstart", f"PYTHON={old}", f"VENV={folder}"],
+    capture_output=True, text=True, cwd=ROOT,
+  )  # fmt: skip
+  assert "Python 3.11 or newer is needed (this is 3.10.1)" in ended.stderr
+  assert ended.returncode and not folder.exists()
