@@ -39,9 +39,10 @@ each file says what is compared and how many networks are trained.
 
 Other commands here: `launch` (a sweep of trainings on this machine or a SLURM
 cluster), `mesh_sweep` (one training step on many meshes), `start_of_training`
-(the first steps of two recipes), `paper_tables` (every number of the paper
-beside ours), `record` (the result of one training as JSON). An experiment of
-your own: [docs/extending.md](../docs/extending.md).
+(the first steps of two recipes), `hand_made_features` (SIFT and patches with
+support vector machines, on the images of trained runs), `paper_tables` (every
+number of the paper beside ours), `record` (the result of one training as JSON).
+An experiment of your own: [docs/extending.md](../docs/extending.md).
 
 ## Results
 
