@@ -27,7 +27,7 @@ def versions(python: str) -> dict[str, str]:
 @pytest.mark.parametrize("python", FILES)
 def test_each_requirement_admits_the_tested_version(python):
   tested = versions(python)
-  for file in ("", "-dev", "-explore"):
+  for file in ("", "-dev", "-explore", "-onnx"):
     for requirement in read(f"requirements{file}.txt"):
       if requirement.name == "setuptools":  # comes with Python's venv or pip's
         continue

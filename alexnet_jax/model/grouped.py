@@ -7,6 +7,7 @@ first, and layers that read only their own tower have groups=2. `fc6.weight` is
 """
 
 import difflib
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -15,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from alexnet_jax.model.alexnet import AlexNet, abstract_net
-from alexnet_jax.model.network import LAYERS, Network
+from alexnet_jax.model.network import Network
 from alexnet_jax.model.shapes import shapes
 from alexnet_jax.runtime.command import UserError
 
@@ -53,7 +54,7 @@ def to_grouped(
     else:
       value = value.reshape(-1)
     arrays[f"{layer}.{kind}"] = np.ascontiguousarray(value)
-  return _reversed(arrays) if reverse_colours else arrays
+  return _reversed(arrays, network) if reverse_colours else arrays
 
 
 def from_grouped(
@@ -77,7 +78,7 @@ def from_grouped(
   inputs, abstract = _inputs(network), abstract_net(network)
   _check(arrays, abstract, network, name_of)
   if reverse_colours:
-    arrays = _reversed(arrays)
+    arrays = _reversed(arrays, network)
 
   def leaf(path, like):
     layer, kind = _name(path)
@@ -125,22 +126,30 @@ def _to_kernel(weight, layer, maps, shape):
 
 def _inputs(network: Network) -> dict[str, tuple[int, int, int]]:
   """Each layer's input as (height, width, maps); units count as 1 x 1 maps."""
-  result, height, width = {}, 1, 1
+  result, height, width = {}, network.crop_size, network.crop_size
   for name, layer, inputs, _, outputs in shapes(network):
     if layer.local:
       raise UserError(
         f"{name} is a local layer; PyTorch and Caffe have no layout for it, so"
         " the weights of this network cannot be exported or imported."
       )
-    result[name] = (height, width, inputs[-1] // (height * width))
+    result[name] = (height, width, math.prod(inputs) // (height * width))
     height, width = outputs[:2] if len(outputs) == 3 else (1, 1)
   return result
 
 
-def _reversed(arrays: Mapping[str, np.ndarray]) -> Arrays:
+def _reversed(arrays: Mapping[str, np.ndarray], network: Network) -> Arrays:
   """`arrays` with the input channels of the first layer reversed."""
-  first = next(f"{n}.weight" for n in LAYERS if f"{n}.weight" in arrays)
-  return {**arrays, first: np.ascontiguousarray(arrays[first][:, ::-1])}
+  first, layer, *_ = shapes(network)[0]
+  if layer.groups > 1:
+    raise UserError(
+      f"{first} reads the colours in {layer.groups} groups, so their order"
+      " cannot be reversed."
+    )
+  name, maps = f"{first}.weight", _inputs(network)[first][-1]
+  weight = arrays[name]
+  by_map = weight.reshape(len(weight), maps, -1)[:, ::-1]
+  return {**arrays, name: np.ascontiguousarray(by_map).reshape(weight.shape)}
 
 
 def _check(arrays, abstract: AlexNet, network: Network, name_of) -> None:

@@ -1,10 +1,12 @@
 """A run's weights to and from a file, in the layout of PyTorch and Caffe."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
 from alexnet_jax.model import sharding
-from alexnet_jax.model.grouped import to_grouped
+from alexnet_jax.runtime.command import UserError
 from alexnet_jax.runtime.files import WorkdirLock, write_atomic
 from alexnet_jax.training import runs, weights_file
 from alexnet_jax.training.job import Recipe
@@ -16,40 +18,39 @@ def export_weights(
   output: str,
   channels: str = "",
   checkpoint: str = "newest",
+  format: str = "safetensors",
 ) -> int:
   """Writes the weights of one of a run's checkpoints to the file `output`.
 
   The file carries the network, the mean image, the class names and how pixels
-  become inputs: see `weights_file.to_bytes`.
+  become inputs: see `weights_file.to_bytes` and `onnx_file.to_bytes`.
 
   Args:
     workdir: of the run.
-    output: the safetensors file.
-    channels: the order in which the first layer of the file reads the colours,
-      "rgb" or "bgr"; "": that of the run.
+    output: the file.
+    channels: the order in which the file reads the colours, "rgb" or "bgr"; "":
+      in a safetensors file that of the run, in an ONNX file "rgb".
     checkpoint: as of `runs.load_state`.
+    format: one of `weights_file.FORMATS`.
 
   Returns:
     The number of steps after which the weights are.
 
   Raises:
-    UserError: no checkpoint, or the layout does not fit the network; or
-      `output` has the name of another format.
+    UserError: no checkpoint; or the layout does not fit the network; or
+      `output` has the name of another format; or ONNX is not installed.
   """
-  weights_file.check_output(output)
+  weights_file.check_output(output, format)
+  to_bytes = weights_file.to_bytes if format == "safetensors" else _onnx_bytes()
   config = runs.load_config(workdir)
   state, metadata = runs.load_state(
     workdir, _mesh(config), checkpoint=checkpoint
   )
   data = runs.load_data(workdir, config, metadata=metadata)
-  own = config["pixels"]["order"]
-  order = channels or own
-  arrays = to_grouped(
-    state.net, state.net.towers.network, reverse_colours=order != own
-  )
+  own = config["pixels"]["order"] if format == "safetensors" else "rgb"
   step = int(state.step)
-  content = weights_file.to_bytes(
-    arrays, config=config, order=order, data=data, step=step
+  content = to_bytes(
+    state.net, config=config, order=channels or own, data=data, step=step
   )
   write_atomic(output, content)
   return step
@@ -87,6 +88,20 @@ def import_weights(workdir: str, source: str, channels: str = "") -> int:
     checkpoints.wait()
     checkpoints.close()
   return now
+
+
+def _onnx_bytes() -> Callable[..., bytes]:
+  """`onnx_file.to_bytes`, if the library is installed."""
+  try:
+    from alexnet_jax.training import onnx_file
+  except ModuleNotFoundError as error:
+    if error.name != "onnx":
+      raise
+    raise UserError(
+      "--format=onnx needs the library ONNX, which is not installed: pip"
+      " install -r requirements-onnx.txt (or: pip install onnx)."
+    ) from None
+  return onnx_file.to_bytes
 
 
 def _mesh(config) -> jax.sharding.Mesh:

@@ -21,7 +21,7 @@ from alexnet_jax.data.pixels import ORDERS
 from alexnet_jax.model import network as networks
 from alexnet_jax.model import published
 from alexnet_jax.model.alexnet import AlexNet
-from alexnet_jax.model.grouped import from_grouped, to_grouped
+from alexnet_jax.model.grouped import Arrays, from_grouped, to_grouped
 from alexnet_jax.model.published import Layout
 from alexnet_jax.runtime import config as configs
 from alexnet_jax.runtime.command import UserError
@@ -33,6 +33,7 @@ from alexnet_jax.training.run_data import RunData
 # Of files that carry their network: the name of the tensor beside the weights.
 MEAN_IMAGE = "mean_image"
 PYTORCH, CAFFE = (".pth", ".pt", ".bin"), (".caffemodel",)
+FORMATS = ("safetensors", "onnx")  # that are written; their names end so
 
 # The configurations of published weights, by program.
 _USUAL = {
@@ -158,6 +159,12 @@ def read(path: str) -> Weights:
   """
   if not pathlib.Path(path).is_file():
     raise UserError(f"{path}: no such file.")
+  if path.endswith(".onnx"):
+    raise UserError(
+      f"{path} is an ONNX file, which this program writes and does not read."
+      " Export the weights as safetensors as well: python -m"
+      " alexnet_jax.weights export --workdir=DIR --output=FILE.safetensors."
+    )
   metadata: dict[str, str] = {}
   if path.endswith(PYTORCH):
     arrays = framework_files.read_pytorch(path)
@@ -183,13 +190,15 @@ def read(path: str) -> Weights:
     ) from None
 
 
-def check_output(path: str) -> None:
+def check_output(path: str, format: str = "safetensors") -> None:
   """Raises UserError if a file to write has the name of another format."""
-  if path.endswith(PYTORCH + CAFFE):
+  others = tuple(f".{name}" for name in FORMATS if name != format)
+  if path.endswith(PYTORCH + CAFFE + others):
+    file, ending = pathlib.Path(path), pathlib.Path(path).suffix
+    hint = f", or set --format={ending[1:]}" if ending in others else ""
     raise UserError(
-      f"--output={path} has the name of a file of PyTorch or Caffe, but the"
-      " format written is safetensors: call it"
-      f" {pathlib.Path(path).with_suffix('.safetensors')}."
+      f"--output={path} has the name of a {ending} file, but the format written"
+      f" is {format}: call it {file.with_suffix('.' + format)}{hint}."
     )
 
 
@@ -224,7 +233,7 @@ def convert(
     weights = weights._replace(mean_image=mean)
   net, order = weights.net(config), config["pixels"]["order"]
   content = to_bytes(
-    to_grouped(net, net.towers.network),
+    net,
     config=config,
     order=order,
     data=weights.run_data(config),
@@ -234,7 +243,7 @@ def convert(
 
 
 def to_bytes(
-  arrays: dict[str, np.ndarray],
+  net: AlexNet,
   *,
   config: Mapping[str, Any],
   order: str,
@@ -245,17 +254,34 @@ def to_bytes(
 
   Besides the arrays of `grouped` it has `mean_image` f32[3,S,S], in the order
   of the colours in which the first layer reads them, and as metadata texts:
-  `channels` ("rgb" or "bgr"), `scale` (by which inputs are divided, for each
-  channel), `classes`, `dataset`, `fingerprint`, `step`, and `config`.
+  `scale` (by which inputs are divided, for each channel) and those of
+  `make_metadata`.
 
   Args:
-    arrays: of `to_grouped`, in the same order of colours.
+    net: all towers.
     config: of the run, as in config.json.
     order: of the colours, "rgb" or "bgr".
     data: the classes, and the mean image if `config` subtracts one.
     step: the number of steps of training.
   """
+  arrays, mean, scale = arrays_in_order(net, config, order, data)
+  texts = make_metadata(config, order, data, step)
+  texts |= {"format": "pt", "scale": json.dumps(scale.tolist())}
+  return save({**arrays, MEAN_IMAGE: mean}, texts)
+
+
+def arrays_in_order(
+  net: AlexNet, config: Mapping[str, Any], order: str, data: RunData
+) -> tuple[Arrays, np.ndarray, np.ndarray]:
+  """The arrays of a file whose input has its colours in `order`.
+
+  Returns:
+    The arrays of `grouped`; the mean image, f32[3,S,S]; and the scale, f64[3].
+    The input is (pixel - mean image) / scale.
+  """
   pixels = make_pixels(config)
+  reverse_colours = order != pixels.order
+  arrays = to_grouped(net, net.towers.network, reverse_colours)
   scale = pixels.divisor * np.array(pixels.deviation or (1.0, 1.0, 1.0))
   if pixels.mean:
     mean = pixels.mean_image(config["image_size"])
@@ -263,20 +289,29 @@ def to_bytes(
     mean = data.statistics.mean_image
   colours = slice(None, None, -1 if order == "bgr" else 1)
   mean = mean.transpose(2, 0, 1)[colours]
+  return arrays, np.ascontiguousarray(mean, np.float32), scale[colours]
+
+
+def make_metadata(
+  config: Mapping[str, Any], order: str, data: RunData, step: int
+) -> dict[str, str]:
+  """What a file says about its network, as texts.
+
+  `channels` ("rgb" or "bgr"), `classes` and `words` (JSON: their names in the
+  dataset and readable ones), `dataset`, `fingerprint`, `step`, and `config`
+  (JSON).
+  """
   # Places on the machine that trained the network are left out.
   config = {**config, "data_dir": "", "start_from": ""}
-  metadata = {
-    "format": "pt",
+  return {
     "channels": order,
-    "scale": json.dumps(scale[colours].tolist()),
     "classes": json.dumps(list(data.classes)),
+    "words": json.dumps(class_words.in_words(data.classes, data.dataset)),
     "dataset": data.dataset,
     "fingerprint": data.fingerprint,
     "step": str(step),
     "config": json.dumps(config),
   }
-  mean = np.ascontiguousarray(mean, np.float32)
-  return save({**arrays, MEAN_IMAGE: mean}, metadata)
 
 
 def _with_metadata(

@@ -91,6 +91,7 @@ def test_an_exported_file_carries_its_network(run, tmp_path):
   with safe_open(file, "np") as opened:
     facts, mean = opened.metadata(), opened.get_tensor("mean_image")
   assert json.loads(facts["classes"]) == ["ash", "elm", "oak", "fir", "yew"]
+  assert json.loads(facts["words"]) == ["ash", "elm", "oak", "fir", "yew"]
   assert json.loads(facts["scale"]) == [1.0, 1.0, 1.0]
   assert (facts["channels"], facts["step"]) == ("rgb", "3")
   # No path of the machine that trained the network.
@@ -130,6 +131,38 @@ def test_the_lines_of_the_readme_give_our_scores(run, tmp_path, monkeypatch):
     theirs = names["scores"].numpy()
     np.testing.assert_allclose(ours, theirs, atol=1e-4 * np.abs(theirs).max())
   del sys.modules["alexnet"]
+
+
+def test_the_lines_for_onnxruntime_give_our_scores(run, tmp_path, monkeypatch):
+  pytest.importorskip("onnxruntime", reason="ONNX is absent")
+  page = (ROOT / "docs/weights.md").read_text()
+  lines = re.search(r"```python\n(import json, numpy.*?)```", page, re.S)[1]
+  weights.export_weights(run, str(tmp_path / "alexnet.onnx"), format="onnx")
+  (tmp_path / "cat.jpg").write_bytes(jpeg(4, height=300, width=401))
+  monkeypatch.chdir(tmp_path)
+  names = {}
+  exec(lines, names)
+  assert json.loads(names["words"]) == ["ash", "elm", "oak", "fir", "yew"]
+  net = classifier.load(run)
+  ours = net.activations(np.asarray(names["picture"]), "fc8")
+  scale = np.abs(ours).max()
+  np.testing.assert_allclose(ours, names["scores"], rtol=0, atol=1e-4 * scale)
+  with pytest.raises(UserError, match="is an ONNX file, which this program"):
+    classifier.load("alexnet.onnx")
+
+
+def test_without_onnx_the_command_says_what_to_install(
+  run, tmp_path, monkeypatch
+):
+  monkeypatch.setitem(sys.modules, "onnx", None)
+  monkeypatch.delitem(
+    sys.modules, "alexnet_jax.training.onnx_file", raising=False
+  )
+  monkeypatch.delattr("alexnet_jax.training.onnx_file", raising=False)
+  output = tmp_path / "alexnet.onnx"
+  with pytest.raises(UserError, match="install -r requirements-onnx"):
+    weights.export_weights(run, str(output), format="onnx")
+  assert not output.exists()
 
 
 def test_the_command_exports_for_caffe(run, tmp_path):
@@ -212,6 +245,9 @@ def test_the_output_is_not_called_as_another_format(run, tmp_path):
       weights.export_weights(run, str(tmp_path / name))
     with pytest.raises(UserError, match=r"call it .*/x\.safetensors"):
       weights_file.convert("any", None, str(tmp_path / name))
+  for format, other in (("onnx", "safetensors"), ("safetensors", "onnx")):
+    with pytest.raises(UserError, match=f"{format}, or set --format={other}"):
+      weights.export_weights(run, str(tmp_path / f"x.{other}"), format=format)
   assert not list(tmp_path.glob("x.*"))
 
 
@@ -224,6 +260,7 @@ def test_the_output_is_not_called_as_another_format(run, tmp_path):
       "--checkpoint would have no effect on import into a run",
     ),
     (["import", "--output=x", "--input=x", "--checkpoint=1"], "no effect on"),
+    (["import", "--output=x", "--input=x", "--format=onnx"], "no effect on"),
   ],
 )
 def test_flags_without_effect_are_an_error(arguments, words):
