@@ -1,14 +1,16 @@
 """One training step on many meshes: where does the exchange of towers pay?
 
   python -m experiments.mesh_sweep [--quick] [--output=DIR]
-      [--points=here/2x2/64,v5e:2x4/4x2/1024] [--executor=here|local|slurm]
+      [--points=here/2x2/64,v5e:2x4/4x2/1024,h100:2x8/8x2/1024]
+      [--executor=here|local|slurm]
 
 A point is PLACE/DATAxMODEL/BATCH. On "here", the devices of this machine, the
-step is run and timed. For a TPU slice it is only compiled, by the TPU compiler
-(libtpu), and its time is a roofline estimate from published figures: a range
-from "nothing overlaps" to "all communication is hidden". Tables, JSON and plot
-keep measured and estimated points apart. Finished points are kept in --work and
-are not repeated. Writes mesh_sweep.json, .csv and .png.
+step is run and timed. For TPUs and GPUs it is only compiled, by their compiler,
+as `alexnet_jax.audit --topology` does, and its time is a roofline estimate from
+published figures: a range from "nothing overlaps" to "all communication is
+hidden". Tables, JSON and plot keep measured and estimated points apart.
+Finished points are kept in --work and are not repeated. Writes mesh_sweep.json,
+.csv and .png.
 """
 
 import dataclasses
@@ -59,7 +61,7 @@ class Point:
   """A place, a mesh and a batch size.
 
   Attributes:
-    place: "here" or a TPU slice such as "v5e:2x4".
+    place: "here", or chips as `compile_only_devices` takes them.
     data, model: devices along the axes.
     batch_size: images per step, over all devices.
   """
@@ -136,8 +138,10 @@ def run_point(point: Point, config: ConfigDict, repeats: int) -> dict[str, Any]:
       }
     ),
     "memory": result.memory,
-    "flops": result.flops,
-    "bytes_accessed": result.bytes_accessed,
+    "flops": roofline.flops(result),
+    "products": result.products,
+    "bytes_accessed": roofline.moved_bytes(result),
+    "kernels": result.traffic.kernels if result.traffic else None,
   }
   if here:
     row["measured"] = _time_steps(recipe, mesh, repeats)

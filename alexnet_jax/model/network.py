@@ -90,9 +90,9 @@ class Network:
   compute_dtype: str = "float32"
   # How convolutions and matrix products multiply float32 numbers, one of
   # PRECISIONS. A CPU computes all three alike; bfloat16 has one precision.
-  # - "float32": with all 24 bits of the significand. An H100 has a sixth to a
-  #   seventh of its TF32 rate then (60 of 400 TFLOP/s), a TPU a sixth of its
-  #   bfloat16 rate (six passes).
+  # - "float32": with all 24 bits of the significand. An H100 has a seventh of
+  #   its TF32 rate then (67 of 495 TFLOP/s), a TPU a sixth of its bfloat16 rate
+  #   (six passes).
   # - "tf32": with 11 bits on NVIDIA GPUs from Ampere on; three passes on a TPU.
   # - "default": the compiler's choice, TF32 on those GPUs and one pass with the
   #   8 bits of bfloat16 on a TPU.

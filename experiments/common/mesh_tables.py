@@ -16,7 +16,6 @@ from rich.table import Table
 from experiments.common import markdown
 
 HERE = "here"
-CHIP = "v5e"  # the chip whose scaling is drawn
 KINDS = ("measured", "estimated")
 Row = dict[str, Any]
 Line = list[tuple[int, list[float]]]  # devices, and speeds as `speeds` says
@@ -98,33 +97,40 @@ def to_csv(rows: Sequence[Row]) -> str:
   return text.getvalue()
 
 
-def to_markdown(rows: Sequence[Row]) -> str:
-  """Two tables: measured points, then estimated ones."""
+RESOURCES = ("compute", "memory", "exchange", "gradients", "network")
+
+
+def to_markdown(rows: Sequence[Row]) -> list[str]:
+  """A table of the measured points and one of the estimated ones, if any."""
   tables = []
-  for kind, heading in zip(
-    KINDS,
-    (
-      "images/s, measured (least to most)",
-      "images/s, estimated (nothing overlaps to all does)",
-    ),
-    strict=True,
-  ):
+  for kind in KINDS:
     cells = []
     for row in rows:
       if kind not in row:
         continue
+      mesh = f"{row['data']} x {row['model']}"
+      seconds = row[kind]["seconds"]
       text = _join(speeds(row))
+      bounds = []
       if kind == "measured":
         most, least = (
-          row["batch_size"] / row["measured"]["seconds"][name]
-          for name in ("min", "max")
+          row["batch_size"] / seconds[name] for name in ("min", "max")
         )
         text = f"{text} ({least:.1f} to {most:.1f})"
-      mesh = f"{row['data']} x {row['model']}"
-      cells.append([row["place"], mesh, f"{row['batch_size']:,}", text])
-    headings = ["place", "data x model", "batch", heading]
-    tables.append(markdown.table(headings, cells, "llrr") + "\n")
-  return "\n".join(tables)
+      else:
+        bounds = [f"{1e3 * seconds.get(name, 0):.2f}" for name in RESOURCES]
+      where = row["place"], mesh, f"{row['batch_size']:,}"
+      cells.append([*where, *bounds, text])
+    headings = ["place", "data x model", "batch"]
+    if kind == "measured":
+      headings += ["images/s, measured (least to most)"]
+    else:
+      headings += [f"{name}, ms" for name in RESOURCES]
+      headings += ["images/s, estimated (nothing overlaps to all does)"]
+    align = "ll" + "r" * (len(headings) - 2)
+    if cells:
+      tables.append(markdown.table(headings, cells, align))
+  return tables
 
 
 def print_tables(rows: Sequence[Row]) -> None:
@@ -160,15 +166,19 @@ def _join(numbers: Sequence[float]) -> str:
 def plot(rows: Sequence[Row], path: pathlib.Path) -> None:
   """Draws strong scaling, weak scaling and where the exchange pays.
 
-  Measured points are in the upper row, estimates in the lower one.
+  Measured points are in the first row, estimates in the next one.
   """
   import matplotlib
 
   matplotlib.use("Agg")
   from matplotlib import pyplot
 
-  figure, axes = pyplot.subplots(2, 3, figsize=(14, 7), layout="constrained")
-  for kind, (strong, weak, pays) in zip(KINDS, axes, strict=True):
+  kinds = [kind for kind in KINDS if any(kind in row for row in rows)]
+  size = (14, 3.5 * len(kinds))
+  figure, axes = pyplot.subplots(
+    len(kinds), 3, figsize=size, layout="constrained", squeeze=False
+  )
+  for kind, (strong, weak, pays) in zip(kinds, axes, strict=True):
     some = [row for row in rows if kind in row]
     _draw_scaling(strong, some, kind, per_device=False)
     _draw_scaling(weak, some, kind, per_device=True)
@@ -179,8 +189,15 @@ def plot(rows: Sequence[Row], path: pathlib.Path) -> None:
 
 def _draw_scaling(axis, rows: Sequence[Row], kind: str, per_device: bool):
   """Images/s over devices; estimates are a band between two lines."""
-  rows = [row for row in rows if row["place"].startswith((HERE, CHIP))]
-  lines = scaling(rows, per_device)
+  chips = sorted({row["place"].partition(":")[0] for row in rows})
+  lines = {
+    f"{chip}: {name}": points
+    for chip in chips
+    for name, points in scaling(
+      [row for row in rows if row["place"].partition(":")[0] == chip],
+      per_device,
+    ).items()
+  }
   for name, points in lines.items():
     devices = [number for number, _ in points]
     slow, fast = ([found[i] for _, found in points] for i in (0, -1))
@@ -188,7 +205,7 @@ def _draw_scaling(axis, rows: Sequence[Row], kind: str, per_device: bool):
     axis.fill_between(devices, slow, fast, alpha=0.2, color=drawn.get_color())
   what = "weak" if per_device else "strong"
   axis.set(title=f"{what} scaling, {kind}", xlabel="devices")
-  axis.set_ylabel(f"images/s on {'this CPU' if kind == 'measured' else CHIP}")
+  axis.set_ylabel("images/s")
   if lines:
     counts = sorted({d for line in lines.values() for d, _ in line})
     axis.set_xscale("log", base=2)
