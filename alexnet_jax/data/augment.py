@@ -4,6 +4,7 @@ Stored images are uint8[B,256,256,3]. The network's input is f32[B,224,224,3]:
 RGB 0 to 255 minus the mean image, and then as `Pixels` says (in the paper: not
 scaled). Random values of an example depend only on (seed, epoch, example
 index), so they are the same on any mesh, at any batch size, and after resuming.
+So the host can find where the device will crop an image, and send that part.
 """
 
 import dataclasses
@@ -38,6 +39,11 @@ class Augmentation:
   # Number of consecutive images with the same crop and flip; 32 in the 2012
   # source.
   shared_by: int = 1
+
+  @property
+  def reads_crops_only(self) -> bool:
+    """Whether no pixel outside of an image's crop matters."""
+    return not self.colour  # the contrast is that of the whole image
 
   def check(self, batch_size: int, image_size: int, crop_size: int) -> None:
     """Raises UserError if a value is wrong or contradicts another one.
@@ -107,15 +113,13 @@ def training_images(
 ) -> jax.Array:
   """Random crops, flips and lighting: uint8[B,S,S,3] -> f32[B,c,c,channels].
 
-  `keys` key[B] and `epoch` i32[B] belong to the images, c is `crop_size`. Grey
-  inputs (`channels` 1) are the brightness of RGB.
+  `keys` key[B] and `epoch` i32[B] belong to the images, c is `crop_size`. The
+  images may be uint8[B,c,c,3], cropped at `crop_offsets` already. Grey inputs
+  (`channels` 1) are the brightness of RGB.
   """
-  margin = images.shape[1] - crop_size
+  margin = _margin(images, statistics, crop_size)
 
-  def augment(image, key, crop_key, flip_key, lighting_key, epoch):
-    offset = (margin // 2, margin // 2)
-    if augmentation.crop:
-      offset = jax.random.randint(crop_key, (2,), 0, margin + 1, jnp.int32)
+  def augment(image, key, offset, flip_key, lighting_key, epoch):
     half = np.float32(0.5)  # the type decides how many bits are drawn
     flip = jax.random.bernoulli(flip_key, half) if augmentation.flip else False
     if augmentation.colour:
@@ -133,18 +137,52 @@ def training_images(
       x = jnp.where(epoch.astype(jnp.float32) < until, lit, x) if until else lit
     return statistics.pixels.scale(x)
 
-  # A group has the crop and flip of its first image.
-  def shared(keys):
-    count = augmentation.shared_by
-    return jnp.repeat(keys[::count], count)
-
-  crop, flip, lighting = jax.vmap(lambda key: tuple(jax.random.split(key, 3)))(
-    keys
-  )
-  augmented = jax.vmap(augment)(
-    images, keys, shared(crop), shared(flip), lighting, epoch
-  )
+  crop, flip, lighting = _split(keys)
+  offsets = _draw_offsets(crop, augmentation, margin)
+  flip = _shared(flip, augmentation)
+  augmented = jax.vmap(augment)(images, keys, offsets, flip, lighting, epoch)
   return _with_channels(augmented, channels)
+
+
+def crop_offsets(
+  keys: jax.Array, augmentation: Augmentation, margin: int
+) -> jax.Array:
+  """Where `training_images` crops: key[B] -> i32[B,2], 0 to `margin`.
+
+  The top and left of each crop in an image that is `margin` pixels larger.
+  """
+  return _draw_offsets(_split(keys)[0], augmentation, margin)
+
+
+def _draw_offsets(keys, augmentation, margin):
+  if not augmentation.crop:
+    return jnp.full((len(keys), 2), margin // 2, jnp.int32)
+
+  def draw(key):
+    return jax.random.randint(key, (2,), 0, margin + 1, jnp.int32)
+
+  return jax.vmap(draw)(_shared(keys, augmentation))
+
+
+def _split(keys):
+  """The keys of crop, flip and lighting: key[B] -> 3 x key[B]."""
+  return jax.vmap(lambda key: tuple(jax.random.split(key, 3)))(keys)
+
+
+def _shared(keys, augmentation):
+  """A group has the crop and flip of its first image: key[B] -> key[B]."""
+  count = augmentation.shared_by
+  return jnp.repeat(keys[::count], count)
+
+
+def _margin(images, statistics, crop_size) -> int:
+  """By how much the stored images are larger than a crop, in pixels.
+
+  Images that are cropped already do not say, and nor does a mean image that is
+  the same for all crops; if both are, no offset is read.
+  """
+  side = max(images.shape[1], statistics.mean_image.shape[0])
+  return side - crop_size
 
 
 def view_images(
@@ -157,8 +195,9 @@ def view_images(
   """One of the ten views of evaluation: uint8[B,S,S,3] -> f32[B,c,c,channels].
 
   Views 0 to 4 are the centre and the four corners, 5 to 9 their reflections.
+  For view 0 the images may be uint8[B,c,c,3], their centres.
   """
-  margin = images.shape[1] - crop_size
+  margin = _margin(images, statistics, crop_size)
   corners = [(0, 0), (0, margin), (margin, 0), (margin, margin)]
   centre = (margin // 2, margin // 2)
   offset = jnp.array([centre, *corners], jnp.int32)[view % 5]
@@ -210,7 +249,10 @@ def _crop_and_centre(image, mean_image, offset, crop_size, flip):
   """A crop of the image minus the mean image, mirrored if `flip`."""
   start = (offset[0], offset[1], np.int32(0))
   size = (crop_size, crop_size, 3)
-  crop = lax.dynamic_slice(image, start, size).astype(jnp.float32)
+  crop = image
+  if image.shape != size:  # else it is cropped already
+    crop = lax.dynamic_slice(image, start, size)
+  crop = crop.astype(jnp.float32)
   same_for_all = mean_image.shape == size  # and then never mirrored
   if not same_for_all:
     crop -= lax.dynamic_slice(mean_image, start, size)

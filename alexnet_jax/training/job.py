@@ -29,8 +29,8 @@ from alexnet_jax.model.sharding import BATCH, REPLICATED
 from alexnet_jax.runtime import config as configs
 from alexnet_jax.runtime import provenance, values
 from alexnet_jax.runtime.command import UserError
+from alexnet_jax.training import host_crops, step, streams
 from alexnet_jax.training import schedule as schedules
-from alexnet_jax.training import step, streams
 from alexnet_jax.training.optimizer import make_optimizer
 from alexnet_jax.training.schedule import Schedule, make_schedule
 from alexnet_jax.training.timetable import Timetable
@@ -74,15 +74,35 @@ class Recipe(NamedTuple):
       config["random_streams"],
     )
 
+  @property
+  def sent_size(self) -> int:
+    """Side of the images that the devices receive: of the crops, if enough."""
+    crops_only = self.augmentation.reads_crops_only
+    return self.network.crop_size if crops_only else self.image_size
+
+  def crops(self, seed: int) -> pipeline.Crops | None:
+    """The parts of the training images that a run sends to the devices."""
+    return host_crops.training_crops(
+      self.augmentation,
+      self.image_size,
+      self.network.crop_size,
+      self.random_streams,
+      seed,
+    )
+
+  def centre_crops(self) -> pipeline.Crops:
+    """The parts that an evaluation of one view sends."""
+    return pipeline.Crops.centred(self.image_size, self.network.crop_size)
+
   def check_memory(self, mesh: Mesh) -> None:
     """Raises UserError if this cannot fit in the memory of the mesh.
 
     Counts what is certainly there at the same time: weights, gradients and
-    velocity once, the stored images and the inputs of a batch.
+    velocity once, the pixels and the inputs of a batch.
     """
     network = self.network
     weights = 3 * layer_counts(network)["totals"]["parameter_bytes"]
-    pixels = self.image_size**2 + 4 * network.crop_size**2  # uint8 and float32
+    pixels = self.sent_size**2 + 4 * network.crop_size**2  # uint8 and float32
     images = 3 * pixels * self.batch_size
     present = sharding.memory(mesh)
     if present and weights + images > present:
@@ -116,9 +136,10 @@ class Recipe(NamedTuple):
       return jax.ShapeDtypeStruct(shape, dtype, sharding=place)
 
     count, side = self.batch_size, (self.image_size, self.image_size, 3)
+    sent = (count, self.sent_size, self.sent_size, 3)
     integers = array((count,), jnp.int32, BATCH)
     batch = {
-      "image": array((count, *side), jnp.uint8, BATCH),
+      "image": array(sent, jnp.uint8, BATCH),
       "weight": array((count,), jnp.float32, BATCH),
     } | dict.fromkeys(("label", "index", "epoch"), integers)
     statistics = ImageStatistics(
@@ -137,9 +158,10 @@ class Recipe(NamedTuple):
     They are the same on every mesh.
     """
     count, side = self.batch_size, (self.image_size, self.image_size, 3)
+    sent = (count, self.sent_size, self.sent_size, 3)
     random = np.random.default_rng(0)
     batch = {
-      "image": random.integers(0, 256, (count, *side), np.uint8),
+      "image": random.integers(0, 256, sent, np.uint8),
       "label": random.integers(0, self.network.num_classes, count, np.int32),
       "index": np.arange(count, dtype=np.int32),
       "epoch": np.zeros(count, np.int32),
@@ -208,7 +230,7 @@ class Job(NamedTuple):
     _, num_processes = sharding.process_share(self.mesh)
     images = config.batch_size // num_processes
     return pipeline.Loading.plan(
-      config.input_threads, images * config.image_size**2 * 3
+      config.input_threads, images * self.recipe.sent_size**2 * 3
     )
 
   def check_data(self, saved: Mapping[str, str]) -> None:

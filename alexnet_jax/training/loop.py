@@ -1,7 +1,6 @@
 """The training loop: what happens at every step of a run."""
 
 import collections
-import itertools
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -31,6 +30,7 @@ from alexnet_jax.training.divergence import check_finite
 from alexnet_jax.training.job import Job, make_job
 from alexnet_jax.training.kernel_history import KernelHistory
 from alexnet_jax.training.progress import EVALUATING, TrainingProgress
+from alexnet_jax.training.run_batches import RunBatches
 from alexnet_jax.training.run_data import RunData
 from alexnet_jax.training.start import Start
 
@@ -180,27 +180,13 @@ class TrainingLoop:
     self._train_step = job.recipe.train_step(mesh)
     self._predict = job.recipe.predict(mesh)
     self._streams = step.make_streams(config.random_streams, config.seed, mesh)
-    index, count = sharding.process_share(mesh)
-    self._batch_options = {
-      "size": config.image_size,
-      "rescale": config.pixels.rescale,
-      "max_undecodable": config.max_undecodable,
-      "threads": config.input_threads,
-      "process_index": index,
-      "process_count": count,
-    }
+    self._images = RunBatches(job)
+    (batch,) = self._on_devices(self._images.diagnostic())
     self._diagnostics = diagnostics.Diagnostics(
-      job.recipe.network, mesh, self._diagnostic_batch(), self._statistics
+      job.recipe.network, mesh, batch, self._statistics
     )
     self._batches = self._on_devices(
-      pipeline.train_batches(
-        job.train,
-        batch_size=config.batch_size,
-        seed=config.seed,
-        start_step=self._step,
-        left_out=self._left_out,
-        **self._batch_options,
-      )
+      self._images.training(self._step, self._left_out)
     )
 
   def run(self, should_stop: Callable[[], bool]) -> bool:
@@ -325,13 +311,10 @@ class TrainingLoop:
     self._evaluation_due = True
     self._enter_phase(EVALUATING)
     job, net = self._job, self._state.net
-    batches = pipeline.evaluation_batches(
-      job.validation, batch_size=job.config.batch_size, **self._batch_options
-    )
     recorder = predictions.Recorder(job.mesh)
     errors = evaluation.evaluate(
       [lambda images: self._predict(net, images, self._statistics)],
-      self._progress.evaluating(self._on_devices(batches)),
+      self._progress.evaluating(self._on_devices(self._images.evaluation())),
       job.mesh,
       len(job.validation),
       job.config.max_undecodable,
@@ -417,15 +400,6 @@ class TrainingLoop:
     places = sharding.batch_sharding(self._job.mesh)
     batches = pipeline.to_device(host_batches, places)
     return self._watch.guard(batches, "waiting for images")
-
-  def _diagnostic_batch(self) -> step.Batch:
-    """The first training images, the same through the whole run."""
-    size = diagnostics.num_images(self._job.mesh)
-    batches = pipeline.evaluation_batches(
-      self._job.train, batch_size=size, **self._batch_options
-    )
-    (batch,) = self._on_devices(itertools.islice(batches, 1))
-    return batch
 
   def _enter_phase(self, name: str) -> None:
     """Shows, and tells the watch, what the run does now."""
