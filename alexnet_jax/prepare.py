@@ -1,6 +1,7 @@
 """Prepares a dataset once: rescaled images, their statistics, a manifest.
 
-  python -m alexnet_jax.prepare --source=SOURCE --data_dir=DIR
+  python -m alexnet_jax.prepare --source=SOURCE --data_dir=DIR [--raw]
+  python -m alexnet_jax.prepare --raw --data_dir=DIR --name=NAME
   python -m alexnet_jax.prepare --check --data_dir=DIR [--name=NAME]
 
 SOURCE is one of:
@@ -14,15 +15,22 @@ SOURCE is one of:
 
 The paper's input is a fixed set of 256 x 256 images (section 2). This command
 writes it as an ordinary tfds dataset NAME in DATA_DIR. If it is killed, rerun
-it to continue; the dataset gets its name only when it is complete. --check
-examines prepared datasets and prints one line per check.
+it to continue; the dataset gets its name only when it is complete. --raw also
+stores its decoded pixels, which training then reads memory-mapped instead of
+decoding JPEGs. --check examines prepared datasets, one line per check.
 """
 
 import time
 
 from absl import flags
 
-from alexnet_jax.data import image_folders, images, preparing, sources
+from alexnet_jax.data import (
+  image_folders,
+  images,
+  preparing,
+  raw_pixels,
+  sources,
+)
 from alexnet_jax.data.originals import Options
 from alexnet_jax.data.shards import Encoding
 from alexnet_jax.runtime import command, paths
@@ -66,6 +74,9 @@ _EXIF_ORIENTATION = flags.DEFINE_enum(
 _SHARD_SIZE = flags.DEFINE_integer(
   "shard_size", 2048, "images per file; a kill repeats at most one file", 1
 )
+_RAW = flags.DEFINE_bool(
+  "raw", False, "also store the decoded pixels; without --source, of --name"
+)
 _CHECK = flags.DEFINE_bool("check", False, "check prepared datasets instead")
 _NEED = flags.DEFINE_float(
   "need", 0, "--check: images/s that training needs", 0
@@ -86,20 +97,27 @@ def main() -> int | None:
       "--data_dir is missing: add --data_dir=DIR, a folder for datasets."
     )
   data_dir = _DATA_DIR.value
-  unread = ONLY_PREPARE if _CHECK.value else ONLY_CHECK
+  raw_alone = _RAW.value and bool(_NAME.value) and not _SOURCE.value
+  unread, why = ONLY_CHECK, "without --check"
+  if _CHECK.value:
+    unread, why = (*ONLY_PREPARE, _RAW), "with --check"
+  elif raw_alone:
+    unread, why = ONLY_PREPARE, "with --raw and without --source"
   if without_effect := [f"--{flag.name}" for flag in unread if flag.present]:
     raise UserError(
-      f"{', '.join(without_effect)} would have no effect"
-      f" {'with' if _CHECK.value else 'without'} --check. Leave it out."
+      f"{', '.join(without_effect)} would have no effect {why}. Leave it out."
     )
   if _CHECK.value:
     from alexnet_jax.data import inspection  # imports JAX
 
     return inspection.inspect(data_dir, _NAME.value, _NEED.value)
+  if raw_alone:
+    return _store_raw_pixels(sources.find_dataset(_NAME.value, data_dir))
   if not _SOURCE.value:
     raise UserError(
       f"--source is missing: set it to one of {preparing.SOURCES}, or use"
-      " --check to examine a prepared dataset."
+      " --check to examine a prepared dataset, or --raw --name=NAME to store"
+      " the decoded pixels of one."
     )
   paths.check_output_folder(data_dir, "--data_dir")
   options = Options(
@@ -145,7 +163,14 @@ def main() -> int | None:
     f"{folder} in {seconds:,.0f} s; train on it with --config.dataset={name}"
     f" --config.data_dir={data_dir}"
   )
+  if _RAW.value:
+    _store_raw_pixels(folder)
   return None
+
+
+def _store_raw_pixels(folder: str) -> None:
+  preparing.write_raw_pixels(folder)
+  print(raw_pixels.memory_note(folder))
 
 
 if __name__ == "__main__":

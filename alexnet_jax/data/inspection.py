@@ -54,6 +54,7 @@ class Scan:
     self.facts = np.zeros(len(source), FACTS)
     self.facts["label"] = -1
     self.damaged: list[str] = []  # names of undecodable images, with reasons
+    self.other_pixels: list[str] = []  # names of images unlike their raw pixels
     # Sums over a sample of images: their number, and the mean absolute
     # differences to Pillow's pixels as RGB and as BGR.
     self.decoder_errors = np.zeros(3)
@@ -111,6 +112,8 @@ def _inspect_dataset(folder: str, need: float) -> bool:
     report(f"{split} labels", _check_labels(found, expected, needed))
     report(f"{split} channel order", _check_channels(found))
     report(f"{split} value range", _check_value_range(found))
+    if found.source.pixels is not None:
+      report(f"{split} raw pixels", _check_raw_pixels(found))
   for one, other in itertools.combinations(scans, 2):
     duplicates = _check_duplicates(scans[one], scans[other])
     report(f"duplicates in {one} and {other}", duplicates)
@@ -149,6 +152,8 @@ def scan(source: Source, size: int) -> Scan:
         image.max(),
       )
       found.sums.add(images.rescale(image, size))
+      if not _has_these_pixels(source, index, image):
+        found.other_pixels.append(source.example_name(index))
       if index % 64 == 0:
         decoder_errors += _compare_decoders(encoded, image)
     return damaged, decoder_errors
@@ -159,6 +164,14 @@ def scan(source: Source, size: int) -> Scan:
     found.damaged += damaged
     found.decoder_errors += decoder_errors
   return found
+
+
+def _has_these_pixels(source: Source, index: int, image: np.ndarray) -> bool:
+  """Whether the raw pixels of an example, if there are any, are `image`."""
+  if source.pixels is None:
+    return True
+  stored, label = source.pixels[index]
+  return label == source.records[index][1] and np.array_equal(stored, image)
 
 
 def _difference_hash(image: np.ndarray) -> np.uint64:
@@ -199,6 +212,16 @@ def _check_images(found: Scan, expected: dict[str, Any] | None) -> Verdict:
     ((height, width),) = sizes
     return "ok", f"{count}, all {height} x {width}"
   return "ok", f"{count}, {len(sizes):,} sizes, rescaled in training"
+
+
+def _check_raw_pixels(found: Scan) -> Verdict:
+  """Whether the raw pixels are those of the JPEGs."""
+  if wrong := sorted(found.other_pixels):
+    return "FAIL", (
+      f"{len(wrong):,} images have other pixels or labels, for example"
+      f" {wrong[0]}; remove the folder raw/ and run prepare --raw again"
+    )
+  return "ok", f"{len(found.source):,}, equal to the decoded images"
 
 
 def _check_labels(

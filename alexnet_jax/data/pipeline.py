@@ -239,6 +239,8 @@ class _Loader:
     # Of the process's part in the global batch: i64[share].
     self.places = np.arange(process * share, (process + 1) * share)
     self._source, self._size, self._rescale = source, size, rescale
+    usable = source.pixels is not None and source.pixels.size == size
+    self._pixels = source.pixels if usable else None
     self._crops = crops
     side = crops.size if crops else size
     self._memory = BatchMemory((share, side, side, 3))
@@ -268,22 +270,29 @@ class _Loader:
     batch, failures = begun.batch, {}
     for i in range(*part.indices(len(self.places))):
       index = int(batch["index"][i])
+      offset = None if begun.offsets is None else begun.offsets[i]
       try:
-        encoded, batch["label"][i] = self._source[index]
-        if begun.offsets is None:
-          decode_into(batch["image"][i], encoded, self._rescale)
-        else:
-          batch["image"][i] = self._crop(encoded, *begun.offsets[i])
+        batch["label"][i] = self._read(index, batch["image"][i], offset)
       except UndecodableImage as error:
         failures[index] = error
         batch["image"][i] = batch["label"][i] = batch["weight"][i] = 0
     return failures
 
-  def _crop(self, encoded: bytes, top: int, left: int) -> np.ndarray:
-    """The part of an image to keep, in memory of this thread."""
-    if not hasattr(self._thread, "image"):
-      side = self._size
-      self._thread.image = np.empty((side, side, 3), np.uint8)
-    image, side = self._thread.image, self._crops.size
-    decode_into(image, encoded, self._rescale)
-    return image[top : top + side, left : left + side]
+  def _read(
+    self, index: int, out: np.ndarray, offset: np.ndarray | None
+  ) -> int:
+    """Reads an image, or the part of it at `offset`; returns its label."""
+    if self._pixels is not None:
+      image, label = self._pixels[index]
+    else:
+      encoded, label = self._source[index]
+      if offset is None:
+        decode_into(out, encoded, self._rescale)
+        return label
+      if not hasattr(self._thread, "image"):  # memory of this thread
+        self._thread.image = np.empty((self._size, self._size, 3), np.uint8)
+      image = self._thread.image
+      decode_into(image, encoded, self._rescale)
+    top, left = (0, 0) if offset is None else offset
+    out[:] = image[top : top + len(out), left : left + len(out)]
+    return label

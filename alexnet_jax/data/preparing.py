@@ -25,6 +25,7 @@ from alexnet_jax.data import (
   imagenet_tars,
   parallel,
   parquet_originals,
+  raw_pixels,
   shards,
   sources,
   tfds_originals,
@@ -163,6 +164,33 @@ def prepare(
       ) from error
   shutil.rmtree(unfinished, ignore_errors=True)
   return str(target)
+
+
+def write_raw_pixels(folder: str) -> str:
+  """Decodes a prepared dataset once (`raw_pixels`); returns the folder.
+
+  Raises:
+    UserError: as `raw_pixels.write_raw`, or the dataset is not prepared.
+  """
+  manifest = read_manifest(folder)
+  if manifest is None:
+    raise UserError(
+      f"{folder} was not made by this command, so its images may have any size:"
+      " prepare it with --source, then use --raw."
+    )
+  examples = {}
+  info = sources.open_builder(folder).info
+  for split, split_info in info.splits.items():
+    source, first = sources.open_directory(folder, split), 0
+    for path, count in zip(
+      split_info.filepaths, split_info.shard_lengths, strict=True
+    ):
+      part = np.arange(first, first + count)
+      examples[os.path.basename(path)] = sources.select(source, part)
+      first += count
+  return raw_pixels.write_raw(
+    folder, manifest["plan"]["size"], examples, info.name
+  )
 
 
 def read_manifest(folder: str) -> dict[str, Any] | None:

@@ -21,6 +21,7 @@ from tensorflow_datasets.proto import tf_example_pb2
 
 from alexnet_jax.data import patterns
 from alexnet_jax.data.images import UndecodableImage
+from alexnet_jax.data.raw_pixels import RawPixels, open_raw
 from alexnet_jax.runtime import files, paths
 from alexnet_jax.runtime.command import UserError
 
@@ -54,6 +55,9 @@ class Source:
   fingerprint: str
   name: str  # for messages, e.g. "cifar10/3.0.2 train"
   directory: str = ""  # of the whole tfds dataset; "" for part of a split
+  # (image uint8[S,S,3], label) of the same examples, if `prepare --raw` has
+  # decoded them.
+  pixels: RawPixels | None = None
 
   @property
   def num_classes(self) -> int:
@@ -136,7 +140,9 @@ class _Selection:
 
 def select(source: Source, indices: np.ndarray) -> Source:
   """The examples of a source at `indices` i64[N], in that order."""
-  return dataclasses.replace(source, records=_Selection(source, indices))
+  pixels = source.pixels and source.pixels.select(indices)
+  records = _Selection(source, indices)
+  return dataclasses.replace(source, records=records, pixels=pixels)
 
 
 def open_split(name: str, split: str, data_dir: str = "") -> Source:
@@ -205,7 +211,7 @@ def open_directory(directory: str, split: str) -> Source:
   keys, class_names = read_features(info)
   raw = tfds.decode.DeserializeMethod.RAW_BYTES
   try:
-    paths = [part.filename for part in info.splits[split].file_instructions]
+    parts = info.splits[split].file_instructions
     records = builder.as_data_source(split, deserialize_method=raw)
   except (ValueError, KeyError, AssertionError) as error:
     splits = [f"{s.name} ({s.num_examples:,})" for s in info.splits.values()]
@@ -213,11 +219,11 @@ def open_directory(directory: str, split: str) -> Source:
       f"Dataset {name} in {directory} has no split {split!r}. Its splits are"
       f" {', '.join(splits)}; choose one, or a slice such as train[:90%]."
     ) from error
-  missing = [path for path in paths if not os.path.isfile(path)]
+  missing = [part for part in parts if not os.path.isfile(part.filename)]
   if missing:
     raise UserError(
-      f"Dataset {name} is incomplete: {missing[0]} is missing"
-      f" ({len(missing)} of {len(paths)} files of {split}). Copy it again, or"
+      f"Dataset {name} is incomplete: {missing[0].filename} is missing"
+      f" ({len(missing)} of {len(parts)} files of {split}). Copy it again, or"
       f" remove {directory} and prepare the dataset again (python -m"
       " alexnet_jax.prepare)."
     )
@@ -229,6 +235,7 @@ def open_directory(directory: str, split: str) -> Source:
     fingerprint=f"{name}:{split}:{len(records)}:{digest}",
     name=f"{name} {split}",
     directory=directory,
+    pixels=open_raw(directory, parts),
   )
 
 
@@ -269,19 +276,19 @@ def hold_out(source: Source, count: int, *seeds: int) -> tuple[Source, Source]:
       f" {source.name}: set holdout to a number from 0 to {len(source) - 1:,}."
     )
 
-  def select(part, indices):
-    return Source(
+  def choose(part, indices):
+    return dataclasses.replace(
       # In ascending order, because neighbours on disk are faster to read.
-      _Selection(source, np.sort(indices)),
-      source.class_names,
+      select(source, np.sort(indices)),
       fingerprint=f"{source.fingerprint}:{part} {count} {numbers}",
       name=f"{source.name} ({part} {count:,})",
+      directory="",
     )
 
   numbers = " ".join(map(str, seeds))
   order = permutation(len(source), *seeds)
-  rest = select("without", order[count:]) if count else source
-  return rest, select("held out", order[:count])
+  rest = choose("without", order[count:]) if count else source
+  return rest, choose("held out", order[:count])
 
 
 def permutation(count: int, *seed: int) -> np.ndarray:

@@ -218,7 +218,7 @@ class Job(NamedTuple):
       f" {self.timetable.last_step:,} steps of {config.batch_size}"
       f" images{resumed}; a batch may span two epochs\n"
       f"{_arithmetic(config.network)}\n"
-      f"{self._loading()}\n"
+      f"{self._loading()}{self._source_of_pixels()}\n"
       f"chance-level loss is ln({config.num_classes}) = {chance:.3f}; expect to"
       " start just above it and possibly stay there for a while"
       + (f"\n{note}" if note else "")
@@ -232,6 +232,17 @@ class Job(NamedTuple):
     return pipeline.Loading.plan(
       config.input_threads, images * self.recipe.sent_size**2 * 3
     )
+
+  def _source_of_pixels(self) -> str:
+    pixels = self.train.pixels
+    if pixels is None:
+      return ""
+    if pixels.size != self.config.image_size:
+      return (
+        f"; the raw pixels are not used: they have {pixels.size} pixels a side,"
+        f" and image_size={self.config.image_size}"
+      )
+    return "; raw pixels are read instead of JPEGs"
 
   def check_data(self, saved: Mapping[str, str]) -> None:
     """Raises UserError unless the images are those that the run began with.
