@@ -14,31 +14,18 @@ p-value of one seed describes that network and is no evidence about others.
 Trains one network on ImageNet for each of three seeds.
 """
 
-import jax
 import numpy as np
 from scipy import stats
 
 from alexnet_jax.analysis import figures
-from alexnet_jax.model import network as networks
-from alexnet_jax.model.alexnet import AlexNet
 from experiments.common import frame
 from experiments.common.experiment import Analysis, Experiment, Quick, Run
 from experiments.common.outcome import (
-  Outcome,
   Outcomes,
   assert_learned,
+  initial_net,
   load_net,
 )
-
-
-def initial_kernels(outcome: Outcome) -> np.ndarray:
-  """conv1's kernels before training, f32[towers,n,h,w,3]."""
-  config = outcome.config
-  network = networks.from_dict(config["network"], config["num_classes"])
-  net = jax.jit(AlexNet, static_argnums=0)(
-    network, jax.random.key(config["seed"])
-  )
-  return figures.kernels(net)
 
 
 def added(kernels: np.ndarray, initial: np.ndarray) -> dict:
@@ -63,7 +50,7 @@ def measure(outcomes: Outcomes) -> dict:
     seeds.append(
       {"seed": outcome.seed, "appears": found.significant}
       | found._asdict()
-      | {"added": added(kernels, initial_kernels(outcome))}
+      | {"added": added(kernels, figures.kernels(initial_net(outcome)))}
     )
   appears = [seed for seed in seeds if seed["appears"]]
   return {

@@ -84,6 +84,7 @@ STAGES = (
   # Not `plateau`, which needs an evaluation every epoch.
   Stage("schedules", ("source", "steps", "cosine")),
   Stage("hidden_layers"),
+  Stage("figure4"),
 )
 
 

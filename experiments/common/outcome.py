@@ -7,12 +7,14 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+import optax
 
 from alexnet_jax.model import network as networks
 from alexnet_jax.model.alexnet import AlexNet
 from alexnet_jax.model.sharding import make_mesh
 from alexnet_jax.runtime.command import UserError
 from alexnet_jax.training import runs as stored_runs
+from alexnet_jax.training import step
 from experiments.common.evaluations import Evaluation, evaluate
 
 # Written to the workdir of a run whose parameters became non-finite.
@@ -195,3 +197,11 @@ def load_net(outcome: Outcome) -> AlexNet:
   """The trained network of a run, on one device."""
   mesh = make_mesh(1, 1, towers=outcome.config["network"]["towers"])
   return stored_runs.load_state(outcome.workdir, mesh)[0].net
+
+
+def initial_net(outcome: Outcome) -> AlexNet:
+  """The network of a run before its training: the seed gives its weights."""
+  config = outcome.config
+  network = networks.from_dict(config["network"], config["num_classes"])
+  mesh = make_mesh(1, 1, towers=network.towers)
+  return step.init_state(network, optax.identity(), config["seed"], mesh).net
