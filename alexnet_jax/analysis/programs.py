@@ -61,7 +61,8 @@ def audit(
     programs: a subset of PROGRAMS that includes "train".
 
   Raises:
-    UserError: the batch size is not divisible by the size of the "data" axis.
+    UserError: the batch size is not divisible by the size of the "data" axis,
+      or a part of the compiler is missing.
   """
   network, batch_size = recipe.network, recipe.batch_size
   sharding.check_batch_size(batch_size, mesh)
@@ -71,7 +72,8 @@ def audit(
     "train": recipe.train_step(mesh).lower(*arguments),
     "evaluate": recipe.predict(mesh).lower(state.net, images, statistics),
   }
-  compiled = {name: lowered[name].compile() for name in programs}
+  with topologies.compiling():
+    compiled = {name: lowered[name].compile() for name in programs}
   sizes = parameter_sizes(state.net)
   all_found, declared, findings, texts = [], {}, [], {}
   for name in programs:

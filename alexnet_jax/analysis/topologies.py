@@ -1,10 +1,12 @@
 """Chips to compile for without owning them: TPU slices and hosts of GPUs."""
 
+import contextlib
 import importlib.metadata
 import importlib.util
 import logging
 import os
 import re
+from collections.abc import Iterator
 
 import jax
 
@@ -146,15 +148,33 @@ def _check_tpu_compiler() -> None:
 
 def _check_gpu_compiler() -> None:
   """Raises UserError if JAX cannot find its plugin for NVIDIA GPUs."""
-  if importlib.util.find_spec("jax_plugins") and any(
+  if not importlib.util.find_spec("jax_plugins") or not any(
     importlib.util.find_spec(f"jax_plugins.xla_cuda{version}")
     for version in (12, 13)
   ):
-    return
-  raise UserError(
-    "--topology needs the compiler for NVIDIA GPUs, a single package that is"
-    " not installed. (Neither a GPU nor CUDA is needed.) For jax"
+    raise _missing_gpu_compiler()
+
+
+def _missing_gpu_compiler() -> UserError:
+  return UserError(
+    "--topology needs the compiler for NVIDIA GPUs, of which a part is not"
+    " installed. (Neither a GPU nor all of CUDA is needed.) For jax"
     f" {jax.__version__}: pip install --no-deps --target=gpu-compiler"
-    f" jax-cuda13-pjrt=={jax.__version__}, then set PYTHONPATH=gpu-compiler for"
-    " this command."
+    f' "jax-cuda13-pjrt=={jax.__version__}" "nvidia-cuda-nvcc==13.*"'
+    ' "nvidia-nvvm==13.*", then set PYTHONPATH=gpu-compiler for this command.'
   )
+
+
+@contextlib.contextmanager
+def compiling() -> Iterator[None]:
+  """Within it, a missing part of the compiler for GPUs is a UserError.
+
+  The compiler looks for the assembler and the library of mathematical functions
+  in many places, and only when it needs them.
+  """
+  try:
+    yield
+  except jax.errors.JaxRuntimeError as error:
+    if not re.search("libdevice|ptxas", str(error)):
+      raise
+    raise _missing_gpu_compiler() from None

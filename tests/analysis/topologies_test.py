@@ -5,7 +5,7 @@ import importlib.util
 import jax
 import pytest
 
-from alexnet_jax.analysis.topologies import compile_only_devices
+from alexnet_jax.analysis.topologies import compile_only_devices, compiling
 from alexnet_jax.runtime.command import UserError
 
 
@@ -30,3 +30,14 @@ def test_a_missing_compiler_is_answered_with_what_to_install(monkeypatch):
     compile_only_devices("v5e:2x4")
   with pytest.raises(UserError, match=f"jax-cuda13-pjrt=={jax.__version__}"):
     compile_only_devices("h100:8")
+
+
+@pytest.mark.parametrize("missing", ["libdevice not found", "No ptxas here"])
+def test_a_missing_part_of_the_compiler_is_named_too(missing):
+  with pytest.raises(UserError, match="nvidia-nvvm"), compiling():
+    raise jax.errors.JaxRuntimeError(f"INTERNAL: {missing}")
+
+
+def test_other_errors_of_a_compiler_are_not_hidden():
+  with pytest.raises(jax.errors.JaxRuntimeError, match="memory"), compiling():
+    raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: memory")
