@@ -36,6 +36,8 @@ each file says what is compared and how many networks are trained.
   cores; set `mesh.data=1,mesh.model=1` with it.
 - `--analyse` trains nothing and writes the result of the runs that are
   finished.
+- `--stage=NAME`, where the docstring names stages, makes every run small enough
+  for a machine.
 
 Other commands here: `launch` (a sweep of trainings on this machine or a SLURM
 cluster), `mesh_sweep` (one training step on many meshes), `start_of_training`
@@ -51,7 +53,7 @@ An experiment of your own: [docs/extending.md](../docs/extending.md).
 a time, resumable.
 
 `python -m docs.generate` writes this table from `results/*.json`. A command
-belongs to the commit of its row; `augmentation`, `dropout` and `relu_tanh` have
+belongs to the commit of its row; `augmentation`, `dropout`, `figure3` and `relu_tanh` have
 other arms and measures since. Most results
 come from small datasets; [docs/results.md](../docs/results.md) says what they
 do not show. The other measurements in that folder are in [docs/](../docs/).

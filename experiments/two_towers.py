@@ -29,7 +29,7 @@ SIZES |= {"fc6": 4096, "fc7": 4096}
 MARGIN = 1.0
 
 
-def _dense(name: str, share: float) -> Run:
+def dense(name: str, share: float) -> Run:
   """One tower whose layers have a share of all maps and read all maps."""
   changes = {"network.towers": 1, "network.exchanges": ()}
   for layer, size in SIZES.items():
@@ -66,8 +66,8 @@ EXPERIMENT = Experiment(
   runs=[
     SOURCE,
     source("half", config="configs/half_145.py"),
-    _dense("dense", 0.788),
-    _dense("dense_eighth", 0.88),
+    dense("dense", 0.788),
+    dense("dense_eighth", 0.88),
     source("columns_apart", config="configs/columns_apart_150.py"),
   ],
   contrasts=[

@@ -102,6 +102,8 @@ class Experiment(NamedTuple):
       has them under "contrasts".
     trial: selects the runs that are trained in full.
     stop_early: asked after every checkpoint; True ends the run.
+    stages: overrides of all runs by the name that `--stage` takes, for machines
+      on which the runs as they are would take too long.
   """
 
   name: str
@@ -113,6 +115,7 @@ class Experiment(NamedTuple):
   contrasts: Sequence[Contrast] = ()
   trial: Trial | None = None
   stop_early: Callable[[Outcome], bool] = lambda outcome: False
+  stages: Mapping[str, Mapping[str, Any]] = {}
 
 
 class Options(NamedTuple):

@@ -362,6 +362,9 @@ def main(experiment: Experiment) -> None:
   flags.DEFINE_string(
     "train", "", "train this run with this seed, such as paper-0, and stop"
   )
+  flags.DEFINE_enum(
+    "stage", "", ["", *experiment.stages], "overrides for a smaller machine"
+  )
   command.run(lambda: _main(experiment))
 
 
@@ -375,12 +378,15 @@ def _main(experiment: Experiment) -> None:
         f"--runs={start}: no run begins with it. The runs are"
         f" {', '.join(known)}."
       )
-  suffix = "-quick" if flag.quick else ""
+  suffix = "-quick" if flag.quick else flag.stage and f"-{flag.stage}"
   options = Options(
     output=flag.output or f"runs/{experiment.name}{suffix}",
     quick=flag.quick,
     seeds=flag.seeds,
-    overrides=dict(map(_parse_override, flag.set)),
+    overrides={
+      **experiment.stages.get(flag.stage, {}),
+      **dict(map(_parse_override, flag.set)),
+    },
     only=flag.runs,
     record=flag.record,
     parallel=flag.parallel,

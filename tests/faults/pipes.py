@@ -94,7 +94,11 @@ def _commands(trial: Trial) -> Row:
   commands = {
     "main": (),
     "describe": (f"--config={config}",),
-    "prepare": ("--check", f"--data_dir={trial.sandbox.data_dir}"),
+    "prepare": (
+      "--check",
+      f"--data_dir={trial.sandbox.data_dir}",
+      "--name=faulty",
+    ),
     "evaluate": (f"--workdir={whole}",),
     "predict": (f"--workdir={whole}", str(picture)),
     "report": (f"--workdir={whole}", f"--output={page}"),
