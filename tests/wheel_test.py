@@ -16,7 +16,7 @@ from PIL import Image
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 FILES = (
   *("pyproject.toml", "README.md", "LICENSE"),
-  *("requirements.txt", "requirements-explore.txt", "requirements-onnx.txt"),
+  *sorted(path.name for path in ROOT.glob("requirements*.txt")),
 )
 FOLDERS = ("alexnet_jax", "configs")
 

@@ -14,15 +14,14 @@ MAX_PAIRS = 10
 SIDE = 600  # pixels of the picture
 
 
-def section(errors: ClassErrors, words: Sequence[str], images: str) -> Html:
+def section(errors: ClassErrors, images: str) -> Html:
   """The confusion matrix, and the pairs that are confused most often.
 
   Args:
     errors: of the network, on these images.
-    words: readable names of the classes, in the order of the labels.
     images: what they are, such as "tiny/1.2.0 validation".
   """
-  matrix = errors.confusion
+  matrix, words = errors.confusion, errors.words
   note = element(
     "p",
     f"{matrix.sum():,} images of {images}, one view each. Rows are the classes"

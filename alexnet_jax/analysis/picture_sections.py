@@ -11,7 +11,6 @@ from alexnet_jax.analysis.number_format import epochs, number, percent
 from alexnet_jax.analysis.page import Html, element
 from alexnet_jax.analysis.run_facts import recorded_predictions
 from alexnet_jax.analysis.run_images import read_images
-from alexnet_jax.data.class_words import in_words
 from alexnet_jax.runtime.command import UserError
 from alexnet_jax.training import kernel_history
 from alexnet_jax.training import runs as stored_runs
@@ -37,12 +36,10 @@ def mistakes(run: Run, data_dir: str) -> Html:
   """
   data = _data(run, data_dir)
   found = recorded_predictions(run) or _evaluated(run, data_dir)
-  words = in_words(data.classes, data.dataset)
-  errors = ClassErrors(data.classes, found)
-  images = f"{run.config['dataset']} validation"
-  content = confusion.section(errors, words, images)
+  errors = ClassErrors(data.classes, found, data.dataset)
+  content = confusion.section(errors, f"{run.config['dataset']} validation")
   heading = element("h3", "Most confident mistakes")
-  pictures = _confident_mistakes(run, data, data_dir, found, words)
+  pictures = _confident_mistakes(run, data, data_dir, found, errors.words)
   return page.join([content, heading, pictures])
 
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from alexnet_jax.data.class_words import in_words
 from alexnet_jax.training.predictions import Predictions
 
 
@@ -23,14 +24,20 @@ class ClassErrors:
 
   Attributes:
     names: class names, in the order of the labels.
+    words: readable names of the classes.
     num_examples: images of each class, i64[classes].
     top1_error, top5_error: f64[classes], sums over the images of a class of
       `step.top_error`, which counts ties in part.
   """
 
-  def __init__(self, names: Sequence[str], predictions: Predictions):
-    """Sums up the predictions, whose labels are positions in `names`."""
-    self.names = tuple(names)
+  def __init__(
+    self, names: Sequence[str], predictions: Predictions, dataset: str = ""
+  ):
+    """Sums up the predictions, whose labels are positions in `names`.
+
+    `dataset` is its name, from which words for the classes may follow.
+    """
+    self.names, self.words = tuple(names), in_words(names, dataset)
     # Of each image label * classes + prediction: far less than a matrix of
     # thousands of classes.
     label = predictions.label.astype(np.int64)
@@ -69,19 +76,22 @@ class ClassErrors:
     """
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
-    headings = ("class", "name", "num_examples", "top1_error", "top5_error")
-    writer.writerow((*headings, "most_confused_with", "times"))
+    headings = ["class", "name", "words", "num_examples"]
+    headings += ["top1_error", "top5_error"]
+    headings += ["most_confused_with", "most_confused_words", "times"]
+    writer.writerow(headings)
     # The most frequent one of each class; the last to be set stays.
     confusions = {pair.label: pair for pair in self.most_confused()[::-1]}
+    names = list(zip(self.names, self.words, strict=True))
     for index, (name, count) in enumerate(
-      zip(self.names, self.num_examples, strict=True)
+      zip(names, self.num_examples, strict=True)
     ):
       errors = ("", "")
       if count:
         sums = self.top1_error[index], self.top5_error[index]
         errors = tuple(f"{total / count:.6g}" for total in sums)
-      confused = ("", 0)
+      confused = ("", "", 0)
       if pair := confusions.get(index):
-        confused = (self.names[pair.predicted], pair.count)
-      writer.writerow((index, name, count, *errors, *confused))
+        confused = (*names[pair.predicted], pair.count)
+      writer.writerow((index, *name, count, *errors, *confused))
     return file.getvalue()

@@ -83,11 +83,14 @@ def evaluate_runs(
   if not dataset:
     for predictor in predictors:
       predictor.data.check_source(source)
-  found = _evaluate(config, source, mesh, predictors, skip_unknown_classes)
+  name = dataset or config["dataset"]
+  found = _evaluate(
+    config, source, name, mesh, predictors, skip_unknown_classes
+  )
   steps = [predictor.step for predictor in predictors]
   return found._replace(
     result={
-      "dataset": dataset or config["dataset"],
+      "dataset": name,
       "split": split,
       "checkpoint": checkpoint,
       "step": steps[0] if len(steps) == 1 else steps,
@@ -139,10 +142,13 @@ def evaluate_weights(
   predictor = runs.make_predictor(
     net, data, config, views, mesh, number=weights.step
   )
-  found = _evaluate(config, source, mesh, [predictor], skip_unknown_classes)
+  name = dataset or config["dataset"]
+  found = _evaluate(
+    config, source, name, mesh, [predictor], skip_unknown_classes
+  )
   return found._replace(
     result={
-      "dataset": dataset or config["dataset"],
+      "dataset": name,
       "split": split,
       "checkpoint": path,
       "step": weights.step,
@@ -155,6 +161,7 @@ def evaluate_weights(
 def _evaluate(
   config: dict[str, Any],
   source: Source,
+  dataset: str,
   mesh: Mesh,
   predictors: Sequence[Predictor],
   skip_unknown_classes: bool,
@@ -185,7 +192,7 @@ def _evaluate(
     **found,
   }
   predictions = recorder.predictions()
-  classes = ClassErrors(known.names, predictions)
+  classes = ClassErrors(known.names, predictions, dataset)
   count = len(networks[0])
   return Evaluation(result, classes, predictions, count, known.unknown)
 

@@ -15,7 +15,9 @@ import jax
 import matplotlib
 from absl import flags
 from matplotlib.figure import Figure
+from ml_collections import ConfigDict
 
+from alexnet_jax.model import sharding
 from alexnet_jax.runtime import (
   command,
   files,
@@ -64,6 +66,8 @@ def carry_out(experiment: Experiment, options: Options) -> dict[str, Any]:
       experiment.quick.prepare_data(options.output)
     outcomes = Outcomes()
     runs = _select(experiment, options)
+    if options.parallel == 1 and not options.analyse:
+      _make_devices(experiment, runs, options)
     seeds = range(_count_seeds(experiment, options))
     if experiment.trial and not (options.quick or options.analyse):
       runs = _try_out(experiment, runs, outcomes, options)
@@ -82,6 +86,22 @@ def carry_out(experiment: Experiment, options: Options) -> dict[str, Any]:
     if options.quick:
       experiment.quick.check(outcomes, result)
     return record
+
+
+def _make_devices(
+  experiment: Experiment, runs: Sequence[Run], options: Options
+) -> None:
+  """Divides the CPU for the largest mesh, before a smaller one needs fewer."""
+  configurations = (configure(experiment, run, 0, options) for run in runs)
+  largest = max(configurations, key=lambda config: _count_devices(config.mesh))
+  sharding.make_mesh(
+    largest.mesh.data, largest.mesh.model, towers=largest.network.towers
+  )
+
+
+def _count_devices(mesh: ConfigDict) -> int:
+  """What a mesh needs; 0 as its size takes what there is, two by default."""
+  return mesh.data * mesh.model or max(2, mesh.data, mesh.model)
 
 
 def run_name(run: Run, seed: int) -> str:

@@ -25,8 +25,8 @@ def make_errors(counts, names):
 
 def test_few_classes_are_a_table_with_the_counts():
   counts = [[8, 2, 0], [1, 3, 0], [0, 0, 0]]
-  words = ("ash", "<elm>", "oak")
-  html = confusion.section(make_errors(counts, "aeo"), words, "tiny test")
+  names = ("ash", "<elm>", "oak")
+  html = confusion.section(make_errors(counts, names), "tiny test")
   assert "14 images of tiny test" in html
   cells = re.findall(r"<td style=\"[^\"]* (\d+)%[^\"]*\">(\d+)</td>", html)
   assert cells == [
@@ -45,7 +45,7 @@ def test_many_classes_are_a_picture():
   counts = np.diag(np.full(count, 5))
   counts[1:, 0] += 5
   names = list(map(str, range(count)))
-  html = confusion.section(make_errors(counts, names), names, "x")
+  html = confusion.section(make_errors(counts, names), "x")
   data = re.search(r"base64,([^\"]*)", html)[1]
   pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(data))))
   assert pixels.shape == (600, 600, 3)

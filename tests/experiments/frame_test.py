@@ -2,6 +2,8 @@
 
 import json
 import pathlib
+import subprocess
+import sys
 
 import pytest
 from absl import flags
@@ -21,6 +23,8 @@ from experiments.common.experiment import (
   Trial,
 )
 from experiments.common.outcome import assert_learned
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -278,3 +282,29 @@ def test_quick_overrides_are_stronger_than_those_of_a_run():
   config = configure(plateau.EXPERIMENT, run, 0, options)
   assert config.dataset == QUICK["dataset"] and config.total_steps == 2
   assert config.batch_size == 8
+
+
+MESHES = """
+from alexnet_jax.model import sharding
+from experiments.common import frame
+from experiments.common.experiment import Options
+from experiments.quickstart_seeds import EXPERIMENT
+
+def train(experiment, run, seed, options):
+  mesh = frame.configure(experiment, run, seed, options).mesh
+  print(run.name, sharding.make_mesh(mesh.data, mesh.model).size, flush=True)
+  if run.name == "2x1":
+    raise SystemExit
+
+frame.train = train
+frame.carry_out(EXPERIMENT, Options("unused", only=["1x1", "2x1"]))
+"""
+
+
+@pytest.mark.slow
+def test_a_small_mesh_leaves_devices_for_a_larger_one():
+  """In a process of its own, because a process divides the CPU once."""
+  found = subprocess.run(
+    [sys.executable, "-c", MESHES], cwd=ROOT, capture_output=True, text=True
+  )
+  assert found.stdout.split("\n")[:2] == ["1x1 1", "2x1 2"], found.stderr

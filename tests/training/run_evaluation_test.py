@@ -23,7 +23,7 @@ from alexnet_jax.data import sources
 from alexnet_jax.model import sharding
 from alexnet_jax.runtime import config as configs
 from alexnet_jax.runtime.command import UserError
-from alexnet_jax.training import step
+from alexnet_jax.training import class_errors, step
 from alexnet_jax.training.checkpoint import Checkpoints
 from alexnet_jax.training.class_errors import ClassErrors, Confusion
 from alexnet_jax.training.job import Recipe
@@ -176,11 +176,17 @@ def test_images_that_were_rescaled_otherwise_are_named(place, tmp_path, capsys):
     assert told == (rescale == "warp")
 
 
-def test_errors_by_class(place):
+def test_errors_by_class(place, monkeypatch):
+  monkeypatch.setattr(
+    class_errors,
+    "in_words",
+    lambda names, dataset: [dataset + n for n in names],
+  )
   found = evaluate(place, "a")
   predicted = expected_probabilities(place / "a").argmax(axis=1)
   rows = list(csv.DictReader(io.StringIO(found.classes.to_csv())))
   assert [row["name"] for row in rows] == ["ash", "elm", "oak"]
+  assert [row["words"] for row in rows] == ["tinyash", "tinyelm", "tinyoak"]
   for label, row in enumerate(rows):
     own = predicted[label == LABELS]
     assert int(row["class"]) == label
@@ -212,19 +218,26 @@ def test_confusion_of_invented_predictions():
   np.testing.assert_allclose(
     found.probability, np.exp([-1.5, *6 * [-0.1]]), rtol=1e-6
   )
-  errors = ClassErrors(("a", "b", "c", "d"), found)
+  names = ("a", "b", "n01440764", "d")
+  errors = ClassErrors(names, found)
   expected = [[1, 2, 0, 0], [1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 0, 0]]
   np.testing.assert_array_equal(errors.confusion, expected)
   np.testing.assert_allclose(errors.top1_error, [2, 1, 1.75, 0])
   assert errors.most_confused(2) == [Confusion(0, 1, 2), Confusion(1, 0, 1)]
   assert len(errors.most_confused(99)) == 4
   assert errors.to_csv().splitlines() == [
-    "class,name,num_examples,top1_error,top5_error,most_confused_with,times",
-    "0,a,3,0.666667,0,b,2",
-    "1,b,2,0.5,0,a,1",
-    "2,c,2,0.875,0,a,1",
-    "3,d,0,,,,0",
+    "class,name,words,num_examples,top1_error,top5_error"
+    ",most_confused_with,most_confused_words,times",
+    "0,a,a,3,0.666667,0,b,b,2",
+    "1,b,b,2,0.5,0,a,a,1",
+    "2,n01440764,tench,2,0.875,0,a,a,1",
+    "3,d,d,0,,,,,0",
   ]
+  drawn = ClassErrors("0123", found, "patterns/4").to_csv().splitlines()
+  words = [
+    f'"{bars} bars, warm above cool"' for bars in ("vertical", "horizontal")
+  ]
+  assert drawn[2] == f"1,1,{words[0]},2,0.5,0,0,{words[1]},1"
 
 
 def test_names_that_are_ambiguous_or_all_unknown_are_refused(place):
