@@ -171,14 +171,16 @@ def _newest(workdir: str) -> pathlib.Path | None:
 
 
 def _wait_for(process: Process, workdir: str, step: int) -> None:
-  """Waits until metrics.jsonl has the first line after a step.
+  """Waits until the process has written the first line after a step.
 
-  Not for what is printed, which nobody may read.
+  Not for what is printed, which nobody may read; and not for a line of the
+  process before, which may have come further than its last checkpoint.
   """
   path = pathlib.Path(workdir, "metrics.jsonl")
+  before = path.stat().st_mtime_ns if path.exists() else 0
   deadline = time.monotonic() + 2 * PATIENCE
   while time.monotonic() < deadline and not process.has_ended():
-    if path.exists():
+    if path.exists() and path.stat().st_mtime_ns > before:
       for text in path.read_text().splitlines()[-1:]:
         if text.endswith("}") and json.loads(text)["step"] > step:
           return
