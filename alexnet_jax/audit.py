@@ -70,7 +70,7 @@ def main() -> int:
 
 
 def _print_collectives(result: Audit, title: str) -> None:
-  table = Table(*programs.HEADINGS, title=title)
+  table = Table(*programs.HEADINGS, title=title, pad_edge=False)
   table.columns[-1].justify = "right"
   for row in programs.rows(result):
     table.add_row(*row)
