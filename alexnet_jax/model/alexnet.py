@@ -64,9 +64,8 @@ class Tower(nnx.Module):
       x = x.reshape(x.shape[0], -1)
     x = layer(x)
     keys = fold_in(keys, LAYERS.index(name))
-    for step in getattr(network, name).then:
-      x = layers.apply_step(step, x, layer=layer, network=network, keys=keys)
-    return x
+    steps = getattr(network, name).then
+    return layers.apply_steps(steps, x, layer=layer, network=network, keys=keys)
 
 
 class AlexNet(nnx.Module):

@@ -63,7 +63,27 @@ def cast_like(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 def add_bias(y: jax.Array, bias: jax.Array) -> jax.Array:
   """y + bias in y's dtype; the bias's gradient is summed in the bias's."""
+  bias = sharding.vary(bias, sharding.varying(y))
+  if bias.dtype == y.dtype:
+    return y + bias
+  # cuDNN adds a bias to its convolution in the convolution's dtype alone.
+  return lax.platform_dependent(
+    y, bias, cuda=_add_rounded_bias, default=_add_wide_bias
+  )
+
+
+def _add_wide_bias(y, bias):
   return (at_least_float32(y) + bias).astype(y.dtype)
+
+
+@jax.custom_jvp
+def _add_rounded_bias(y, bias):
+  return y + bias.astype(y.dtype)
+
+
+@_add_rounded_bias.defjvp
+def _rounded_bias_derivative(primals, tangents):
+  return _add_rounded_bias(*primals), _add_wide_bias(*tangents)
 
 
 def _add(parts):
@@ -83,7 +103,7 @@ def _convolve_definition(x, kernel, stride, padding, precision, groups=1):
   )
 
 
-def _window(x, axis, start, length):
+def window(x: jax.Array, axis: int, start: int, length: int) -> jax.Array:
   """x[start : start + length] along an axis, with 0 beyond its ends."""
   config = [(0, 0, 0)] * x.ndim
   config[axis] = (-start, start + length - x.shape[axis], 0)
@@ -94,7 +114,7 @@ def _window(x, axis, start, length):
 def _convolve(x, kernel, stride, padding, precision):
   def with_fourth_channel(x, kernel):
     # Three channels do not fill the processor's vectors.
-    x, kernel = _window(x, 3, 0, 4), _window(kernel, 2, 0, 4)
+    x, kernel = window(x, 3, 0, 4), window(kernel, 2, 0, 4)
     return _convolve_definition(x, kernel, stride, padding, precision)
 
   def definition(x, kernel):
@@ -153,13 +173,13 @@ def _blocks(x, kernel, stride, out, before):
   size, _, channels, features = kernel.shape
   count = -(-size // stride)  # blocks of the kernel along an axis
   height, width = [length + count - 1 for length in out]  # of x, in blocks
-  x = _window(x, 1, -before, stride * height)
-  x = _window(x, 2, -before, stride * width)
+  x = window(x, 1, -before, stride * height)
+  x = window(x, 2, -before, stride * width)
   x = x.reshape(-1, height, stride, width, stride, channels)
   x = x.transpose(0, 1, 3, 2, 4, 5)
   x = x.reshape(-1, height, width, stride**2 * channels)
   for axis in (0, 1):
-    kernel = _window(kernel, axis, 0, stride * count)
+    kernel = window(kernel, axis, 0, stride * count)
   kernel = kernel.reshape(count, stride, count, stride, channels, features)
   kernel = kernel.transpose(0, 2, 1, 3, 4, 5)
   return x, kernel.reshape(count, count, stride**2 * channels, features)
@@ -177,7 +197,7 @@ def _convolve_as_product(x, kernel, out, before):
   size, features = kernel.shape[0], kernel.shape[-1]
   height, width = x.shape[1], out[1]
   moved_x = jnp.concatenate(
-    [_window(x, 2, j - before, width) for j in range(size)], axis=-1
+    [window(x, 2, j - before, width) for j in range(size)], axis=-1
   )
   matrix = kernel.transpose(1, 2, 0, 3).reshape(moved_x.shape[-1], -1)
   # `by_matrices` runs on CPUs alone, which know one precision.
@@ -185,7 +205,7 @@ def _convolve_as_product(x, kernel, out, before):
   product = product.reshape(-1, height, width, size * features)
   rows = lax.split(product, [features] * size, axis=3)
   return _add(
-    [_window(row, 1, i - before, out[0]) for i, row in enumerate(rows)]
+    [window(row, 1, i - before, out[0]) for i, row in enumerate(rows)]
   )
 
 
@@ -201,7 +221,7 @@ def local_response_norm(
   """
   a = at_least_float32(x)
   s = k + alpha * sum_neighbours(a * a, n, before=n // 2)
-  return (a * _power(s, beta)).astype(x.dtype)
+  return (a * power(s, beta)).astype(x.dtype)
 
 
 @local_response_norm.defjvp
@@ -211,7 +231,7 @@ def _norm_derivative(k, n, alpha, beta, primals, tangents):
   a, d = at_least_float32(x), at_least_float32(d)
   s = k + alpha * sum_neighbours(a * a, n, before=n // 2)
   others = sum_neighbours(2 * alpha * beta * a * d, n, before=n // 2) / s * a
-  return y, ((d - others) * _power(s, beta)).astype(x.dtype)
+  return y, ((d - others) * power(s, beta)).astype(x.dtype)
 
 
 def at_least_float32(x: jax.Array) -> jax.Array:
@@ -226,15 +246,15 @@ def sum_neighbours(
 
   f32[B,H,W,C] -> the same. Beyond the ends of an axis there are zeros.
   """
-  window = tuple(n if i in axes else 1 for i in range(4))
+  sizes = tuple(n if i in axes else 1 for i in range(4))
   padding = [
     (before, n - 1 - before) if i in axes else (0, 0) for i in range(4)
   ]
   zero = np.zeros((), x.dtype)
-  return lax.reduce_window(x, zero, lax.add, window, (1, 1, 1, 1), padding)
+  return lax.reduce_window(x, zero, lax.add, sizes, (1, 1, 1, 1), padding)
 
 
-def _power(s, beta):
+def power(s: jax.Array, beta: float) -> jax.Array:
   """s^-beta; for the paper's 3/4 by two roots, since a power is slow."""
   if beta == 0.75:
     root = lax.rsqrt(s)
@@ -250,11 +270,13 @@ def max_pool(x: jax.Array, size: int, stride: int, overhang: bool) -> jax.Array:
   first of them (by row, then by column) gets the gradient, as in `layers`.
   """
   for axis in (2, 1):
-    x = functools.reduce(jnp.maximum, _places(x, axis, size, stride, overhang))
+    x = functools.reduce(jnp.maximum, places(x, axis, size, stride, overhang))
   return x
 
 
-def _places(x, axis, size, stride, overhang):
+def places(
+  x: jax.Array, axis: int, size: int, stride: int, overhang: bool
+) -> list[jax.Array]:
   """Along an axis: the first units of all windows, the second units, ..."""
   windows = count_windows(x.shape[axis], size, stride, overhang)
   limit = stride * (windows - 1) + 1
@@ -275,16 +297,16 @@ def _max_pool_derivative(size, stride, overhang, primals, tangents):
   y = max_pool(x, size, stride, overhang)
   units = [
     unit
-    for row in _places(x, 1, size, stride, overhang)
-    for unit in _places(row, 2, size, stride, overhang)
+    for row in places(x, 1, size, stride, overhang)
+    for unit in places(row, 2, size, stride, overhang)
   ]
   winner = jnp.zeros(y.shape, np.min_scalar_type(size * size))
   for place, unit in reversed(list(enumerate(units))):
     winner = jnp.where(unit == y, np.array(place, winner.dtype), winner)
-  return y, _pick(d, winner, size, stride)
+  return y, pick(d, winner, size, stride)
 
 
-def _pick(x, winner, size, stride):
+def pick(x: jax.Array, winner: jax.Array, size: int, stride: int) -> jax.Array:
   """The unit of each window that `winner` names, as JAX differentiates it fast.
 
   Windows overlap, so a unit belongs to several. Along one axis, for size 3 and
@@ -307,13 +329,13 @@ def _pick(x, winner, size, stride):
   windows = winner.shape[1:3]
   windows_of_a_unit = -(-size // stride)  # at most, along one axis
   blocks = [count + windows_of_a_unit - 1 for count in windows]
-  x = _window(_window(x, 1, 0, stride * blocks[0]), 2, 0, stride * blocks[1])
+  x = window(window(x, 1, 0, stride * blocks[0]), 2, 0, stride * blocks[1])
   x = x.reshape(-1, blocks[0], stride, blocks[1], stride, x.shape[-1])
 
   def of_window(x, back):
     """For each block, x of the window so far back; the same for all units."""
     for axis in (1, 2):
-      x = _window(x, axis, -back[axis - 1], blocks[axis - 1])
+      x = window(x, axis, -back[axis - 1], blocks[axis - 1])
     return x[:, :, None, :, None, :]  # [B,block,unit,block,unit,C]
 
   picked = []
@@ -326,6 +348,6 @@ def _pick(x, winner, size, stride):
     won = of_window(winner, back) == place
     unit = jnp.where(won, x, np.zeros((), x.dtype)).sum((2, 4))
     for axis in (1, 2):
-      unit = _window(unit, axis, back[axis - 1], windows[axis - 1])
+      unit = window(unit, axis, back[axis - 1], windows[axis - 1])
     picked.append(unit)
   return _add(picked)

@@ -8,7 +8,7 @@ import numpy as np
 from flax import nnx
 from jax import lax
 
-from alexnet_jax.model import kernels
+from alexnet_jax.model import kernels, norm_pool
 from alexnet_jax.model.network import Layer, Network
 from alexnet_jax.model.shapes import count_windows
 from alexnet_jax.model.sharding import batch_mean
@@ -188,6 +188,32 @@ def make_layer(
     if step in STEP_MODULES:
       setattr(module, step, STEP_MODULES[step](layer.features, network))
   return module
+
+
+def apply_steps(
+  steps: tuple[str, ...],
+  x: jax.Array,
+  *,
+  layer: Conv | LocalConv | Linear,
+  network: Network,
+  keys: jax.Array | None,
+) -> jax.Array:
+  """Applies the steps that follow a layer in turn, as `apply_step` does each.
+
+  A normalisation and the pooling right after it are given to one function,
+  which computes them together where that is faster.
+  """
+  norm = network.lrn_k, network.lrn_n, network.lrn_alpha, network.lrn_beta
+  pool = network.pool_size, network.pool_stride, network.pool_overhang
+  rest = list(steps)
+  while rest:
+    step = rest.pop(0)
+    if step == "lrn" and rest[:1] == ["pool"]:
+      del rest[0]
+      x = norm_pool.normalise_and_pool(x, norm, pool)
+    else:
+      x = apply_step(step, x, layer=layer, network=network, keys=keys)
+  return x
 
 
 def apply_step(
