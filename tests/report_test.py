@@ -219,6 +219,20 @@ def test_it_fits_a_phone_and_has_a_dark_mode(browser, written):
   browser("Emulation.clearDeviceMetricsOverride")
 
 
+def test_on_paper_nothing_is_cut_off(browser, written):
+  browser.screen(700)
+  browser("Emulation.setEmulatedMedia", media="print", features=[])
+  browser.open(f"file://{written}")
+  assert browser.value("document.documentElement.scrollWidth") <= 700
+  # What is not printed leaves no heading behind.
+  assert browser.value(
+    "[...document.querySelectorAll('h2, h3')].every(h => !h.checkVisibility()"
+    " || !h.nextElementSibling || h.nextElementSibling.checkVisibility())"
+  )
+  browser("Emulation.setEmulatedMedia", media="", features=[])
+  browser("Emulation.clearDeviceMetricsOverride")
+
+
 def test_a_directory_without_a_run_is_a_user_error(tmp_path):
   done = subprocess.run(
     [

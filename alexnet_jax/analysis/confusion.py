@@ -25,8 +25,8 @@ def section(errors: ClassErrors, images: str) -> Html:
   note = element(
     "p",
     f"{matrix.sum():,} images of {images}, one view each. Rows are the classes"
-    " of the images, columns the most probable classes; the darker a field, the"
-    " larger its share of the row.",
+    " of the images, columns the most probable classes; the stronger a"
+    " field's colour, the larger its share of the row.",
     class_="note",
   )
   draw = _table if len(words) <= MAX_IN_TABLE else _picture
