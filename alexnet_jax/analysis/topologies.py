@@ -167,14 +167,20 @@ def _missing_gpu_compiler() -> UserError:
 
 @contextlib.contextmanager
 def compiling() -> Iterator[None]:
-  """Within it, a missing part of the compiler for GPUs is a UserError.
+  """Within it, an error of the compiler is a UserError.
 
-  The compiler looks for the assembler and the library of mathematical functions
-  in many places, and only when it needs them.
+  A program may need more memory than a chip has. The compiler for GPUs looks
+  for the assembler and the library of mathematical functions in many places,
+  and only when it needs them.
   """
   try:
     yield
   except jax.errors.JaxRuntimeError as error:
-    if not re.search("libdevice|ptxas", str(error)):
-      raise
-    raise _missing_gpu_compiler() from None
+    text = str(error)
+    if re.search("libdevice|ptxas", text):
+      raise _missing_gpu_compiler() from None
+    reason = text.splitlines()[0]
+    raise UserError(
+      f"the program cannot be compiled. {reason} If it is memory, choose a"
+      " smaller batch_size or more devices."
+    ) from error
