@@ -77,7 +77,7 @@ def _end_to_end():
       start_step=0,
       size=recipe.image_size,
       rescale=recipe.pixels.rescale,
-      crops=recipe.crops(seed=0),
+      crops=recipe.crops(0, mesh),
     )
     return pipeline.to_device(host, sharding.batch_sharding(mesh))
 

@@ -49,9 +49,8 @@ def benchmark_input(
     the first device) and "pipeline_to_device", as `row` makes them, with
     `cores_per_1000_images_per_second`.
   """
-  # The threads finish a batch each at about the same time. In few batches,
-  # those that are ready when the clock starts would count for much; and a
-  # multiple of the threads begins and ends with the same number of them.
+  # Of few batches, the one that is ready when the clock starts would count for
+  # much.
   cores = num_cores()
   steps = cores * max(8, math.ceil(num_images / batch_size / cores))
   count = steps * batch_size

@@ -4,15 +4,25 @@ A device crops each image where random numbers of the example say. The host
 computes the same numbers on a CPU device and sends these parts alone: 23% fewer
 bytes at the paper's sizes. Integers are the same on every platform, so the
 pixels are those that the device would have cropped.
+
+Nothing is sent to the devices of a CPU, and there the host's random numbers
+would wait for the training step. So they crop by themselves.
 """
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from alexnet_jax.data import augment
 from alexnet_jax.data.augment import Augmentation
 from alexnet_jax.data.pipeline import Crops
 from alexnet_jax.training import streams
+
+
+def are_sent(augmentation: Augmentation, mesh: Mesh) -> bool:
+  """Whether the devices of a mesh receive crops, not the whole images."""
+  on_cpu = mesh.devices.flat[0].platform == "cpu"
+  return augmentation.reads_crops_only and not on_cpu and bool(_host_devices())
 
 
 def training_crops(
@@ -21,8 +31,8 @@ def training_crops(
   crop_size: int,
   random_streams: str,
   seed: int,
-) -> Crops | None:
-  """The crops of a run; None if the devices need the whole images.
+) -> Crops:
+  """The crops of a run, drawn on a CPU device.
 
   Args:
     augmentation: of the training images.
@@ -32,9 +42,7 @@ def training_crops(
     seed: of the run.
   """
   margin = image_size - crop_size
-  if not augmentation.reads_crops_only:
-    return None
-  device = _host_device()
+  device = _host_devices()[0]
   with jax.default_device(device):
     random = streams.make_streams(random_streams, seed)
 
@@ -52,9 +60,9 @@ def training_crops(
   return Crops(crop_size, offsets)
 
 
-def _host_device() -> jax.Device | None:
-  """A CPU device; None, the default one, if JAX_PLATFORMS names no CPU."""
+def _host_devices() -> list[jax.Device]:
+  """The CPU devices of this process; none if JAX_PLATFORMS leaves them out."""
   try:
-    return jax.local_devices(backend="cpu")[0]
+    return jax.local_devices(backend="cpu")
   except RuntimeError:
-    return None
+    return []

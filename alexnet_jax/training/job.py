@@ -74,14 +74,15 @@ class Recipe(NamedTuple):
       config["random_streams"],
     )
 
-  @property
-  def sent_size(self) -> int:
+  def sent_size(self, mesh: Mesh) -> int:
     """Side of the images that the devices receive: of the crops, if enough."""
-    crops_only = self.augmentation.reads_crops_only
-    return self.network.crop_size if crops_only else self.image_size
+    crops = host_crops.are_sent(self.augmentation, mesh)
+    return self.network.crop_size if crops else self.image_size
 
-  def crops(self, seed: int) -> pipeline.Crops | None:
-    """The parts of the training images that a run sends to the devices."""
+  def crops(self, seed: int, mesh: Mesh) -> pipeline.Crops | None:
+    """The parts of the training images that are sent; None: all of them."""
+    if self.sent_size(mesh) == self.image_size:
+      return None
     return host_crops.training_crops(
       self.augmentation,
       self.image_size,
@@ -90,8 +91,10 @@ class Recipe(NamedTuple):
       seed,
     )
 
-  def centre_crops(self) -> pipeline.Crops:
-    """The parts that an evaluation of one view sends."""
+  def centre_crops(self, mesh: Mesh) -> pipeline.Crops | None:
+    """The same of the images of an evaluation of one view."""
+    if self.sent_size(mesh) == self.image_size:
+      return None
     return pipeline.Crops.centred(self.image_size, self.network.crop_size)
 
   def check_memory(self, mesh: Mesh) -> None:
@@ -102,7 +105,8 @@ class Recipe(NamedTuple):
     """
     network = self.network
     weights = 3 * layer_counts(network)["totals"]["parameter_bytes"]
-    pixels = self.sent_size**2 + 4 * network.crop_size**2  # uint8 and float32
+    # uint8 and float32
+    pixels = self.sent_size(mesh) ** 2 + 4 * network.crop_size**2
     images = 3 * pixels * self.batch_size
     present = sharding.memory(mesh)
     if present and weights + images > present:
@@ -136,7 +140,7 @@ class Recipe(NamedTuple):
       return jax.ShapeDtypeStruct(shape, dtype, sharding=place)
 
     count, side = self.batch_size, (self.image_size, self.image_size, 3)
-    sent = (count, self.sent_size, self.sent_size, 3)
+    sent = (count, *[self.sent_size(mesh)] * 2, 3)
     integers = array((count,), jnp.int32, BATCH)
     batch = {
       "image": array(sent, jnp.uint8, BATCH),
@@ -158,7 +162,7 @@ class Recipe(NamedTuple):
     They are the same on every mesh.
     """
     count, side = self.batch_size, (self.image_size, self.image_size, 3)
-    sent = (count, self.sent_size, self.sent_size, 3)
+    sent = (count, *[self.sent_size(mesh)] * 2, 3)
     random = np.random.default_rng(0)
     batch = {
       "image": random.integers(0, 256, sent, np.uint8),
@@ -230,7 +234,7 @@ class Job(NamedTuple):
     _, num_processes = sharding.process_share(self.mesh)
     images = config.batch_size // num_processes
     return pipeline.Loading.plan(
-      config.input_threads, images * self.recipe.sent_size**2 * 3
+      config.input_threads, images * self.recipe.sent_size(self.mesh) ** 2 * 3
     )
 
   def _source_of_pixels(self) -> str:

@@ -36,7 +36,7 @@ class RunBatches:
       batch_size=job.config.batch_size,
       seed=job.config.seed,
       start_step=start_step,
-      crops=job.recipe.crops(job.config.seed),
+      crops=job.recipe.crops(job.config.seed, job.mesh),
       left_out=left_out,
       **self._options,
     )
@@ -46,7 +46,7 @@ class RunBatches:
     return pipeline.evaluation_batches(
       self._job.validation,
       batch_size=self._job.config.batch_size,
-      crops=self._job.recipe.centre_crops(),
+      crops=self._job.recipe.centre_crops(self._job.mesh),
       **self._options,
     )
 
@@ -55,7 +55,7 @@ class RunBatches:
     batches = pipeline.evaluation_batches(
       self._job.train,
       batch_size=diagnostics.num_images(self._job.mesh),
-      crops=self._job.recipe.centre_crops(),
+      crops=self._job.recipe.centre_crops(self._job.mesh),
       **self._options,
     )
     return itertools.islice(batches, 1)

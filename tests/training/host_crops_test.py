@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import types
 
 import jax
 import numpy as np
@@ -11,7 +12,10 @@ import simplejpeg
 from alexnet_jax.data import augment, pipeline
 from alexnet_jax.data.augment import Augmentation, ImageStatistics
 from alexnet_jax.data.sources import Source
+from alexnet_jax.model import sharding
+from alexnet_jax.model.network import Network
 from alexnet_jax.training import host_crops, streams
+from alexnet_jax.training.job import Recipe
 
 SIZE, CROP, SEED = 24, 16, 5
 
@@ -86,9 +90,21 @@ def test_the_network_receives_the_same(change, kind, mean_side):
   assert tops == {4} if "crop" in change else len(tops) > 3
 
 
-def test_the_contrast_of_an_image_needs_all_of_it():
-  augmentation = Augmentation(colour=0.4)
-  assert host_crops.training_crops(augmentation, 24, 16, "separate", 0) is None
+class Gpu:
+  platform = "gpu"
+
+
+def test_crops_are_sent_where_they_are_enough_and_something_is_sent():
+  gpu = types.SimpleNamespace(devices=np.array([[Gpu()]]))
+  cpu = sharding.make_mesh(1, 1)
+  assert host_crops.are_sent(Augmentation(), gpu)
+  # The contrast of an image is that of the whole image.
+  assert not host_crops.are_sent(Augmentation(colour=0.4), gpu)
+  assert not host_crops.are_sent(Augmentation(), cpu)
+  recipe = Recipe(Network(width=1 / 32, num_classes=7), 8)
+  assert (recipe.sent_size(gpu), recipe.sent_size(cpu)) == (224, 256)
+  assert recipe.crops(0, cpu) is recipe.centre_crops(cpu) is None
+  assert recipe.crops(0, gpu).size == recipe.centre_crops(gpu).size == 224
 
 
 def test_the_central_view_needs_the_centre():
