@@ -53,8 +53,8 @@ An experiment of your own: [docs/extending.md](../docs/extending.md).
 a time, resumable.
 
 `python -m docs.generate` writes this table from `results/*.json`. A command
-belongs to the commit of its row; `augmentation`, `dropout`, `figure3`, `plateau`
-and `relu_tanh` have other arms and measures since. Most results
+belongs to the commit of its row; `augmentation`, `dropout`, `figure3`,
+`plateau` and `relu_tanh` have other arms and measures since. Most results
 come from small datasets; [docs/results.md](../docs/results.md) says what they
 do not show. The other measurements in that folder are in [docs/](../docs/).
 
