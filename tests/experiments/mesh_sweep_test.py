@@ -106,8 +106,11 @@ def test_the_default_has_at_least_twelve_meshes_up_to_256_chips():
       assert devices == point.devices
 
 
-def test_docs_meshes_shows_the_committed_results():
-  results = ROOT / "experiments" / "results"
+@pytest.mark.parametrize(
+  ("folder", "meshes"), [("results", 12), ("results/mesh_sweep_gpus", 7)]
+)
+def test_docs_meshes_shows_the_committed_results(folder, meshes):
+  results = ROOT / "experiments" / folder
   rows = json.loads((results / "mesh_sweep.json").read_text())["result"]
   points = rows["points"]
   text = (ROOT / "docs" / "meshes.md").read_text()
@@ -115,7 +118,7 @@ def test_docs_meshes_shows_the_committed_results():
     assert table in text
   assert (results / "mesh_sweep.csv").read_text() == mesh_tables.to_csv(points)
   assert {p["findings"] == [] for p in points} == {True}
-  assert len({(p["place"], p["data"], p["model"]) for p in points}) >= 12
+  assert len({(p["place"], p["data"], p["model"]) for p in points}) >= meshes
   for point in points:  # only gradients and metrics are summed over "data"
     assert "data_backward" not in point["totals"]["train"]
     assert ("measured" in point) == (point["place"] == "here")
