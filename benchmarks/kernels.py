@@ -139,7 +139,8 @@ def layout_programs(function, x, kernel, g):
 def programs(function, arguments):
   """The value, and the gradient in each argument, as compiled functions."""
   y = jax.eval_shape(function, *arguments)
-  g = np.random.default_rng(1).standard_normal(y.shape, np.float32)
+  random = np.random.default_rng(1)
+  g = random.standard_normal(y.shape, np.float32).astype(y.dtype)
   compiled = {"forward": functools.partial(jax.jit(function), *arguments)}
   names = ("input", "kernel")
   for i, argument in enumerate(arguments):

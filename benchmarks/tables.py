@@ -56,6 +56,29 @@ def listing_table(rows) -> str:
   )
 
 
+def readers_table(result) -> str:
+  cells = [
+    [
+      row["name"],
+      f"{row['processes']} x {row['threads']}",
+      f"{row['images_per_second']:,.0f}",
+      f"{row['processor_ms']:.3f}",
+    ]
+    for row in result["rows"]
+  ]
+  headings = ["", "processes x threads", "images/s", "processor ms an image"]
+  found = result["calculated"]
+  shares = found["share of bare decoding"].values()
+  core, most = found["images/s of a core"], found["images/s of a process"]
+  return (
+    f"{markdown.table(headings, cells, 'llrr')}\n\nBy processor time, the share"
+    f" of bare decoding is {min(shares):.0%} to {max(shares):.0%}."
+    f" A core loads {core:,.0f} images/s, a process at most {most:,.0f}."
+    f" Calculated for {found['cores']} such cores: {found['images/s']:,.0f}"
+    " images/s."
+  )
+
+
 def loaders_table(result) -> str:
   names = {
     "decode_all_cores": "decoding alone on all cores (the yardstick)",
@@ -338,6 +361,7 @@ TABLES = {
   "prepare": prepare_table,
   "listing": listing_table,
   "loaders": loaders_table,
+  "readers": readers_table,
   "start_of_training_0.0625": start_table,
   "start_of_training_1": start_table,
   "kernels": kernels.table,

@@ -48,7 +48,7 @@ def measure(text: str) -> Traffic:
   """The traffic of a program, from `compiled.as_text()`."""
   program = hlo.parse(text)
   counts, sizes = collections.Counter(), collections.Counter()
-  for place, size in _kernels(program, program.entry):
+  for _, place, size in _kernels(program, program.entry):
     counts[place] += 1
     sizes[place] += size
   order = [
@@ -66,10 +66,17 @@ def measure(text: str) -> Traffic:
   )
 
 
+def places(text: str) -> dict[str, tuple[str, str]]:
+  """The pass and the layer of each kernel, by the name of its instruction."""
+  program = hlo.parse(text)
+  found = _kernels(program, program.entry)
+  return {name: place for name, place, _ in found}
+
+
 def _kernels(
   program: hlo.Program, name: str
-) -> Iterator[tuple[tuple[str, str], int]]:
-  """The pass and the layer, and the bytes, of each kernel of a computation."""
+) -> Iterator[tuple[str, tuple[str, str], int]]:
+  """The name, pass and layer, and bytes, of each kernel of a computation."""
   lines = program.computations[name]
   # "x-start" begins what "x-done" ends: one kernel, with the latter's result.
   ends = {
@@ -88,7 +95,7 @@ def _kernels(
       _read_bytes(operand, number, program.computations.get(line.calls, {}))
       for number, operand in enumerate(read)
     )
-    yield _place(line, program, read), size
+    yield line.name, _place(line, program, read), size
 
 
 def _bytes(line: hlo.Instruction) -> int:
