@@ -19,6 +19,8 @@ BATCH_SIZE = 2
 # These train a step in the fast tests: two towers; LRN before ReLU, a frozen
 # layer and the source's schedule; local layers; batch normalisation.
 FAST = ("paper", "original2012", "cifar_13pct")
+# The network and the initial weights of the paper, with other rates or data.
+SAME_AS_PAPER = ("cosine", "finetune", "no_lighting")
 
 
 @pytest.fixture(autouse=True)
@@ -88,11 +90,18 @@ def check_step(state, loss, num_classes):
   assert len(unchanged) == len(averages), unchanged
 
 
+@pytest.mark.parametrize("name", SAME_AS_PAPER)
+def test_its_network_is_the_papers(name):
+  assert load(name).network == load("paper").network
+  assert load(name).num_classes == load("paper").num_classes
+
+
 @pytest.mark.parametrize(
   "name",
   [
     name if name in FAST else pytest.param(name, marks=pytest.mark.slow)
     for name in NAMES
+    if name not in SAME_AS_PAPER
   ],
 )
 def test_one_training_step(name):
