@@ -1,4 +1,4 @@
-"""A narrow AlexNet on the embedded patterns: about a minute on two CPU cores.
+"""A narrow AlexNet on the embedded patterns: a first training, on a CPU.
 
   python -m alexnet_jax.main --config=configs/quickstart.py
 
