@@ -32,6 +32,7 @@ def main(workdir: str = "runs/quickstart", file: str = "") -> None:
     try:
       line = server.stdout.readline()
       browser.screen(WIDTH, HEIGHT)
+      browser("Emulation.setScrollbarsHidden", hidden=True)
       browser.open(re.search(r"http://\S+", line)[0])
       browser.wait("document.querySelector('.verdict')", 300)
       browser.value(
