@@ -96,7 +96,7 @@ class Progress:
     self._display.show()
 
   def hide(self) -> None:
-    """Removes the line from the terminal; a notebook keeps its last state."""
+    """Removes the line; a notebook keeps the last state of counted work."""
     self._display.hide()
 
   def advance(self, count: int = 1) -> None:
@@ -278,8 +278,12 @@ class _Notebook(_Ticking):
     super().show()
 
   def hide(self) -> None:
-    if self._thread:
-      super().hide()
+    if not self._thread:
+      return
+    super().hide()
+    if self._progress.share() is None:  # the time alone says nothing later
+      self._handle.update({"text/plain": "", "text/html": ""}, raw=True)
+    else:
       self.write()
 
   def write(self) -> None:

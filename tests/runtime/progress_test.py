@@ -156,6 +156,11 @@ def test_a_notebook_has_one_line_of_html_that_is_replaced(monkeypatch):
   assert "&lt;drawing&gt;" in first["text/html"] and "0%" in first["text/html"]
   assert 'value="0.7500"' in last["text/html"]
   assert last["text/plain"].startswith("<drawing> 75%: 3 of 4 images")
+  shown.clear()
+  with Progress("opening", unit="", output=OutStream()):
+    pass
+  ((first, *_, last),) = shown
+  assert "opening" in first["text/html"] and last["text/html"] == ""
 
 
 def test_time_left_is_that_of_the_rate_so_far(monkeypatch):
