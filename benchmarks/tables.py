@@ -3,7 +3,7 @@
 `python -m docs.generate` writes them into README.md and docs/.
 """
 
-from benchmarks import compare, kernels, starting
+from benchmarks import compare, kernels, starting, traffic
 from experiments import figure4, precision, ten_views
 from experiments.common import markdown
 
@@ -365,6 +365,7 @@ TABLES = {
   "start_of_training_0.0625": start_table,
   "start_of_training_1": start_table,
   "kernels": kernels.table,
+  "gpu_traffic": traffic.table,
   "compare": compare_table,
   "compare_epyc": compare_table,
   "step": step_table,

@@ -10,7 +10,7 @@ import pytest
 from jax import lax
 
 from alexnet_jax.analysis import programs, topologies
-from alexnet_jax.model import kernels, layers
+from alexnet_jax.model import norm_pool
 from alexnet_jax.model.network import Network
 from alexnet_jax.runtime.command import UserError
 from alexnet_jax.training.job import Recipe
@@ -158,15 +158,15 @@ def test_programs_compiled_for_two_hosts_of_gpus_are_as_declared(
 def test_normalising_across_towers_is_found_in_a_gpu_program(
   gpu_compiler, monkeypatch
 ):
-  inside_a_tower = layers.local_response_norm
+  inside_a_tower = norm_pool.normalise_and_pool
 
   def across_towers(x, *constants):
     both = lax.all_gather(x, "model", axis=3, tiled=True)
     own = lax.axis_index("model") * x.shape[3]
-    normed = inside_a_tower(both, *constants)
-    return lax.dynamic_slice_in_dim(normed, own, x.shape[3], axis=3)
+    pooled = inside_a_tower(both, *constants)
+    return lax.dynamic_slice_in_dim(pooled, own, x.shape[3], axis=3)
 
-  monkeypatch.setattr(kernels, "local_response_norm", across_towers)
+  monkeypatch.setattr(norm_pool, "normalise_and_pool", across_towers)
   network = Network(width=1 / 16, num_classes=10)
   mesh = programs.make_mesh({"data": 1, "model": 2}, "", 2, "h100:2")
   result = programs.audit(Recipe(network, 8), mesh, ["train"])

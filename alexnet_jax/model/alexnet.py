@@ -46,26 +46,26 @@ class Tower(nnx.Module):
       module = layers.make_layer(inputs, layer, network, layer_key)
       setattr(self, name, module)
 
-  def __call__(
+  def finish(
     self, name: str, x: jax.Array, keys: jax.Array | None
   ) -> jax.Array:
-    """Runs one layer and the steps that follow it.
+    """Runs the steps that follow a layer, such as ReLU and pooling.
 
     Args:
       name: of the layer, such as "conv1".
-      x: f32[B,H,W,C] or f32[B,units], what the layer reads.
+      x: f32[B,H,W,features] or f32[B,features], the layer's result.
       keys: key<fry>[B], this tower's randomness; None in evaluation.
 
     Returns:
       f32[B,H',W',features], or f32[B,features] if it is fully connected.
     """
-    network, layer = self.network, getattr(self, name)
-    if isinstance(layer, layers.Linear):
-      x = x.reshape(x.shape[0], -1)
-    x = layer(x)
-    keys = fold_in(keys, LAYERS.index(name))
-    steps = getattr(network, name).then
-    return layers.apply_steps(steps, x, layer=layer, network=network, keys=keys)
+    return layers.apply_steps(
+      getattr(self.network, name).then,
+      x,
+      layer=getattr(self, name),
+      network=self.network,
+      keys=fold_in(keys, LAYERS.index(name)),
+    )
 
 
 class AlexNet(nnx.Module):
@@ -173,7 +173,11 @@ def activations(
       if name in network.exchanges and name != "fc8":
         maps_of_all_towers = exchange(x, network.exchange_dtype)
         x = [maps_of_all_towers] * len(towers)
-      x = [towers[i](name, x[i], tower_keys[i]) for i in range(len(towers))]
+      y = layers.apply_layers([getattr(tower, name) for tower in towers], x)
+      x = [
+        tower.finish(name, y[i], tower_keys[i])
+        for i, tower in enumerate(towers)
+      ]
     outputs[name] = x
   outputs["fc8"] = [kernels.at_least_float32(scores) for scores in x]
   if keys is not None:  # training has updated the averages of each tower

@@ -120,10 +120,18 @@ def _convolve(x, kernel, stride, padding, precision):
   def definition(x, kernel):
     return _convolve_definition(x, kernel, stride, padding, precision)
 
+  def by_blocks(x, kernel):
+    return convolve_blocks(x, kernel, stride, padding, precision)
+
   if x.shape[3] != 3:
     return definition(x, kernel)
+  # Nor do they fill the tiles of a GPU's matrix units.
   return lax.platform_dependent(
-    x, kernel, cpu=with_fourth_channel, default=definition
+    x,
+    kernel,
+    cpu=with_fourth_channel,
+    cuda=by_blocks if stride > 1 else definition,
+    default=definition,
   )
 
 
@@ -149,21 +157,47 @@ def _convolve_by_matrices(x, kernel, stride, padding, precision):
     return _convolve_definition(x, kernel, stride, padding, precision)
 
   def by_matrices(x, kernel):
-    out = [
-      (length + sum(padding) - kernel.shape[0]) // stride + 1
-      for length in x.shape[1:3]
-    ]
+    out = _output_sides(x, kernel, stride, padding)
     if stride == 1:
       return _convolve_as_product(x, kernel, out, before=padding[0])
-    x, kernel = _blocks(x, kernel, stride, out, before=padding[0])
+    x, kernel = _blocks(x, kernel, stride, padding)
     return _convolve_as_product(x, kernel, out, before=0)
+
+  def by_blocks(x, kernel):
+    return convolve_blocks(x, kernel, stride, padding, precision)
 
   if stride == 1 and x.shape[3] < _FEW_CHANNELS:
     return definition(x, kernel)
-  return lax.platform_dependent(x, kernel, cpu=by_matrices, default=definition)
+  return lax.platform_dependent(
+    x,
+    kernel,
+    cpu=by_matrices,
+    cuda=by_blocks if x.shape[3] == 3 and stride > 1 else definition,
+    default=definition,
+  )
 
 
-def _blocks(x, kernel, stride, out, before):
+def _output_sides(x, kernel, stride, padding):
+  """Height and width of the result of a convolution."""
+  return [
+    (length + sum(padding) - kernel.shape[0]) // stride + 1
+    for length in x.shape[1:3]
+  ]
+
+
+def convolve_blocks(
+  x: jax.Array,
+  kernel: jax.Array,
+  stride: int,
+  padding: tuple[int, int],
+  precision: lax.Precision = lax.Precision.HIGHEST,
+) -> jax.Array:
+  """A convolution with a stride, as one over blocks of pixels without."""
+  x, kernel = _blocks(x, kernel, stride, padding)
+  return _convolve_definition(x, kernel, 1, (0, 0), precision)
+
+
+def _blocks(x, kernel, stride, padding):
   """The same convolution with stride 1.
 
   Its input has a block of stride x stride pixels at each position (224 x 224 x
@@ -171,6 +205,7 @@ def _blocks(x, kernel, stride, out, before):
   divided likewise (11 x 11 x 3 becomes 3 x 3 x 48).
   """
   size, _, channels, features = kernel.shape
+  out, before = _output_sides(x, kernel, stride, padding), padding[0]
   count = -(-size // stride)  # blocks of the kernel along an axis
   height, width = [length + count - 1 for length in out]  # of x, in blocks
   x = window(x, 1, -before, stride * height)

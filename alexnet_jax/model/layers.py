@@ -1,6 +1,7 @@
 """The layers as the paper defines them (sections 3 and 4), on one device."""
 
 import math
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -8,10 +9,9 @@ import numpy as np
 from flax import nnx
 from jax import lax
 
-from alexnet_jax.model import kernels, norm_pool
+from alexnet_jax.model import kernels, norm_pool, sharding
 from alexnet_jax.model.network import Layer, Network
 from alexnet_jax.model.shapes import count_windows
-from alexnet_jax.model.sharding import batch_mean
 
 
 def normal(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
@@ -104,7 +104,8 @@ class Linear(nnx.Module):
       self.bias = nnx.Param(jnp.full(layer.features, layer.bias, jnp.float32))
 
   def __call__(self, x: jax.Array) -> jax.Array:
-    """f32[B,in_features] -> f32[B,features]."""
+    """f32[B,...], of in_features units -> f32[B,features]."""
+    x = x.reshape(x.shape[0], -1)
     kernel = kernels.cast_like(x, self.kernel[...])
     y = jnp.matmul(x, kernel, precision=self.precision)
     if hasattr(self, "bias"):
@@ -142,9 +143,9 @@ class BatchNorm(nnx.Module):
     row = (*[1] * len(axes), -1)  # the shape in which a vector meets x
     if training:
       # Over "data" only: no tower needs to know another tower's statistics.
-      mean = batch_mean(a.mean(axes))
+      mean = sharding.batch_mean(a.mean(axes))
       centred = a - mean.reshape(row)
-      variance = batch_mean(jnp.square(centred).mean(axes))
+      variance = sharding.batch_mean(jnp.square(centred).mean(axes))
       for average, value in ((self.mean, mean), (self.variance, variance)):
         new = (1 - self.momentum) * lax.stop_gradient(value)
         average[...] = self.momentum * average[...] + new
@@ -188,6 +189,40 @@ def make_layer(
     if step in STEP_MODULES:
       setattr(module, step, STEP_MODULES[step](layer.features, network))
   return module
+
+
+def apply_layers(
+  modules: Sequence[Conv | LocalConv | Linear], x: Sequence[jax.Array]
+) -> list[jax.Array]:
+  """The result of each tower's layer, for what that tower reads.
+
+  On NVIDIA GPUs, convolutions that read the same maps are one convolution with
+  the features of all: it reads the maps once.
+
+  Args:
+    modules: the same layer of each tower of this device.
+    x: what each of them reads.
+  """
+  same = all(maps is x[0] for maps in x)
+  convolutions = isinstance(modules[0], Conv) and modules[0].layer.groups == 1
+  if len(modules) == 1 or not same or not convolutions:
+    return [module(maps) for module, maps in zip(modules, x, strict=True)]
+
+  def one_by_one(x, *modules):
+    return [module(x) for module in modules]
+
+  def at_once(x, *modules):
+    every = jax.tree.map(lambda *a: jnp.concatenate(a, axis=-1), *modules)
+    return jnp.split(every(x), len(modules), axis=-1)
+
+  # As in `kernels.convolve`, gradients are not summed inside the branches.
+  axes = set().union(*map(sharding.varying, jax.tree.leaves((x[0], modules))))
+  maps, modules = jax.tree.map(
+    lambda a: sharding.vary(a, axes), (x[0], tuple(modules))
+  )
+  return lax.platform_dependent(
+    maps, *modules, cuda=at_once, default=one_by_one
+  )
 
 
 def apply_steps(
