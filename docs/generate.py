@@ -38,6 +38,7 @@ FROM_RESULTS: dict[str, Callable[[Any], str]] = {
   **tables.TABLES,
   "faults": lambda result: faults.table(result["faults"]),
   "faults_environment": lambda result: faults.table(result["faults"]),
+  "faults_processes": lambda result: faults.table(result["faults"]),
   "faults_command_lines": lambda result: faults.table(result["faults"]),
   "quickstart_seeds": quickstart_seeds.table,
 }
