@@ -111,6 +111,11 @@ class Progress:
     else:
       self._display.print_line(text)
 
+  def write_now(self) -> None:
+    """Writes the line at once, if it is text in a log."""
+    if isinstance(self._display, _Log):
+      self._display.write()
+
   def share(self) -> float | None:
     """The share that is done, 0 to 1; None if it is unknown."""
     return min(self._done / self._total, 1.0) if self._total else None

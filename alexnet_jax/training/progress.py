@@ -12,6 +12,8 @@ from alexnet_jax.training.timetable import Timetable
 
 EVALUATING = "evaluating"  # a phase
 RECENT = 50  # steps whose time and loss are averaged
+# Reports that a log shows at once, so that it soon says whether the run learns.
+EARLY_REPORTS = 3
 # Before the first evaluation: what an image costs there, in training steps. The
 # backward pass costs two forward passes.
 FORWARD = 1 / 3
@@ -47,6 +49,7 @@ class TrainingProgress(Progress):
     self._error: float | None = None  # of the last evaluation
     self._speed: dict[str, float] = {}
     self._message = ""
+    self._reports = 0
 
   def __exit__(self, *exception) -> None:
     if self._done == self._total:
@@ -74,6 +77,9 @@ class TrainingProgress(Progress):
   def report(self, speed: dict[str, float], message: str) -> None:
     """Takes the measured speed, and what is to be said about a plateau."""
     self._speed, self._message = speed, message
+    self._reports += 1
+    if self._reports <= EARLY_REPORTS:
+      self.write_now()
 
   def evaluating(self, batches: Iterable[Batch]) -> Iterator[Batch]:
     """Yields the batches of an evaluation, and counts their images."""
@@ -121,7 +127,7 @@ class TrainingProgress(Progress):
     if self._done:
       epoch, total = map(self._timetable.epoch, (self._done, self._total))
       parts.append(f"epoch {epoch:.2f} of {total:.4g}")
-      parts.append(f"step {self._done:,} of {self._total:,}")
+      parts.append(f"step {self._done:,}/{self._total:,}")
     if self._speed.get("images_per_second", math.nan) > 0:  # NaN: none yet
       parts.append(f"{self._speed['images_per_second']:,.0f} images/s")
       wait = self._speed["data_wait_fraction"]

@@ -74,8 +74,22 @@ def test_the_line_says_whether_it_learns(clock):
   assert progress.share() == pytest.approx(12 / 40)
   assert progress.text() == (
     f"training 30%: 0:28 left, validation error 25.5%, loss 1.50 (chance"
-    f" {math.log(10):.2f}), epoch 1.20 of 4, step 12 of 40, 64 images/s, 50% of"
+    f" {math.log(10):.2f}), epoch 1.20 of 4, step 12/40, 64 images/s, 50% of"
     " the time without images"
   )
   progress.report({}, "stalled: see docs/plateau.md")
   assert progress.details()[0] == "stalled: see docs/plateau.md"
+
+
+def test_a_log_has_the_first_three_reports_at_once(clock, capsys):
+  progress = TrainingProgress(TIMETABLE, num_classes=10, num_validation=128)
+  with progress:
+    for step in range(1, 11):
+      _steps(progress, clock, [step], 1.0)
+      progress.report({}, "")
+  lines = capsys.readouterr().out.splitlines()
+  assert [line.rpartition("step ")[2] for line in lines] == [
+    "1/40",
+    "2/40",
+    "3/40",
+  ]
