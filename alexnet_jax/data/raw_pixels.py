@@ -94,7 +94,7 @@ def open_raw(folder: str, instructions: Sequence[Any]) -> RawPixels | None:
     parts = []
     for part in instructions:
       path = place / f"{os.path.basename(part.filename)}.npy"
-      stored = np.load(path, mmap_mode="r")
+      stored = np.load(path, mmap_mode="r", allow_pickle=False)
       if stored.shape != (part.examples_in_shard,) or stored.dtype != dtype:
         raise ValueError(f"{path.name} has other images")
       end = None if part.take == -1 else part.skip + part.take

@@ -34,6 +34,9 @@ def make_audit(*more):
     memory={},
     flops=0.0,
     bytes_accessed=0.0,
+    arithmetic=0.0,
+    products="float32",
+    traffic=None,
   )
 
 
