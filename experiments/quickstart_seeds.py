@@ -48,7 +48,7 @@ def describe(result: dict[str, Any]) -> str:
 
 
 def table(result: dict[str, Any]) -> str:
-  """The errors after each epoch and the seconds, by mesh, as Markdown."""
+  """The validation errors after each epoch, by mesh, as Markdown."""
   rows = []
   for mesh, runs in result.items():
     epochs = zip(*(run["top1_errors"] for run in runs), strict=True)
@@ -57,11 +57,9 @@ def table(result: dict[str, Any]) -> str:
       for errors in epochs
     ]
     seeds = [run["seed"] for run in runs]
-    seconds = [run["seconds"] for run in runs]
-    times = f"{min(seconds):,.0f} to {max(seconds):,.0f}"
-    rows.append([mesh, ", ".join(map(str, seeds)), *cells, times])
-  epochs = [f"error after epoch {n + 1}" for n in range(len(cells))]
-  headings = ["mesh", "seeds", *epochs, "seconds"]
+    rows.append([mesh, ", ".join(map(str, seeds)), *cells])
+  epochs = range(1, len(rows[0]) - 1)
+  headings = ["mesh", "seeds", *(f"error after epoch {n}" for n in epochs)]
   return markdown.table(headings, rows)
 
 
