@@ -43,13 +43,13 @@ STAGES = {
   },
   # A quarter of the width: 12 kernels a tower.
   "cpu": {
-    "image_size": 128,
-    "network.crop_size": 112,
+    "image_size": 96,
+    "network.crop_size": 80,
     "network.width": 0.25,
-    "network.fc6.std": 0.02,
+    "network.fc6.std": 0.03,
     "batch_size": 64,
-    "total_epochs": 15,
-    "eval_every_epochs": 15,
+    "total_epochs": 10,
+    "eval_every_epochs": 10,
     "mesh.data": 1,
     "mesh.model": 1,
   },

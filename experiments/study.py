@@ -3,9 +3,9 @@
   python -m experiments.study --data_dir=DIR [--output=runs/study]
       [--stages=lrn,dropout,...] [--parallel=2] [--analyse] [--record=FOLDER]
 
-First finds the learning rate on both image sets (`experiments.rates`) and
-chooses the set by the rule of docs/study.md; then carries out the contrasts,
-one experiment a stage. The same command continues where an earlier one stopped
+First finds the learning rate (`experiments.rates`), then carries out the
+contrasts, one experiment a stage, on CIFAR-10 prepared at 96 pixels
+(docs/study.md). The same command continues where an earlier one stopped
 and repeats nothing. `--analyse` trains nothing and shows the verdicts so far.
 At the end, or with `--analyse`, study.json has the family of primary contrasts.
 """
@@ -26,39 +26,24 @@ from alexnet_jax.runtime.command import UserError
 from experiments.common import contrasts, frame, statistics
 from experiments.common.experiment import Experiment, Options
 
-# An eighth of the width, 112 of 128 pixels, one device a training.
+# An eighth of the width, 80 of 96 pixels, one device a training.
 SMALL = {
-  "image_size": 128,
-  "network.crop_size": 112,
+  "dataset": "cifar10",
+  "num_classes": 10,
+  "splits.train": "train[:10000]",
+  "splits.validation": "train[45000:]",
+  "splits.test": "test",
+  "total_epochs": 10,  # 100,000 images
+  "eval_every_epochs": 5,
+  "image_size": 96,
+  "network.crop_size": 80,
   "network.width": 0.125,
-  "network.fc6.std": 0.02,  # fc6 has 3 x 3 places instead of 6 x 6
+  "network.fc6.std": 0.03,  # fc6 has 2 x 2 places instead of 6 x 6
   "batch_size": 64,
   "mesh.data": 1,
   "mesh.model": 1,
   "checkpoint_every_steps": 500,
 }
-SETS: dict[str, dict[str, Any]] = {
-  "tinyimagenet100": SMALL
-  | {
-    "dataset": "tinyimagenet100",
-    "num_classes": 100,
-    "splits.test": "test",
-    "total_epochs": 15,  # 180,000 images
-    "eval_every_epochs": 5,
-  },
-  "cifar10": SMALL
-  | {
-    "dataset": "cifar10",
-    "num_classes": 10,
-    "holdout": 5000,
-    "splits.validation": "test",  # not looked at: there is a holdout
-    "splits.test": "test",
-    "total_epochs": 4,  # 180,000 images
-    "eval_every_epochs": 2,
-  },
-}
-# Below this validation error the set of a hundred classes can answer.
-LEARNED = 0.8
 FIGURE1 = {"mesh.data": 1, "mesh.model": 1}
 
 
@@ -93,19 +78,19 @@ def load(name: str) -> Experiment:
   return importlib.import_module(f"experiments.{name}").EXPERIMENT
 
 
-def find_rate(name: str, flag: Any) -> dict[str, Any]:
-  """The result of `experiments.rates` on one of SETS.
+def find_rate(flag: Any) -> float:
+  """The learning rate that `experiments.rates` finds for the base.
 
   Raises:
     UserError: the best rate is at an edge of those tried, so that a better one
       may lie beyond.
   """
-  overrides = SETS[name] | {"data_dir": flag.data_dir}
   record = frame.carry_out(
     load("rates"),
     Options(
-      f"{flag.output}/rates-{name}",
-      overrides=overrides,
+      f"{flag.output}/rates",
+      overrides=SMALL | {"data_dir": flag.data_dir},
+      record=f"{flag.record or flag.output}/rates.json",
       parallel=flag.parallel,
       analyse=flag.analyse,
     ),
@@ -113,32 +98,14 @@ def find_rate(name: str, flag: Any) -> dict[str, Any]:
   result = record["result"]
   if result["at_an_edge"]:
     raise UserError(
-      f"on {name} the best rate, {result['best']:g}, is at an edge of those"
-      " tried. Extend experiments/rates.py."
+      f"the best rate, {result['best']:g}, is at an edge of those tried. Extend"
+      " experiments/rates.py."
     )
-  return result
+  return result["best"]
 
 
-def error_of(result: Mapping[str, Any]) -> float:
-  """The lowest validation error among the runs of `experiments.rates`."""
-  errors = [
-    values["validation_top1_error"]["mean"]
-    for values in result["runs"].values()
-    if "validation_top1_error" in values
-  ]
-  return min(errors)
-
-
-def choose_set(found: Mapping[str, Mapping[str, Any]]) -> str:
-  """The rule: a hundred classes if the recipe learns them, else CIFAR-10."""
-  learned = error_of(found["tinyimagenet100"]) < LEARNED
-  return "tinyimagenet100" if learned else "cifar10"
-
-
-def carry_out(
-  stage: Stage, name: str, rate: float, flag: Any
-) -> dict[str, Any]:
-  """Trains what a stage lacks, on the set `name` at `rate`; its record."""
+def carry_out(stage: Stage, rate: float, flag: Any) -> dict[str, Any]:
+  """Trains what a stage lacks at the base's rate; its record."""
   if stage.name == "relu_tanh":
     overrides, folder = FIGURE1, f"{flag.output}/relu_tanh"
   else:
@@ -146,7 +113,7 @@ def carry_out(
       "schedule.learning_rate": rate,
       "schedule.bias_learning_rate": 2 * rate,
     }
-    overrides, folder = SETS[name] | rates, f"{flag.output}/{name}"
+    overrides, folder = SMALL | rates, f"{flag.output}/contrasts"
   options = Options(
     folder,
     overrides=overrides | {"data_dir": flag.data_dir},
@@ -218,20 +185,18 @@ def main() -> int:
       raise UserError(
         f"--stages={name}: no such stage. The stages are {', '.join(known)}."
       )
-  found = {name: find_rate(name, flag) for name in SETS}
-  chosen = choose_set(found)
-  rate = found[chosen]["best"]
-  print(f"the contrasts are measured on {chosen} at rate {rate:g}", flush=True)
+  rate = find_rate(flag)
+  print(f"the contrasts are measured at rate {rate:g}", flush=True)
   records, failed = {}, []
   for stage in STAGES:
     if not flag.stages or stage.name in flag.stages:
       try:
-        records[stage.name] = carry_out(stage, chosen, rate, flag)
+        records[stage.name] = carry_out(stage, rate, flag)
       except UserError as error:  # the other stages can go on
         print(f"{stage.name}: {error}", file=sys.stderr, flush=True)
         failed.append(stage.name)
   rows = family(records)
-  summary = {"set": chosen, "rate": rate, "family": rows}
+  summary = {"rate": rate, "family": rows}
   path = pathlib.Path(flag.output, "study.json")
   files.write_atomic(path, json.dumps(summary, indent=1) + "\n")
   show(rows, Console(width=None if sys.stdout.isatty() else 140))
