@@ -1,0 +1,196 @@
+"""The table of docs/results.md: each claim of the paper, and what was found.
+
+The differences come from the records of the registered study (docs/study.md) in
+experiments/results; `python -m docs.generate` writes the table. The authors' log
+is public with the 2012 source; what others measured are single runs.
+"""
+
+import json
+import math
+import pathlib
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from experiments import study
+from experiments.common import markdown
+
+RESULTS = pathlib.Path(__file__).parent / "results"
+
+
+class Row(NamedTuple):
+  """A claim, and the contrast that measures it."""
+
+  claim: str
+  paper: str
+  log: str  # the authors' own runs
+  others: str
+  stage: str
+  contrast: str
+  unit: str = "points"
+  telling: bool = False  # shown in README
+
+
+ROWS = (
+  Row(
+    "Response normalisation lowers the error (3.3), from the source's initial"
+    " weights",
+    "-1.4",
+    "-1.37 (#145 and #148, which lacks three norms)",
+    "+.1",
+    "lrn",
+    "LRN, source's start",
+    telling=True,
+  ),
+  Row(
+    "The same from the text's initial weights",
+    "-1.4",
+    "",
+    "",
+    "lrn",
+    "LRN, text's start",
+  ),
+  Row(
+    "Dropout lowers the error (4.2), twice the budget",
+    "less",
+    "",
+    "rate .5 +2.6 beside .3",
+    "dropout",
+    "dropout minus its mean, twice the budget",
+    telling=True,
+  ),
+  Row(
+    "Dropout doubles the iterations (4.2): equal training errors",
+    "0",
+    "",
+    "",
+    "dropout",
+    "dropout with twice the budget minus its mean, training error",
+  ),
+  Row(
+    "Two towers have a lower error than one with half the kernels (3.2)",
+    "-1.7",
+    "-1.70 (#145 and #145-half)",
+    "",
+    "two_towers",
+    "two towers minus half",
+    telling=True,
+  ),
+  Row(
+    "Removing a middle layer costs error (7)",
+    "+2",
+    "",
+    "",
+    "depth",
+    "a middle layer removed",
+    telling=True,
+  ),
+  Row(
+    "Crops and reflections lower the error (4.1)",
+    "less",
+    "",
+    "",
+    "augmentation",
+    "crops, test error",
+    telling=True,
+  ),
+  Row(
+    "Lighting noise lowers the error (4.1)",
+    "-1",
+    "",
+    "-.3 (#170 and CaffeNet)",
+    "augmentation",
+    "lighting, test error",
+  ),
+  Row(
+    "Overlapping pooling is worth no more than half a point (3.4)",
+    "-0.4",
+    "-.39 (#145 and #147)",
+    "+1.3, larger maps without overlap",
+    "pooling",
+    "overlap minus none",
+  ),
+  Row(
+    "tanh takes six times ReLU's epochs to 25% training error (3.1)",
+    "6 times",
+    "",
+    "error 7 points higher",
+    "relu_tanh",
+    "log of tanh's epochs over ReLU's, source weights",
+    "times",
+  ),
+  Row(
+    "Biases of 1 accelerate the early stages (5): loss of the first tenth",
+    "less",
+    "",
+    "",
+    "biases",
+    "biases 1 minus 0, early loss",
+    "nats",
+  ),
+  Row(
+    "Weight decay lowers the training error (5)",
+    "less",
+    "",
+    "-2.1 (5e-4 and 1e-4, validation)",
+    "weight_decay",
+    "decay minus none, training error",
+  ),
+)
+
+
+def table() -> str:
+  """All claims."""
+  return _table(ROWS)
+
+
+def telling() -> str:
+  """The claims that README shows."""
+  return _table(row for row in ROWS if row.telling)
+
+
+def _table(rows: Iterable[Row]) -> str:
+  records = {row.stage: _record(row.stage) for row in ROWS}
+  primary = {
+    (row["stage"], row["contrast"]): row["verdict"]
+    for row in study.family(records)
+  }
+  headings = (
+    "claim|paper|authors' log|others|here, with 95% interval|seeds|verdict"
+  )
+  cells = []
+  for row in rows:
+    contrasts = records[row.stage].get("result", {}).get("contrasts", {})
+    found = contrasts.get(row.contrast, {})
+    verdict = primary.get((row.stage, row.contrast), found.get("verdict"))
+    cells.append(
+      [row.claim, row.paper, row.log, row.others, *_ours(row, found, verdict)]
+    )
+  return markdown.table(headings.split("|"), cells)
+
+
+def _record(stage: str) -> dict[str, Any]:
+  path = RESULTS / f"{stage}.json"
+  return json.loads(path.read_text()) if path.exists() else {}
+
+
+def _ours(
+  row: Row, found: Mapping[str, Any], verdict: str | None
+) -> tuple[str, str, str]:
+  """The difference with its interval, the seeds, the verdict."""
+  if "difference" not in found:
+    return "", "", "registered, not run"
+  d = found["difference"]
+  if row.unit == "times":
+    mean, low, high = (math.exp(d[key]) for key in ("mean", "low", "high"))
+    text = f"{mean:.1f} times ({low:.1f} to {high:.1f})"
+    least = f"{math.exp(d['detectable']):.1f} times"
+  else:
+    digits = 1 if row.unit == "points" else 3
+    mean, low, high = (
+      f"{d[key]:+.{digits}f}" for key in ("mean", "low", "high")
+    )
+    text = f"{mean} {row.unit} ({low} to {high})"
+    least = f"{d['detectable']:.{digits}f} {row.unit}"
+  if verdict == "undecided":
+    verdict = f"undecided ({least} would have been found)"
+  return text, str(d["seeds"]), verdict or ""
