@@ -1,8 +1,8 @@
 """The table of docs/results.md: each claim of the paper, and what was found.
 
-The differences come from the records of the registered study (docs/study.md) in
-experiments/results; `python -m docs.generate` writes the table. The authors' log
-is public with the 2012 source; what others measured are single runs.
+The differences come from the records of the registered study (docs/study.md)
+in experiments/results; `python -m docs.generate` writes the table. The authors'
+log is public with the 2012 source; what others measured are single runs.
 """
 
 import json
