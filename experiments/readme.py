@@ -10,6 +10,7 @@ import json
 import pathlib
 from typing import Any
 
+from experiments import costs
 from experiments.common import markdown
 from experiments.common.experiment import Experiment
 
@@ -45,6 +46,25 @@ cluster), `mesh_sweep` (one training step on many meshes), `start_of_training`
 support vector machines, on the images of trained runs), `paper_tables` (every
 number of the paper beside ours), `record` (the result of one training as JSON).
 An experiment of your own: [docs/extending.md](../docs/extending.md).
+
+## On ImageNet, with a GPU
+
+Each stage of the study (below) is one command. It continues where it was
+interrupted, runs named `source` are shared through `--output`, and `--analyse`
+with the same flags includes whatever is finished:
+
+```sh
+python -m alexnet_jax.prepare --raw --source=tars:DIR --data_dir=DATA
+python -m experiments.lrn --output=runs/imagenet --record=lrn.json \\
+  --set=data_dir=DATA,dataset=imagenet2012_256,network.compute_dtype=bfloat16,mesh.data=1,mesh.model=1
+```
+
+Hours are those of an H100 at {rate:,.0f} images/s, the bound by the memory
+traffic of the compiled step (batches of 128 in bfloat16). Nobody has run it; a
+real GPU takes longer. JPEGs are decoded more slowly than that
+([docs/gpu.md](../docs/gpu.md#input-for-a-gpu)), so `--raw` stores their pixels.
+
+{costs}
 
 ## Results
 
@@ -98,7 +118,8 @@ def text() -> str:
       command = f"`python -m experiments.{name}`"
       rows.append([experiment.question, configs, command, "not run", *[""] * 3])
   headings = "question|configurations|command|result|hardware|date|commit"
-  return f"{HEAD}{markdown.table(headings.split('|'), rows)}\n"
+  head = HEAD.format(rate=costs.images_per_second(), costs=costs.table())
+  return f"{head}{markdown.table(headings.split('|'), rows)}\n"
 
 
 def _cells(record: dict[str, Any], file: str) -> list[str]:
