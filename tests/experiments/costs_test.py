@@ -11,7 +11,7 @@ def test_hours_are_images_over_the_rate(monkeypatch):
     for line in costs.table().splitlines()
   }
   assert rows["weight_decay"][2:5] == ["5", "0.6", "5.0"]
-  # Five shared runs, five halved, five without; two budgets of twice the length.
+  # Source, mean and none for five seeds, two of them also twice as long.
   assert rows["dropout"][2:5] == ["20", "3.5", "30.0"]
   assert rows["lrn"][2] == "35"
 
