@@ -22,7 +22,7 @@ from alexnet_jax.model.sharding import DATA, MODEL
 from alexnet_jax.runtime.files import write_atomic
 from benchmarks import compare, tables
 from docs import rooms
-from experiments import quickstart_seeds, readme
+from experiments import quickstart_seeds, readme, verdicts
 from tests.faults import __main__ as faults
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -42,7 +42,11 @@ FROM_RESULTS: dict[str, Callable[[Any], str]] = {
   "faults_command_lines": lambda result: faults.table(result["faults"]),
   "quickstart_seeds": quickstart_seeds.table,
 }
-FROM_SOURCE: dict[str, Callable[[], str]] = {"rooms": rooms.tables}
+FROM_SOURCE: dict[str, Callable[[], str]] = {
+  "rooms": rooms.tables,
+  "claims": verdicts.table,
+  "telling_claims": verdicts.telling,
+}
 # What a reader needs to know about a table beside where it was measured.
 NOTES = {
   "quickstart_seeds": " Mean error, and that of the worst seed; chance is 90%.",

@@ -15,6 +15,7 @@ from experiments import study
 from experiments.common import markdown
 
 RESULTS = pathlib.Path(__file__).parent / "results"
+OURS = ("here, with 95% interval", "seeds", "verdict")
 
 
 class Row(NamedTuple):
@@ -139,33 +140,40 @@ ROWS = (
 
 
 def table() -> str:
-  """All claims."""
-  return _table(ROWS)
+  """All claims, beside the authors' log and what others measured."""
+  headings = ("claim", "paper", "authors' log", "others", *OURS)
+  return markdown.table(
+    headings,
+    [
+      [row.claim, row.paper, row.log, row.others, *cells]
+      for row, cells in _measured(ROWS)
+    ],
+  )
 
 
 def telling() -> str:
   """The claims that README shows."""
-  return _table(row for row in ROWS if row.telling)
+  chosen = [row for row in ROWS if row.telling]
+  return markdown.table(
+    ("claim", "paper", *OURS),
+    [[row.claim, row.paper, *cells] for row, cells in _measured(chosen)],
+  )
 
 
-def _table(rows: Iterable[Row]) -> str:
+def _measured(rows: Iterable[Row]) -> list[tuple[Row, tuple[str, str, str]]]:
+  """Every row with the cells of OURS."""
   records = {row.stage: _record(row.stage) for row in ROWS}
   primary = {
     (row["stage"], row["contrast"]): row["verdict"]
     for row in study.family(records)
   }
-  headings = (
-    "claim|paper|authors' log|others|here, with 95% interval|seeds|verdict"
-  )
-  cells = []
+  found = []
   for row in rows:
     contrasts = records[row.stage].get("result", {}).get("contrasts", {})
-    found = contrasts.get(row.contrast, {})
-    verdict = primary.get((row.stage, row.contrast), found.get("verdict"))
-    cells.append(
-      [row.claim, row.paper, row.log, row.others, *_ours(row, found, verdict)]
-    )
-  return markdown.table(headings.split("|"), cells)
+    values = contrasts.get(row.contrast, {})
+    verdict = primary.get((row.stage, row.contrast), values.get("verdict"))
+    found.append((row, _ours(row, values, verdict)))
+  return found
 
 
 def _record(stage: str) -> dict[str, Any]:

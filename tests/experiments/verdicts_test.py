@@ -1,0 +1,75 @@
+"""The table of claims: planted records of the study give known rows."""
+
+import json
+import math
+
+from experiments import study, verdicts
+
+
+def plant(folder, stage, contrast, *, mean, p_value, verdict):
+  values = {
+    "claimed": -1.4,
+    "difference": {
+      "mean": mean,
+      "low": mean - 0.5,
+      "high": mean + 0.5,
+      "p_value": p_value,
+      "seeds": 5,
+      "detectable": 1.25,
+    },
+    "equivalence_p_value": 0.5,
+    "verdict": verdict,
+  }
+  record = {"result": {"contrasts": {contrast: values}}}
+  (folder / f"{stage}.json").write_text(json.dumps(record))
+
+
+def rows(folder, monkeypatch):
+  monkeypatch.setattr(verdicts, "RESULTS", folder)
+  lines = verdicts.table().splitlines()[2:]
+  cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
+  return {row.contrast: c for row, c in zip(verdicts.ROWS, cells, strict=True)}
+
+
+def test_a_planted_difference_is_shown_with_its_adjusted_verdict(
+  tmp_path, monkeypatch
+):
+  crops, layers = "crops, test error", "a middle layer removed"
+  plant(
+    tmp_path, "augmentation", crops, mean=-3, p_value=1e-3, verdict="supported"
+  )
+  # Ten contrasts remain: .02 becomes .2, which supports nothing.
+  plant(tmp_path, "depth", layers, mean=2, p_value=0.02, verdict="supported")
+  found = rows(tmp_path, monkeypatch)
+  assert found[crops][4:] == ["-3.0 points (-3.5 to -2.5)", "5", "supported"]
+  assert found[layers][4:] == [
+    "+2.0 points (+1.5 to +2.5)",
+    "5",
+    "undecided (1.2 points would have been found)",
+  ]
+  assert found["LRN, source's start"][4:] == ["", "", "registered, not run"]
+
+
+def test_a_logarithm_is_shown_as_a_ratio(tmp_path, monkeypatch):
+  name = "log of tanh's epochs over ReLU's, source weights"
+  plant(
+    tmp_path,
+    "relu_tanh",
+    name,
+    mean=math.log(4),
+    p_value=1e-6,
+    verdict="supported",
+  )
+  ratio = rows(tmp_path, monkeypatch)[name][4]
+  assert ratio == "4.0 times (2.4 to 6.6)"  # 4 times or over exp(.5)
+
+
+def test_every_row_is_a_contrast_and_every_primary_one_a_row():
+  known = {
+    (stage.name, contrast.name): contrast.primary
+    for stage in study.STAGES
+    for contrast in study.load(stage.name).contrasts
+  }
+  shown = {(row.stage, row.contrast) for row in verdicts.ROWS}
+  assert shown <= known.keys()
+  assert {name for name, primary in known.items() if primary} <= shown
