@@ -12,8 +12,9 @@ from benchmarks.gpu import __main__ as session
 from benchmarks.gpu import record, right
 from benchmarks.gpu.sizes import PRECISIONS, Sizes
 
-# But "resume", which is the check of selftest that tests/selftest_test.py runs.
-TRIED = [name for name in session.STAGES if name != "resume"]
+# But "resume", a check of selftest that tests/selftest_test.py runs, and
+# "torch_eager", which takes the way of "torch_compile".
+TRIED = [n for n in session.STAGES if n not in ("resume", "torch_eager")]
 
 
 @pytest.fixture(scope="module")
