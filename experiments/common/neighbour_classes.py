@@ -2,8 +2,8 @@
 
 Section 6.1 calls two images similar if their activations in the last hidden
 layer, fc7, are near, and says that they are generally not near in pixels. Two
-distances stand beside it: between pixels, and between activations of the same
-network before its training.
+other distances are compared with it: between pixels, and between activations of
+the same network before its training.
 """
 
 from collections.abc import Callable, Iterator

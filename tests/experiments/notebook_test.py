@@ -195,7 +195,7 @@ def test_the_notebook_runs_alone(project, tmp_path):
   # Section 3.5 of the paper: both towers are read at these layers alone. The
   # program is compiled for 128 images.
   lines = [line.split() for line in printed["stdout"].splitlines()]
-  compiled = [words for words in lines if "shard_map" in words[-1]]
+  compiled = [fields for fields in lines if "shard_map" in fields[-1]]
   assert [(words[0], words[1].split("{")[0]) for words in compiled] == [
     ("all-gather", "f32[2,128,13,13,128]"),
     ("all-gather", "f32[2,128,6,6,128]"),
