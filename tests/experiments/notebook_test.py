@@ -196,7 +196,7 @@ def test_the_notebook_runs_alone(project, tmp_path):
   # program is compiled for 128 images.
   lines = [line.split() for line in printed["stdout"].splitlines()]
   compiled = [fields for fields in lines if "shard_map" in fields[-1]]
-  assert [(words[0], words[1].split("{")[0]) for words in compiled] == [
+  assert [(fields[0], fields[1].split("{")[0]) for fields in compiled] == [
     ("all-gather", "f32[2,128,13,13,128]"),
     ("all-gather", "f32[2,128,6,6,128]"),
     ("all-gather", "f32[2,128,2048]"),
