@@ -3,7 +3,7 @@
 `python -m docs.generate` writes them into README.md and docs/.
 """
 
-from benchmarks import compare, kernels, starting, traffic
+from benchmarks import compare, kernels, quickstart, starting, traffic
 from experiments import figure4, precision, ten_views
 from experiments.common import markdown
 
@@ -376,6 +376,7 @@ TABLES = {
   "lrn_cifar10": lrn_cifar10_table,
   "dropout": overfitting_table,
   "augmentation": overfitting_table,
+  "quickstart": quickstart.table,
   "starting": starting.table,
   "precision": precision_table,
   "fine_tuning": fine_tuning_table,
