@@ -64,6 +64,22 @@ def test_a_convolution_over_blocks_of_pixels(name):
     )
 
 
+def test_a_bias_is_added_in_bfloat16_and_its_gradient_summed_in_float32(
+  monkeypatch,
+):
+  monkeypatch.setattr(lax, "platform_dependent", _choose_cuda)
+  y = _random(257, 3, seed=0).astype(jnp.bfloat16)
+  bias = jnp.array([[0.1, -1.0, 3.0]], jnp.float32)
+  total, pull_back = jax.vjp(kernels.add_bias, y, bias)
+  expected = np.float64(y) + np.float64(bias)
+  # Two roundings to 8 bits, of the bias and of the sum.
+  bound = 2.0**-8 * (np.abs(expected) + np.abs(bias))
+  assert (np.abs(np.float64(total) - expected) <= bound).all()
+  _, gradient = pull_back(jnp.ones_like(total))
+  # bfloat16 holds 256 and 258, but not 257.
+  assert (gradient.dtype, gradient.tolist()) == (jnp.float32, [[257.0] * 3])
+
+
 def test_convolutions_of_the_same_maps_at_once(monkeypatch):
   """Each tower gets its own result, and each kernel its own gradient."""
   layer = Layer(4, size=3, padding=(1, 1), std=0.5, bias=0.1)
