@@ -71,6 +71,8 @@ def get_config() -> ConfigDict:
   config.augmentation.lighting_divisor = 1.0  # divides images after lighting
   config.augmentation.lighting_until = 0.0  # epoch; 0: until the end
   config.augmentation.colour = 0.0  # random brightness, contrast, saturation
+  # Share of the images that are .75 themselves and .25 another one.
+  config.augmentation.mixing = 0.0
 
   # Figure 2. alexnet_jax/model/network.py has every key, its value and its
   # section.

@@ -19,6 +19,7 @@ from alexnet_jax.runtime import values
 from alexnet_jax.runtime.command import UserError
 
 VIEWS = (1, 10)
+OWN_SHARE = 0.75  # of a mixed image in itself, in the 2012 source
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +40,9 @@ class Augmentation:
   # Number of consecutive images with the same crop and flip; 32 in the 2012
   # source.
   shared_by: int = 1
+  # Share of the images into which another one is faded; .05 in the authors' run
+  # #170 "fade". Not in the paper.
+  mixing: float = 0.0
 
   @property
   def reads_crops_only(self) -> bool:
@@ -66,6 +70,13 @@ class Augmentation:
       raise UserError(
         f"augmentation.shared_by={self.shared_by} shares crops and flips, but"
         " both are off: set augmentation.shared_by=1."
+      )
+    if self.mixing and batch_size % (2 * self.shared_by):
+      raise UserError(
+        f"augmentation.mixing={self.mixing} takes images from neighbours of the"
+        f" batch: the {batch_size} images per device and step must be a"
+        f" multiple of {2 * self.shared_by}, twice augmentation.shared_by."
+        " Choose another batch_size, mesh.data or shared_by."
       )
     divided_or_ended = self.lighting_divisor != 1 or self.lighting_until
     if not self.lighting and divided_or_ended:
@@ -111,7 +122,7 @@ def training_images(
   epoch: jax.Array,
   channels: int = 3,
 ) -> jax.Array:
-  """Random crops, flips and lighting: uint8[B,S,S,3] -> f32[B,c,c,channels].
+  """Crops, flips, mixes and lights: uint8[B,S,S,3] -> f32[B,c,c,channels].
 
   `keys` key[B] and `epoch` i32[B] belong to the images, c is `crop_size`. The
   images may be uint8[B,c,c,3], cropped at `crop_offsets` already. Grey inputs
@@ -119,14 +130,18 @@ def training_images(
   """
   margin = _margin(images, statistics, crop_size)
 
-  def augment(image, key, offset, flip_key, lighting_key, epoch):
+  def crop_and_flip(image, key, offset, flip_key):
     half = np.float32(0.5)  # the type decides how many bits are drawn
     flip = jax.random.bernoulli(flip_key, half) if augmentation.flip else False
     if augmentation.colour:
       # A split into three uses the numbers 0 to 2 of this key.
       colour_key = jax.random.fold_in(key, 3)
       image = _jitter_colours(image, colour_key, augmentation.colour)
-    x = _crop_and_centre(image, statistics.mean_image, offset, crop_size, flip)
+    return _crop_and_centre(
+      image, statistics.mean_image, offset, crop_size, flip
+    )
+
+  def light_and_scale(x, lighting_key, epoch):
     if augmentation.lighting:
       normal = jax.random.normal(lighting_key, (3,), jnp.float32)
       strengths = augmentation.lighting * normal
@@ -140,8 +155,11 @@ def training_images(
   crop, flip, lighting = _split(keys)
   offsets = _draw_offsets(crop, augmentation, margin)
   flip = _shared(flip, augmentation)
-  augmented = jax.vmap(augment)(images, keys, offsets, flip, lighting, epoch)
-  return _with_channels(augmented, channels)
+  x = jax.vmap(crop_and_flip)(images, keys, offsets, flip)
+  if augmentation.mixing:
+    x = _mix(x, keys, augmentation)
+  x = jax.vmap(light_and_scale)(x, lighting, epoch)
+  return _with_channels(x, channels)
 
 
 def crop_offsets(
@@ -173,6 +191,29 @@ def _shared(keys, augmentation):
   """A group has the crop and flip of its first image: key[B] -> key[B]."""
   count = augmentation.shared_by
   return jnp.repeat(keys[::count], count)
+
+
+def _mix(crops, keys, augmentation):
+  """Fades neighbours into a share of the crops: f32[B,c,c,3] -> the same.
+
+  A mixed crop is OWN_SHARE of itself and the rest of its neighbour in the
+  batch, which has a crop and flip of its own; its label stays its own. The
+  order of an epoch is random, so a neighbour is any other image. Images that
+  share a crop are mixed together, each with one of the next such group.
+
+  As convdata_jpeg.py of the 2012 source, which took any earlier images of the
+  same file instead; a neighbour is on the same device, on every mesh.
+  """
+  count = augmentation.shared_by
+  pairs = crops.reshape(-1, 2, count, *crops.shape[1:])
+  others = pairs[:, ::-1].reshape(crops.shape)
+  # Numbers 0 to 3 of these keys have other uses.
+  fold_in = jax.vmap(lambda key: jax.random.fold_in(key, 4))
+  probability = np.float32(augmentation.mixing)
+  draw = jax.vmap(lambda key: jax.random.bernoulli(key, probability))
+  chosen = draw(_shared(fold_in(keys), augmentation)).reshape(-1, 1, 1, 1)
+  mixed = OWN_SHARE * crops + (1 - OWN_SHARE) * others
+  return jnp.where(chosen, mixed, crops)
 
 
 def _margin(images, statistics, crop_size) -> int:

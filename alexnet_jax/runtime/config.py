@@ -70,6 +70,7 @@ ADDED = {
   },
   "random_streams": "shared",
   "augmentation.colour": 0.0,
+  "augmentation.mixing": 0.0,
   "optimizer.l1": 0.0,
   "report_at_end": False,
 }

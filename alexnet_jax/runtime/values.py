@@ -147,6 +147,7 @@ RULES: dict[str, Rule] = {
   "augmentation.lighting_divisor": POSITIVE,
   "augmentation.lighting_until": number(),
   "augmentation.colour": number(0, 1),
+  "augmentation.mixing": number(0, 1),
   "network.towers": integer(1, 1024),
   "network.width": number(MIN_POSITIVE, 1000),
   "network.crop_size": integer(1, MAX_SIDE),

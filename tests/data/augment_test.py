@@ -298,6 +298,59 @@ def test_jittered_colours_stay_pixels_and_repeat_for_an_example():
   np.testing.assert_allclose(both, plain, atol=1e-2)
 
 
+def _faded(images, augmentation, **changes):
+  """The crops without and with mixing: f32[B,c,c,3] each."""
+  mean = np.random.default_rng(1).uniform(0, 255, (SIZE, SIZE, 3))
+  statistics = ImageStatistics(jnp.float32(mean), 30 * jnp.eye(3))
+  keys = changes.pop("keys", _keys(len(images)))
+  return [
+    _augment(
+      images,
+      keys,
+      statistics,
+      dataclasses.replace(augmentation, mixing=mixing, **changes),
+    )
+    for mixing in (0.0, 0.3)
+  ]
+
+
+@pytest.mark.parametrize("shared_by", [1, 4])
+def test_a_share_of_the_crops_is_a_quarter_of_its_neighbours(shared_by):
+  """Of groups with the same crop, each image of the next group's."""
+  images = np.random.default_rng(6).integers(0, 256, (1600, SIZE, SIZE, 3))
+  images = images.astype(np.uint8)
+  plain, found = _faded(images, Augmentation(lighting=0, shared_by=shared_by))
+  index = np.arange(len(images))
+  neighbours = (index // shared_by ^ 1) * shared_by + index % shared_by
+  mixed = 0.75 * plain + 0.25 * plain[neighbours]
+  chosen = np.abs(found - plain).max(axis=(1, 2, 3)) > 1
+  np.testing.assert_allclose(found[chosen], mixed[chosen], atol=1e-4)
+  np.testing.assert_array_equal(found[~chosen], plain[~chosen])
+  groups = chosen.reshape(-1, shared_by)
+  assert (groups == groups[:, :1]).all()
+  # Binomial, and independent of the neighbour's.
+  deviation = np.sqrt(0.3 * 0.7 / len(groups))
+  assert abs(chosen.mean() - 0.3) < 4 * deviation
+  both = (groups[::2, 0] & groups[1::2, 0]).mean()
+  assert abs(both - 0.09) < 4 * np.sqrt(0.09 * 0.91 / (len(groups) / 2))
+
+
+def test_mixing_changes_no_other_random_number_and_no_part_of_a_batch():
+  images = np.random.default_rng(7).integers(0, 256, (64, SIZE, SIZE, 3))
+  images = images.astype(np.uint8)
+  dark, mixed = _faded(images, Augmentation(lighting=0))
+  lit, both = _faded(images, Augmentation())
+  # Each image has lighting of its own, added to what is mixed.
+  np.testing.assert_allclose(both - mixed, lit - dark, atol=1e-3)
+  halves = [
+    _faded(images[part], Augmentation(), keys=_keys(64)[part])[1]
+    for part in (slice(0, 32), slice(32, 64))
+  ]
+  np.testing.assert_array_equal(np.concatenate(halves), both)
+  _, other = _faded(images, Augmentation(lighting=0), keys=_keys(64, epoch=1))
+  assert not np.array_equal(other, mixed)
+
+
 @pytest.mark.parametrize(
   "augmentation, batch_size, message",
   [
@@ -306,6 +359,8 @@ def test_jittered_colours_stay_pixels_and_repeat_for_an_example():
     (Augmentation(lighting=0.0, lighting_divisor=1.1), 4, "lighting=0 makes"),
     (Augmentation(lighting=0.0, lighting_until=67.0), 4, "lighting=0 makes"),
     (Augmentation(colour=1.5), 4, "colour must be a number from 0 to 1"),
+    (Augmentation(mixing=0.05), 3, "must be a multiple of 2"),
+    (Augmentation(mixing=0.05, shared_by=4), 12, "must be a multiple of 8"),
   ],
 )
 def test_inconsistent_values_are_rejected(augmentation, batch_size, message):

@@ -139,6 +139,7 @@ KEYS = {
   "augmentation.lighting_divisor": POSITIVE,
   "augmentation.lighting_until": FROM_0,
   "augmentation.colour": numbers(0.0, 1.0),
+  "augmentation.mixing": numbers(0.0, 1.0),
   "augmentation.shared_by": (
     st.sampled_from(("1", "2", "4", "8", "16")),
     st.sampled_from((*NOT_INTEGERS, "0", "-1", "3", "5", "32", "10" * 20)),

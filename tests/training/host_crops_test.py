@@ -66,7 +66,7 @@ def inputs(batch, augmentation, kind, mean_side):
   [
     ({}, "separate", SIZE),
     ({}, "shared", CROP),  # a mean image that is the same for all crops
-    ({"shared_by": 4}, "separate", SIZE),
+    ({"shared_by": 4, "mixing": 0.5}, "separate", SIZE),
     ({"crop": False}, "separate", SIZE),
   ],
 )

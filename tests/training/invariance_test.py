@@ -219,7 +219,7 @@ def train_in_float64():
 
 @functools.cache
 def seen_by_the_network(data, model):
-  """Initial weights, the first batch's crops, lighting and dropout."""
+  """Initial weights, the first batch's crops, mixes, lighting and dropout."""
   mesh = sharding.make_mesh(data, model)
   state = step.init_state(NETWORK, momentum_sgd(), SEED, mesh)
   specs = param_specs(state.net)
@@ -227,11 +227,15 @@ def seen_by_the_network(data, model):
   def on_device(net, batch, stats, streams):
     own, dropout = streams.example_keys(batch["epoch"], batch["index"])
     side = NETWORK.crop_size
-    crops, lit = (
+    crops, mixed, lit = (
       augment.training_images(
         batch["image"], own, stats, augmentation, side, batch["epoch"]
       )
-      for augmentation in (Augmentation(lighting=0.0), Augmentation())
+      for augmentation in (
+        Augmentation(lighting=0.0),
+        Augmentation(lighting=0.0, mixing=0.5),
+        Augmentation(),
+      )
     )
     # Without the ReLU's zeros: what is zero was dropped.
     ones = jax.tree.map(jax.numpy.ones_like, net)
@@ -240,40 +244,42 @@ def seen_by_the_network(data, model):
       jax.numpy.concatenate(outputs[layer], axis=1) != 0
       for layer in ("fc6", "fc7")
     ]
-    return crops, lit - crops, masks
+    return crops, mixed, lit - crops, masks
 
   run = sharding.on_each_device(
     on_device,
     mesh,
     (specs, BATCH, REPLICATED, REPLICATED),
-    (BATCH, BATCH, P("data", "model")),
+    (BATCH, BATCH, BATCH, P("data", "model")),
   )
   place = functools.partial(sharding.place, mesh=mesh)
-  crops, lighting, masks = jax.jit(run)(
+  inputs_and_masks = jax.jit(run)(
     state.net,
     place(next(batches()), BATCH),
     place(statistics(), REPLICATED),
     step.make_streams("separate", SEED, mesh),
   )
   weights = jax.tree.leaves(jax.device_get(state.net))
-  return weights, *jax.device_get((crops, lighting, masks))
+  return weights, *jax.device_get(inputs_and_masks)
 
 
 @pytest.mark.parametrize(("data", "model"), OTHERS)
-def test_weights_crops_lighting_and_dropout_are_the_same(data, model):
-  weights, crops, lighting, masks = seen_by_the_network(data, model)
+def test_weights_inputs_and_dropout_are_the_same(data, model):
+  weights, crops, mixed, lighting, masks = seen_by_the_network(data, model)
   same = seen_by_the_network(1, 1)
   for ours, theirs in zip(weights, same[0], strict=True):
     np.testing.assert_array_equal(ours, theirs)
   np.testing.assert_array_equal(crops, same[1])
-  np.testing.assert_allclose(lighting, same[2], atol=1e-4)
-  for ours, theirs in zip(masks, same[3], strict=True):
+  np.testing.assert_allclose(mixed, same[2], atol=1e-4)
+  np.testing.assert_allclose(lighting, same[3], atol=1e-4)
+  for ours, theirs in zip(masks, same[4], strict=True):
     np.testing.assert_array_equal(ours, theirs)
 
 
 def test_what_is_random_differs_between_examples_units_and_towers():
-  _, crops, lighting, (fc6, fc7) = seen_by_the_network(1, 1)
+  _, crops, mixed, lighting, (fc6, fc7) = seen_by_the_network(1, 1)
   assert len({crop.tobytes() for crop in crops}) == BATCH_SIZE
+  assert 0 < (mixed != crops).any(axis=(1, 2, 3)).sum() < BATCH_SIZE
   assert len({round(float(x), 2) for x in lighting[:, 0, 0, 0]}) == BATCH_SIZE
   for mask in (fc6, fc7):
     assert mask.shape == (BATCH_SIZE, 2 * 128)
