@@ -111,6 +111,9 @@ def get_config() -> ConfigDict:
   # of metrics.jsonl; 0: never.
   config.diagnose_every_lines = 5
   config.eval_every_epochs = 1.0
+  # Evaluations without a lower validation error before the run ends; 0: it
+  # never ends early.
+  config.early_stopping = 0
   config.checkpoint_every_steps = 1000  # 0: after evaluations only
   config.checkpoints_to_keep = 2  # the newest ones; the best is always kept
   config.stall_minutes = 10.0  # without a step, before a warning; 0: never

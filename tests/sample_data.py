@@ -20,6 +20,7 @@ from tensorflow_datasets.proto import tf_example_pb2
 
 from alexnet_jax.data import preparing, shards
 from alexnet_jax.data.originals import Options
+from alexnet_jax.runtime import files
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 ENCODING = shards.Encoding()
@@ -52,6 +53,15 @@ def png_header(width, height):
     + chunk(b"IDAT", zlib.compress(b"\0" * 100))
     + chunk(b"IEND", b"")
   )
+
+
+def write_checkpoint_metadata(workdir, step, **metadata):
+  """A checkpoint without arrays, whose metadata a run can read."""
+  body = {"step": step, "metadata": metadata}
+  folder = pathlib.Path(workdir, "checkpoints", str(step), "metadata")
+  folder.mkdir(parents=True)
+  text = json.dumps({**body, "crc32": files.crc32_of_json(body)})
+  (folder / "metadata").write_text(text)
 
 
 class Tiny(tfds.core.GeneratorBasedBuilder, skip_registration=True):

@@ -67,8 +67,11 @@ def _headline(run: Run) -> Html:
 
 
 def ending_note(run: Run) -> Html:
-  """Why the last attempt to train ended; nothing if it finished."""
+  """Why the run has ended early, or its last attempt; else nothing."""
+  reason = _early_stop(run)
   sentence = status.last_attempt(run.workdir)
+  if reason:
+    sentence = f"finished at epoch {epochs(run.lines[-1]['epoch'])}: {reason}"
   if not sentence:
     return Html("")
   text = f"{sentence[0].upper()}{sentence[1:]}".removesuffix(".") + "."
@@ -221,8 +224,17 @@ def _next_steps(run: Run, found: Sequence[Check]) -> Html:
   return element("ol", *items, class_="next")
 
 
+def _early_stop(run: Run) -> str:
+  """Why the run has ended before its last step; "" if it has not."""
+  if not run.lines:
+    return ""
+  return stored_runs.stopped_early(run.workdir, run.config["early_stopping"])
+
+
 def _is_complete(run: Run) -> bool:
   last, config = run.lines[-1], run.config
+  if _early_stop(run):
+    return True
   if config["total_steps"]:
     return last["step"] >= config["total_steps"]
   return last["epoch"] >= config["total_epochs"]

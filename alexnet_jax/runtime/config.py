@@ -30,6 +30,7 @@ from alexnet_jax.runtime.values import flatten, nearest
 RESUMABLE = (
   "total_epochs",
   "total_steps",
+  "early_stopping",
   "mesh",
   "network.exchange_dtype",
   "data_dir",
@@ -73,6 +74,7 @@ ADDED = {
   "augmentation.mixing": 0.0,
   "optimizer.l1": 0.0,
   "report_at_end": False,
+  "early_stopping": 0,
 }
 
 # Keys of ADDED that a resumed run keeps as it began, though the configurations

@@ -195,6 +195,7 @@ RULES: dict[str, Rule] = {
   "log_every_steps": integer(),
   "diagnose_every_lines": integer(),
   "eval_every_epochs": number(),
+  "early_stopping": integer(),
   "checkpoint_every_steps": integer(),
   "checkpoints_to_keep": integer(1),
   "stall_minutes": number(0, 1e6),

@@ -129,17 +129,21 @@ def read_body(folder: pathlib.Path) -> dict[str, Any]:
   return body
 
 
-def newest_config(directory: str | os.PathLike) -> tuple[int, Any] | None:
-  """The configuration in the newest checkpoint with readable metadata.
+def newest_metadata(
+  directory: str | os.PathLike,
+) -> tuple[int, dict[str, Any]] | None:
+  """The newest readable metadata of a run, among them its configuration.
 
-  Returns its step and the configuration as it was saved; None if there is none.
+  Returns the step of its checkpoint, and the metadata as they were saved; None
+  if there are none.
   """
   with contextlib.suppress(OSError):
     for step in reversed(steps(directory)):
       with contextlib.suppress(OSError, DamagedError):
         body = read_body(pathlib.Path(directory, str(step)))
-        if config := body.get("metadata", {}).get("config"):
-          return step, config
+        metadata = body.get("metadata", {})
+        if metadata.get("config"):
+          return step, metadata
   return None
 
 

@@ -329,6 +329,12 @@ def make_job(config: ConfigDict) -> Job:
     eval_every_epochs=config.eval_every_epochs,
     checkpoint_every_steps=config.checkpoint_every_steps,
   )
+  if config.early_stopping and not config.eval_every_epochs:
+    raise UserError(
+      f"early_stopping={config.early_stopping} counts evaluations, but"
+      " eval_every_epochs=0 evaluates at the end only. Set eval_every_epochs,"
+      " such as 1, or early_stopping=0."
+    )
   schedule = timed_schedule(config, timetable)
   return Job(config, recipe, mesh, schedule, train, validation, timetable)
 

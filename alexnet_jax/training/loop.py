@@ -27,6 +27,7 @@ from alexnet_jax.training import (
 )
 from alexnet_jax.training import start as starts
 from alexnet_jax.training.divergence import check_finite
+from alexnet_jax.training.early_stopping import EarlyStopping
 from alexnet_jax.training.job import Job, make_job
 from alexnet_jax.training.kernel_history import KernelHistory
 from alexnet_jax.training.progress import EVALUATING, TrainingProgress
@@ -78,8 +79,10 @@ def train_and_evaluate(
       watch.phase("reading start_from")
       with waiting("reading start_from"):
         start = starts.read(configs.to_json(config), job.mesh)
-    if runs.is_finished(workdir, job.timetable.last_step):
-      print(f"{workdir}: finished after {runs.newest_step(workdir)} steps")
+    reason = runs.stopped_early(workdir, config.early_stopping)
+    if reason or runs.is_finished(workdir, job.timetable.last_step):
+      steps = f"finished after {runs.newest_step(workdir)} steps"
+      print(f"{workdir}: {steps}" + (f" ({reason})" if reason else ""))
     else:
       newest = max(runs.newest_step(workdir), 0)
       progress = TrainingProgress(
@@ -99,6 +102,8 @@ def train_and_evaluate(
         finished = loop.run(should_stop)
         if not finished:
           attempt.end(status.STOPPED, watch.reason)
+        elif loop.stopped_early:
+          attempt.end(status.FINISHED, loop.stopped_early)
         elif attempt.step < job.timetable.last_step:
           attempt.end(status.STOPPED, "stopped by the program that started it")
     if finished:
@@ -189,6 +194,11 @@ class TrainingLoop:
       self._images.training(self._step, self._left_out)
     )
 
+  @property
+  def stopped_early(self) -> str:
+    """Why the run ends before its last step; "" if it does not."""
+    return self._early_stopping.reason
+
   def run(self, should_stop: Callable[[], bool]) -> bool:
     """Trains to the end, a signal (returns False) or `should_stop`."""
     timetable = self._job.timetable
@@ -198,7 +208,7 @@ class TrainingLoop:
       if self._step == 0:
         self._keep_kernels()
       self._enter_phase("compiling the training step")
-      while self._step < timetable.last_step:
+      while self._step < timetable.last_step and not self.stopped_early:
         self._start_step(self._next_batch())
         logs = timetable.logs(self._step)
         saves = timetable.saves(self._step)
@@ -218,6 +228,11 @@ class TrainingLoop:
             break
       self._checkpoints.wait()
       runs.note_checkpoint(self._output_dir)
+      if self.stopped_early:
+        self._progress.print_line(
+          f"finished after {self._step} steps ({self.stopped_early})"
+        )
+        self._progress.phase("finished")
       return True
     except Stopped:
       self._settle(keep_in_flight=0)
@@ -329,6 +344,7 @@ class TrainingLoop:
     self._progress.evaluated(errors["top1_error"])
     self._evaluation_due = False
     self._schedule.observe(errors["top1_error"])
+    self._early_stopping.observe(errors["top1_error"])
     epoch = job.timetable.epoch(self._step)
     self._writer.write(self._step, epoch, "validation", views=1, **errors)
     self._progress.print_line(
@@ -353,6 +369,7 @@ class TrainingLoop:
       "evaluation_due": self._evaluation_due,
       "undecodable": self._undecodable,
       "left_out": sorted(self._left_out),
+      "early_stopping": self._early_stopping.state(),
     }
     self._checkpoints.save(
       self._step, step.to_dict(self._state), metadata, validation_error
@@ -375,6 +392,9 @@ class TrainingLoop:
     # Images that could not be decoded, since the last training line and in all.
     self._undecodable: int = saved.get("undecodable", 0)
     self._left_out = set(saved.get("left_out", ()))
+    self._early_stopping = EarlyStopping(
+      config.early_stopping, **saved.get("early_stopping", {})
+    )
     self._schedule, self._rate_jump = job.schedule, ""
     if restored:
       job.check_data(saved["data"])

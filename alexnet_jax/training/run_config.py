@@ -109,8 +109,8 @@ def explaining_failure(path: pathlib.Path) -> Iterator[None]:
 
 def _newest_copy(workdir: str) -> tuple[int, dict[str, Any]] | None:
   """Step and configuration, with the keys of this version; None without any."""
-  copy = checkpoint_files.newest_config(f"{workdir}/checkpoints")
-  return copy and (copy[0], configs.upgrade(copy[1]))
+  newest = checkpoint_files.newest_metadata(f"{workdir}/checkpoints")
+  return newest and (newest[0], configs.upgrade(newest[1]["config"]))
 
 
 def _read(path: pathlib.Path) -> tuple[dict[str, Any] | None, str]:

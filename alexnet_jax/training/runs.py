@@ -23,6 +23,7 @@ from alexnet_jax.training import (
   streams,
 )
 from alexnet_jax.training.checkpoint import Checkpoints
+from alexnet_jax.training.early_stopping import EarlyStopping
 from alexnet_jax.training.evaluation import Predict
 from alexnet_jax.training.job import Recipe
 from alexnet_jax.training.run_config import explaining_failure, load_config
@@ -86,6 +87,26 @@ def is_finished(workdir: str, total_steps: int) -> bool:
     line["split"] == "validation" and line["step"] >= total_steps
     for line in metrics.read(workdir)
   )
+
+
+def stopped_early(workdir: str, patience: int) -> str:
+  """Why the run has ended before its last step; "" if it has not.
+
+  Args:
+    workdir: of the run.
+    patience: `early_stopping` of the configuration.
+  """
+  newest = checkpoint_files.newest_metadata(f"{workdir}/checkpoints")
+  if not patience or newest is None:
+    return ""
+  number, metadata = newest
+  stopping = EarlyStopping(patience, **metadata.get("early_stopping", {}))
+  if metadata.get("evaluation_due"):
+    # It was saved before its evaluation, which may have been made since.
+    for line in metrics.read(workdir):
+      if line["split"] == "validation" and line["step"] == number:
+        stopping.observe(line["top1_error"])
+  return stopping.reason
 
 
 def open_checkpoints(

@@ -13,7 +13,12 @@ from alexnet_jax.analysis.claims import Net
 from alexnet_jax.runtime import config as configs
 
 # Keys that a resumed run may change, and that change its result.
-RESULT = ("total_epochs", "total_steps", "network.exchange_dtype")
+RESULT = (
+  "total_epochs",
+  "total_steps",
+  "early_stopping",
+  "network.exchange_dtype",
+)
 # Keys that change neither the network nor what it learns from. (The dataset is
 # compared with the claim's.)
 IGNORED = (

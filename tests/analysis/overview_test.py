@@ -4,6 +4,7 @@ import json
 import re
 
 import pytest
+from sample_data import write_checkpoint_metadata
 
 from alexnet_jax.analysis import overview
 from alexnet_jax.runtime import config as configs
@@ -107,6 +108,19 @@ def test_why_the_last_attempt_ended_is_said(tmp_path):
   (tmp_path / "status.json").write_text(json.dumps(status))
   html = overview.overview(make_run(tmp_path, [train_line(1)]))
   assert "ended at step 12: the disk &lt;is&gt; full" in html
+
+
+def test_a_run_that_ended_early_is_complete(tmp_path):
+  state = {"best_error": 0.5, "waited": 2}
+  lines = [train_line(1), evaluation(1, 0.5)]
+  write_checkpoint_metadata(
+    tmp_path, 10, config={"seed": 0}, early_stopping=state
+  )
+  html = overview.overview(make_run(tmp_path, lines, step=10, early_stopping=2))
+  assert "Finished at epoch 1: early stopping: 2 evaluations" in html
+  assert "Resume it" not in html
+  html = overview.overview(make_run(tmp_path, lines, step=10, early_stopping=3))
+  assert "early stopping" not in html and "Resume it" in html
 
 
 @pytest.mark.parametrize("step", [0, 50])

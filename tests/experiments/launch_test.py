@@ -78,17 +78,20 @@ def test_the_status_of_a_run_says_why_its_job_ended(tmp_path, monkeypatch):
       raise UserError("disk full")
     with StatusWriter(tmp_path / "seed=2", 3) as attempt:
       attempt.end("stopped", "stopped by SIGUSR2")
-    return dict.fromkeys(commands, "died")
+    with StatusWriter(tmp_path / "seed=4", 5) as attempt:
+      attempt.end("finished", "early stopping: 3 evaluations without a lower")
+    return dict.fromkeys(commands, "died") | {"seed=4": "finished"}
 
   with pytest.raises(UserError), StatusWriter(tmp_path / "seed=3", 4):
     raise UserError("of yesterday")
   monkeypatch.setattr(launch, "run_all", run_all)
-  sweep = [{"seed": seed} for seed in (1, 2, 3)]
+  sweep = [{"seed": seed} for seed in (1, 2, 3, 4)]
   table = launch.launch("configs/quickstart.py", sweep, str(tmp_path))
   assert [row["outcome"] for row in table] == [
     "the last attempt ended at step 812: disk full",
     "the last attempt ended at step 3: stopped by SIGUSR2",
     "died",
+    "finished",
   ]
 
 

@@ -120,6 +120,7 @@ KEYS = {
   "num_classes": integers(10, 10),
   "image_size": integers(64, 4096, most=256),
   "eval_every_epochs": numbers(0.0, MUCH),
+  "early_stopping": integers(0, BIG, most=1000),
   "stall_minutes": numbers(0.0, 1e6),
   "dataset": choices("faulty", "faulty:1.0.0", wrong=("patterns/-1", "/", ".")),
   "splits.train": choices(

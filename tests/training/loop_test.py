@@ -168,6 +168,30 @@ def test_a_run_that_ends_at_an_existing_checkpoint_is_evaluated(place, capsys):
   assert "finished after 3 steps" in capsys.readouterr().out
 
 
+def test_early_stopping_ends_a_run_that_does_not_improve(place, capsys):
+  """At a rate of 0 all evaluations are alike, and the first is the best."""
+  changes = {"schedule.learning_rate": 0.0, "schedule.bias_learning_rate": 0.0}
+  changes |= {"total_steps": 8, "eval_every_epochs": 0.2}  # every step
+
+  def evaluated():
+    return [x["step"] for x in lines(place, "early") if "views" in x]
+
+  # The count outlives an interruption after the second step.
+  asked = iter([False, True])
+  assert train(place, "early", lambda: next(asked), **changes)
+  assert evaluated() == [1, 2]
+  error = lines(place, "early")[-1]["top1_error"]
+  reason = "early stopping: 2 evaluations without a lower validation top-1"
+  reason += f" error than {error:.2%}"
+  for _ in range(2):  # the second time it has finished already
+    assert train(place, "early", early_stopping=2, **changes)
+    assert f"finished after 3 steps ({reason})" in capsys.readouterr().out
+    assert evaluated() == [1, 2, 3]
+    assert status.read(place / "early")[:3] == ("finished", 3, reason)
+  assert train(place, "early", early_stopping=3, **changes)  # goes on
+  assert evaluated() == [1, 2, 3, 4]
+
+
 def test_one_device_with_both_towers_trains_the_same_network(
   place, whole, capsys
 ):
@@ -209,6 +233,7 @@ def test_a_finished_run_prints_its_table_and_writes_nothing(
     ({"network.exchanges": ("conv5", "fc8")}, "'conv5'"),
     ({"optimizer.layer_rates": (("conv9", 0.0),)}, "layer_rates names conv9"),
     ({"start_from": "nowhere"}, "start_from=nowhere does not exist"),
+    ({"early_stopping": 1, "eval_every_epochs": 0.0}, "counts evaluations"),
   ],
 )
 def test_a_mistake_raises_an_error_before_anything_is_written(
