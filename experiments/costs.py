@@ -27,7 +27,7 @@ def images_per_second() -> float:
 def table() -> str:
   """Trainings, images and hours of each stage in its order.
 
-  Runs named "source" are shared, so only the first stage has them.
+  Runs of one name are shared, so only the first stage has them.
   """
   rows, shared, totals = [], set(), [0.0, 0.0, 0.0]
   for stage in study.STAGES:
@@ -43,7 +43,7 @@ def table() -> str:
     for run in chosen:
       seeds = range(experiment.seeds)
       new = [seed for seed in seeds if (run.name, seed) not in shared]
-      shared |= {(run.name, seed) for seed in seeds if run.name == "source"}
+      shared |= {(run.name, seed) for seed in seeds}
       trainings += len(new)
       images += len(new) * _images(run)
     hours = images / images_per_second() / 3600

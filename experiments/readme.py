@@ -69,8 +69,8 @@ real GPU takes longer. JPEGs are decoded more slowly than that
 ## Results
 
 `python -m experiments.study` carries out the registered study,
-[docs/study.md](../docs/study.md): eleven of these experiments, two trainings at
-a time, resumable.
+[docs/study.md](../docs/study.md): fifteen of these experiments, two trainings
+at a time, resumable.
 
 `python -m docs.generate` writes this table from `results/*.json`. A command
 belongs to the commit of its row; `augmentation`, `dropout`, `figure3`,

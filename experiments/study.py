@@ -66,10 +66,13 @@ STAGES = (
   Stage("relu_tanh"),
   Stage("biases"),
   Stage("weight_decay"),
-  # Not `plateau`, which needs an evaluation every epoch.
+  # Not `plateau`, whose patience is for 90 epochs; see `stopping`.
   Stage("schedules", ("source", "steps", "cosine")),
   Stage("hidden_layers"),
   Stage("figure4"),
+  Stage("stopping"),
+  Stage("mixing"),
+  Stage("l1"),
 )
 
 

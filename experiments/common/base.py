@@ -31,6 +31,7 @@ def source(
   config: str = "configs/original2012.py",
   rate: float = 1.0,
   length: float = 1.0,
+  fixed: Mapping[str, Any] | None = None,
 ) -> Run:
   """A run of the source's recipe with some changes.
 
@@ -38,9 +39,10 @@ def source(
     name: of the run. Experiments that share a folder share the run "source".
     overrides: the changes.
     config: the configuration, of the 2012 source's recipe.
-    rate, length: as in `Run`.
+    rate, length, fixed: as in `Run`.
   """
-  return Run(name, config, {**RECIPE, **(overrides or {})}, rate, length)
+  recipe = {**RECIPE, **(overrides or {})}
+  return Run(name, config, recipe, rate, length, fixed=fixed or {})
 
 
 SOURCE = source("source")

@@ -37,9 +37,10 @@ def configure(
   """The configuration of a run with one seed.
 
   The overrides of the run come first, then those of `--quick`, then those of
-  the command line, then the run's factors. A `total_epochs` of the command line
-  also scales the epochs at which the schedule changes. Initial weights of a
-  narrow network are scaled as `narrow` says.
+  the command line, then the run's `fixed` ones and its factors. A
+  `total_epochs` of the command line also scales the epochs at which the
+  schedule changes. Initial weights of a narrow network are scaled as `narrow`
+  says.
 
   Raises:
     UserError: an override of the command line names no key, or has a value
@@ -61,6 +62,9 @@ def configure(
         f"--set={key}={value}: {run.config} has no such key, or the key does"
         " not accept this value. configs/paper.py lists the valid keys."
       ) from None
+  if not options.quick:
+    for key, value in run.fixed.items():
+      _set(config, key, value)
   if config.total_epochs != planned_epochs:
     _scale_schedule(config, config.total_epochs / planned_epochs)
   config.schedule.learning_rate *= run.rate

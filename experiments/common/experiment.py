@@ -27,6 +27,8 @@ class Run(NamedTuple):
     rate, length: factors of the learning rates and of the number of epochs,
       applied after the overrides of the command line.
     add_to_seed: for a run that must not start from the others' weights.
+    fixed: overrides that the command line's do not replace, without which the
+      run would be another one. `--quick` leaves them out.
     scale_weights: whether `configuration.narrow` scales the initial weights;
       False if those of `config` are a narrow network's already.
   """
@@ -38,6 +40,7 @@ class Run(NamedTuple):
   length: float = 1.0
   add_to_seed: int = 0
   scale_weights: bool = True
+  fixed: Mapping[str, Any] = {}
 
 
 class Analysis(NamedTuple):

@@ -42,10 +42,13 @@ class Outcome(NamedTuple):
     """One number of every training line."""
     return [line[key] for line in self.lines if line["split"] == "train"]
 
+  def validation(self, key: str) -> list[float]:
+    """One number of every validation line."""
+    return [line[key] for line in self.lines if line["split"] == "validation"]
+
   def last(self, key: str) -> float:
     """One number of the last validation line."""
-    lines = [line for line in self.lines if line["split"] == "validation"]
-    return lines[-1][key]
+    return self.validation(key)[-1]
 
   def final(self, key: str) -> float:
     """The mean of one number over the last tenth of the training lines."""

@@ -257,6 +257,13 @@ def test_factors_and_the_seeds_of_a_run_are_relative():
   assert config.schedule.boundaries[0] == pytest.approx(25 * 5 / 90)
 
 
+def test_the_command_line_does_not_replace_what_makes_a_run():
+  run = Run("x", "configs/paper.py", fixed={"eval_every_epochs": 1.0})
+  overrides = {"eval_every_epochs": 5, "total_epochs": 10}
+  config = configure(EXAMPLE, run, 0, Options("", overrides=overrides))
+  assert config.eval_every_epochs == 1 and config.total_epochs == 10
+
+
 def test_a_cut_length_scales_the_epochs_that_a_run_sets_itself():
   options = Options("", overrides={"total_epochs": 30})
   config = configure(EXAMPLE, SOURCE, 0, options)
