@@ -104,7 +104,8 @@ def stopped_early(workdir: str, patience: int) -> str:
   if metadata.get("evaluation_due"):
     # It was saved before its evaluation, which may have been made since.
     for line in metrics.read(workdir):
-      if line["split"] == "validation" and line["step"] == number:
+      is_its_own = line["split"] == "validation" and line["step"] == number
+      if is_its_own and line["top1_error"] is not None:
         stopping.observe(line["top1_error"])
   return stopping.reason
 
