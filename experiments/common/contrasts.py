@@ -212,5 +212,5 @@ def draw(found: Mapping[str, Mapping[str, Any]], axes) -> None:
   axes.set_yticks(range(len(names)), names)
   axes.invert_yaxis()
   axes.set_xlabel(
-    "points; dots: seeds, bar: 95% interval, x: paper, grey: counts as none"
+    "points\ndots: seeds, bar: 95% interval, x: paper, grey: counts as none"
   )

@@ -15,6 +15,7 @@ from alexnet_jax.model.sharding import make_mesh
 from alexnet_jax.runtime.command import UserError
 from alexnet_jax.training import runs as stored_runs
 from alexnet_jax.training import step
+from experiments.common.curves import running_mean
 from experiments.common.evaluations import Evaluation, evaluate
 
 # Written to the workdir of a run whose parameters became non-finite.
@@ -136,19 +137,27 @@ def describe_errors(result: dict[str, Any]) -> str:
 
 
 def draw_curves(outcomes: Outcomes, axes) -> None:
-  """Validation error and training error (thin) by epoch, one colour a run."""
-  for colour, (name, repeats) in enumerate(outcomes.items()):
+  """Errors by epoch, one colour a run.
+
+  Validation images: each seed. Training batches (thin): the mean over the seeds
+  and over a tenth of the training.
+  """
+  for number, (name, repeats) in enumerate(outcomes.items()):
+    colour = f"C{number}"
     for outcome in repeats:
-      labelled = outcome is repeats[0]
-      for split, width in (("train", 0.6), ("validation", 1.8)):
-        lines = [line for line in outcome.lines if line["split"] == split]
-        axes.plot(
-          [line["epoch"] for line in lines],
-          [line["top1_error"] for line in lines],
-          color=f"C{colour}",
-          linewidth=width,
-          label=name if labelled and split == "validation" else None,
-        )
+      axes.plot(
+        outcome.validation("epoch"),
+        outcome.validation("top1_error"),
+        color=colour,
+        label=name if outcome is repeats[0] else None,
+      )
+    epochs = repeats[0].train("epoch")
+    errors = [outcome.train("top1_error") for outcome in repeats]
+    means = [statistics.fmean(each) for each in zip(*errors, strict=False)]
+    window = max(1, len(means) // 10)
+    smooth = running_mean(means, window)
+    ends = epochs[window - 1 : window - 1 + len(smooth)]
+    axes.plot(ends, smooth, color=colour, linewidth=0.6)
   axes.set(xlabel="epoch", ylabel="top-1 error (thin: training batches)")
   axes.legend()
 
