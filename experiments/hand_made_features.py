@@ -9,12 +9,15 @@ of SIFT and clusters of patches, each with a linear support vector machine, and
 visual words with a chi-squared kernel. A method draws its samples with the
 run's seed; the validation images choose the penalty; the test images are read
 once. A method sees whole images, the network their centre. Trains no network;
-it wants requirements-study.txt.
+it wants requirements-study.txt. An hour or more of a core a seed for 10,000
+images; FILE is written after each method and seed, and the same command
+continues.
 """
 
 import importlib.metadata
 import json
-from collections.abc import Sequence
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from absl import flags
@@ -29,11 +32,18 @@ from experiments.common import evaluations, markdown, statistics
 SAME = ("dataset", "splits", "holdout", "image_size", "pixels")
 
 
-def compare(workdirs: Sequence[str]) -> dict[str, Any]:
+def compare(
+  workdirs: Sequence[str],
+  earlier: Mapping[str, Any] | None = None,
+  save: Callable[[dict[str, Any]], None] = lambda result: None,
+) -> dict[str, Any]:
   """The networks of runs beside all methods, on the runs' images.
 
   Args:
     workdirs: of runs that differ in their seed alone.
+    earlier: a result that was interrupted; what it has of the same networks and
+      images is not measured again.
+    save: called with the result after each method and seed.
 
   Raises:
     UserError: a workdir holds no checkpoint; the runs have other images, or
@@ -71,17 +81,36 @@ def compare(workdirs: Sequence[str]) -> dict[str, Any]:
     ],
     "methods": {},
   }
+  kept = _kept(earlier, result)
   for name, method in machines.METHODS.items():
-    rows = []
+    rows: list[dict[str, Any]] = []
     for seed, network in networks.items():
-      numbers, wrong = machines.measure(method, splits, seed)
-      print(f"{name}, seed {seed}: {numbers}", flush=True)
-      interval = statistics.image_interval(wrong, network.wrong)
-      rows.append(numbers | {"minus_network_over_images": interval})
-    result["methods"][name] = {"seeds": rows} | _difference(
-      rows, result["network"]
-    )
+      row = kept.get((name, seed))
+      if row is None:
+        row, wrong = machines.measure(method, splits, seed)
+        print(f"{name}, seed {seed}: {row}", flush=True)
+        interval = statistics.image_interval(wrong, network.wrong)
+        row |= {"minus_network_over_images": interval}
+      rows.append(row)
+      result["methods"][name] = {"seeds": rows} | _difference(
+        rows, result["network"][: len(rows)]
+      )
+      save(result)
   return result
+
+
+def _kept(
+  earlier: Mapping[str, Any] | None, result: Mapping[str, Any]
+) -> dict[tuple[str, int], dict[str, Any]]:
+  """The rows of an earlier result that belong to the networks of this one."""
+  if earlier is None or earlier["images"] != result["images"]:
+    return {}
+  return {
+    (name, row["seed"]): row
+    for name, method in earlier["methods"].items()
+    for row, network in zip(method["seeds"], earlier["network"], strict=False)
+    if network in result["network"]
+  }
 
 
 def _by_seed(workdirs: Sequence[str]) -> dict[int, str]:
@@ -148,18 +177,23 @@ def _errors(rows: list[dict[str, Any]], which: str) -> str:
 
 
 def main() -> None:
-  flag = flags.FLAGS
-  result = compare(flag.workdir)
-  print(table(result))
-  if flag.record:
-    record = provenance.record(
-      "features made by hand on the images of networks",
-      "python -m experiments.hand_made_features --workdir=DIR,...",
-      result,
-      seed=[row["seed"] for row in result["network"]],
-      libraries={"scikit-learn": importlib.metadata.version("scikit-learn")},
-    )
-    files.write_atomic(flag.record, json.dumps(record, indent=1) + "\n")
+  path = flags.FLAGS.record
+
+  def save(result: dict[str, Any]) -> None:
+    if path:
+      record = provenance.record(
+        "features made by hand on the images of networks",
+        "python -m experiments.hand_made_features --workdir=DIR,...",
+        result,
+        seed=[row["seed"] for row in result["network"]],
+        libraries={"scikit-learn": importlib.metadata.version("scikit-learn")},
+      )
+      files.write_atomic(path, json.dumps(record, indent=1) + "\n")
+
+  earlier = None
+  if path and pathlib.Path(path).exists():
+    earlier = json.loads(pathlib.Path(path).read_text())["result"]
+  print(table(compare(flags.FLAGS.workdir, earlier, save)))
 
 
 if __name__ == "__main__":

@@ -155,13 +155,29 @@ def test_nothing_is_learnt_from_mixed_labels(splits, small_samples):
 
 
 @pytest.mark.slow
-def test_the_command_compares_with_runs(tmp_path, small_samples):
+def test_the_command_compares_with_runs(tmp_path, small_samples, monkeypatch):
   with tiny_runs.place(tmp_path) as place:
     for seed in (3, 5):
       changes = {"splits.test": "validation", "total_steps": 1, "seed": seed}
       tiny_runs.train(place, f"run{seed}", **changes)
     workdirs = [str(place / f"run{seed}") for seed in (3, 5)]
-    done = hand_made_features.compare(workdirs)
+    saved = []
+    done = hand_made_features.compare(
+      workdirs, save=lambda result: saved.append(json.dumps(result))
+    )
+    # What was saved is continued: of the last method, one seed is measured.
+    measured = []
+    monkeypatch.setattr(
+      machines,
+      "measure",
+      lambda method, splits, seed: measured.append((method, seed)) or last,
+    )
+    *_, (name, method) = done["methods"].items()
+    *_, row = method["seeds"]
+    last = dict(row), np.ones(10, bool)
+    again = hand_made_features.compare(workdirs, json.loads(saved[-2]))
+    assert measured == [(machines.METHODS[name], 5)]
+    assert len(again["methods"][name]["seeds"]) == 2
     with pytest.raises(UserError, match="both have the seed 3"):
       hand_made_features.compare([workdirs[0], workdirs[0]])
   assert set(done["methods"]) == set(machines.METHODS)
