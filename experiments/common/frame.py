@@ -73,7 +73,7 @@ def carry_out(experiment: Experiment, options: Options) -> dict[str, Any]:
       runs = _try_out(experiment, runs, outcomes, options)
     if options.parallel > 1 and not options.analyse:
       names = [run_name(run, seed) for seed in seeds for run in runs]
-      side_by_side.train(experiment, names, options)
+      side_by_side.train(experiment, _without_outcome(names, options), options)
     if options.analyse:
       return _analyse(experiment, runs, seeds, options)
     for seed in seeds:
@@ -107,6 +107,12 @@ def _count_devices(mesh: ConfigDict) -> int:
 def run_name(run: Run, seed: int) -> str:
   """The name of one run with one seed, and of its workdir."""
   return f"{run.name}-{seed}"
+
+
+def _without_outcome(names: Sequence[str], options: Options) -> list[str]:
+  """The runs that have not ended; a process for one that has takes seconds."""
+  folder = pathlib.Path(options.output)
+  return [name for name in names if not (folder / name / OUTCOME).exists()]
 
 
 def _measure(experiment: Experiment, outcomes: Outcomes) -> Result:
@@ -254,7 +260,7 @@ def _try_out(
   short = options._replace(overrides=overrides)
   if options.parallel > 1:
     names = [run_name(run, 0) for run in runs]
-    side_by_side.train(experiment, names, short)
+    side_by_side.train(experiment, _without_outcome(names, options), short)
   for run in runs:
     outcomes[run.name] = [train(experiment, run, 0, short)]
   chosen = experiment.trial.choose(outcomes)

@@ -189,6 +189,16 @@ def test_runs_side_by_side_are_commands_of_one_run_each(
     frame._parse_run(EXAMPLE, "rate-7-1")
 
 
+def test_runs_that_have_ended_start_no_process(trained, tmp_path, monkeypatch):
+  options, started = Options(str(tmp_path)), []
+  frame.carry_out(EXAMPLE, options)
+  monkeypatch.setattr(
+    side_by_side, "train", lambda _, names, options: started.extend(names)
+  )
+  frame.carry_out(EXAMPLE, options._replace(seeds=2, parallel=2))
+  assert started == ["rate-0.5-1", "rate-0.25-1"]
+
+
 def test_a_failing_check_fails_the_experiment(trained, tmp_path):
   stuck = EXAMPLE._replace(runs=[rate_run(0.0)])
   with pytest.raises(AssertionError):
