@@ -8,6 +8,7 @@ the file, and a test compares the two.
 import importlib
 import json
 import pathlib
+from collections.abc import Iterable
 from typing import Any
 
 from experiments import costs
@@ -74,9 +75,10 @@ at a time, resumable.
 
 `python -m docs.generate` writes this table from `results/*.json`. A command
 belongs to the commit of its row; `augmentation`, `dropout`, `figure3`,
-`plateau` and `relu_tanh` have other arms and measures since. Most results
-come from small datasets; [docs/results.md](../docs/results.md) says what they
-do not show. The other measurements in that folder are in [docs/](../docs/).
+`figure4`, `plateau` and `relu_tanh` have other arms and measures since. Most
+results come from small datasets; [docs/results.md](../docs/results.md) says
+what they do not show. The other measurements in that folder are in
+[docs/](../docs/).
 
 """
 
@@ -110,11 +112,13 @@ def text() -> str:
   records = results()
   rows = []
   for name, experiment in all_experiments().items():
-    configs = _code(sorted({run.config for run in experiment.runs}))
     mine = {k: r for k, r in records.items() if r.get("experiment") == name}
     for file, record in mine.items():
-      rows.append([experiment.question, configs, *_cells(record, file)])
+      # The experiment may ask another question, of other runs, since then.
+      configs = _code(record["configs"].values())
+      rows.append([record["what"], configs, *_cells(record, file)])
     if not mine:
+      configs = _code(run.config for run in experiment.runs)
       command = f"`python -m experiments.{name}`"
       rows.append([experiment.question, configs, command, "not run", *[""] * 3])
   headings = "question|configurations|command|result|hardware|date|commit"
@@ -132,8 +136,9 @@ def _cells(record: dict[str, Any], file: str) -> list[str]:
   ]
 
 
-def _code(configs: list[str]) -> str:
+def _code(configs: Iterable[str]) -> str:
   """At most three names, or two and the number of the others."""
+  configs = sorted(set(configs))
   shown = configs if len(configs) <= 3 else configs[:2]
   others = [f"and {len(configs) - 2} more"] * (len(configs) > 3)
   return ", ".join([*(f"`{name}`" for name in shown), *others])
