@@ -37,7 +37,6 @@ from alexnet_jax.training.weights import export_weights, import_weights
 
 def main(subcommand: str) -> None:
   flag = flags.FLAGS
-  weights_file.check_output(flag.output, flag.format)
   if subcommand == "export":
     _refuse("export", "input", "config", "mean_image")
     _require("workdir", "the directory of a run")
