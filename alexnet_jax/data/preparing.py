@@ -189,7 +189,11 @@ def write_raw_pixels(folder: str) -> str:
       examples[os.path.basename(path)] = sources.select(source, part)
       first += count
   return raw_pixels.write_raw(
-    folder, manifest["plan"]["size"], examples, info.name
+    folder,
+    sources.metadata_digest(folder),
+    manifest["plan"]["size"],
+    examples,
+    info.name,
   )
 
 

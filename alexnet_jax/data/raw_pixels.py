@@ -7,7 +7,6 @@ file of the dataset has one of pixels, in `raw/` beside it, which
 
 import bisect
 import contextlib
-import hashlib
 import importlib.metadata
 import itertools
 import json
@@ -72,11 +71,14 @@ class RawPixels:
     return image, int(label)
 
 
-def open_raw(folder: str, instructions: Sequence[Any]) -> RawPixels | None:
+def open_raw(
+  folder: str, digest: str, instructions: Sequence[Any]
+) -> RawPixels | None:
   """The raw pixels of a part of the dataset in a folder; None if it has none.
 
   Args:
     folder: of the dataset.
+    digest: of its metadata, `sources.metadata_digest`.
     instructions: the parts of its files that are read, tfds'
       `SplitInfo.file_instructions`.
 
@@ -88,7 +90,7 @@ def open_raw(folder: str, instructions: Sequence[Any]) -> RawPixels | None:
     return None
   try:
     index = json.loads((place / INDEX).read_text())
-    if index["dataset"] != _digest(folder):
+    if index["dataset"] != digest:
       raise ValueError("they belong to another version of the dataset")
     dtype = _dtype(index["size"])
     parts = []
@@ -110,7 +112,11 @@ def open_raw(folder: str, instructions: Sequence[Any]) -> RawPixels | None:
 
 
 def write_raw(
-  folder: str, size: int, shards: dict[str, Examples], name: str
+  folder: str,
+  digest: str,
+  size: int,
+  shards: dict[str, Examples],
+  name: str,
 ) -> str:
   """Decodes all images of a dataset into `raw/`; returns that folder.
 
@@ -118,6 +124,7 @@ def write_raw(
 
   Args:
     folder: of the prepared dataset.
+    digest: of its metadata, `sources.metadata_digest`.
     size: side S of its images.
     shards: the examples of each of its files, by the file's name.
     name: of the dataset, for messages.
@@ -147,7 +154,7 @@ def write_raw(
         print(done, file=sys.stderr)
       _write_files(missing, dtype, left, count)
       index = {
-        "dataset": _digest(folder),
+        "dataset": digest,
         "size": size,
         "versions": {lib: importlib.metadata.version(lib) for lib in LIBRARIES},
       }
@@ -162,6 +169,21 @@ def write_raw(
       ) from error
   (target / "lock").unlink(missing_ok=True)
   return str(target)
+
+
+def memory_note(folder: str) -> str:
+  """A sentence that compares the raw pixels with the machine's memory."""
+  place = pathlib.Path(folder, FOLDER)
+  size = sum(path.stat().st_size for path in place.glob("*.npy"))
+  memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+  if size < memory:
+    fit, effect = "fit", "after the first epoch they are read from it"
+  else:
+    fit, effect = "do not fit", "they are read as fast as the disk is"
+  return (
+    f"raw pixels: {_in_words(size)} in {place}; they {fit} in the"
+    f" {memory / 1e9:,.0f} GB of this machine's memory, so {effect}"
+  )
 
 
 def _write_files(
@@ -226,26 +248,3 @@ def _in_words(size: int) -> str:
 
 def _dtype(size: int) -> np.dtype:
   return np.dtype([("label", "<i4"), ("image", "u1", (size, size, 3))])
-
-
-def _digest(folder: str) -> str:
-  """Of the dataset's metadata, as in the fingerprints of its splits."""
-  metadata = pathlib.Path(folder, "dataset_info.json").read_bytes()
-  return hashlib.sha256(metadata).hexdigest()[:12]
-
-
-def memory_note(folder: str) -> str:
-  """A sentence that compares the raw pixels with the machine's memory."""
-  place = pathlib.Path(folder, FOLDER)
-  size = sum(path.stat().st_size for path in place.glob("*.npy"))
-  memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-  fit = "fit" if size < memory else "do not fit"
-  effect = (
-    "after the first epoch they are read from it"
-    if size < memory
-    else "they are read as fast as the disk is"
-  )
-  return (
-    f"raw pixels: {_in_words(size)} in {place}; they {fit} in the"
-    f" {memory / 1e9:,.0f} GB of this machine's memory, so {effect}"
-  )

@@ -227,16 +227,24 @@ def open_directory(directory: str, split: str) -> Source:
       f" remove {directory} and prepare the dataset again (python -m"
       " alexnet_jax.prepare)."
     )
-  metadata = pathlib.Path(directory, "dataset_info.json").read_bytes()
-  digest = hashlib.sha256(metadata).hexdigest()[:12]
+  digest = metadata_digest(directory)
   return Source(
     Examples(records, *keys),
     class_names,
     fingerprint=f"{name}:{split}:{len(records)}:{digest}",
     name=f"{name} {split}",
     directory=directory,
-    pixels=open_raw(directory, parts),
+    pixels=open_raw(directory, digest, parts),
   )
+
+
+def metadata_digest(directory: str) -> str:
+  """Of the dataset in a folder: 12 hexadecimal digits, another for any change.
+
+  The part of a source's fingerprint that tells versions of a dataset apart.
+  """
+  metadata = pathlib.Path(directory, "dataset_info.json").read_bytes()
+  return hashlib.sha256(metadata).hexdigest()[:12]
 
 
 def dataset_of(fingerprint: str) -> str:

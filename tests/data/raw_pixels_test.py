@@ -1,6 +1,7 @@
 """Raw pixels: what is stored, read, refused, and continued."""
 
 import collections
+import dataclasses
 import io
 import itertools
 import json
@@ -43,7 +44,7 @@ def copied(prepared, tmp_path):
 
 
 def without_pixels(source):
-  return sources.dataclasses.replace(source, pixels=None)
+  return dataclasses.replace(source, pixels=None)
 
 
 def test_numpy_reads_what_pillow_decodes(prepared):
