@@ -13,6 +13,7 @@ from alexnet_jax.analysis import checks, input_timing
 from alexnet_jax.data import sources
 from benchmarks.gpu import noise
 from benchmarks.gpu.record import Record
+from benchmarks.gpu.repetition import FLAGS
 from benchmarks.gpu.sizes import Sizes
 
 
@@ -92,11 +93,8 @@ def resume(record: Record, sizes: Sizes) -> None:
   """Kills and resumes a run of the quickstart's network, bit for bit."""
   del sizes  # the quickstart is small
   flags = os.environ.get("XLA_FLAGS", "")
-  for name, flag in (
-    ("deterministic", "--xla_gpu_deterministic_ops=true"),
-    ("default", ""),
-  ):
-    os.environ["XLA_FLAGS"] = f"{flags} {flag}".strip()
+  for name in ("deterministic", "default"):
+    os.environ["XLA_FLAGS"] = f"{flags} {FLAGS[name]}".strip()
     with record.trying(name):
       record[name] = checks.check_resume()
 

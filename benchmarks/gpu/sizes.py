@@ -54,6 +54,12 @@ class Sizes:
   def middle(self) -> int:
     return self.batches[1]
 
+  @property
+  def programs(self) -> list[tuple[str, int]]:
+    """Each of PRECISIONS with each batch size, the middle one first."""
+    rest = [batch for batch in self.batches if batch != self.middle]
+    return [(name, b) for b in (self.middle, *rest) for name in PRECISIONS]
+
   def recipe(self, precision: str, batch_size: int) -> Recipe:
     """The training with one of PRECISIONS."""
     network = Network(

@@ -29,16 +29,14 @@ def throughput(record: Record, sizes: Sizes) -> None:
   if chip:
     record["published peaks, FLOP/s"] = chip.rates
     record["published memory bandwidth, bytes/s"] = chip.memory_bandwidth
-  order = [sizes.middle, *(b for b in sizes.batches if b != sizes.middle)]
-  programs = [(name, batch) for batch in order for name in PRECISIONS]
   # The compiler tries kernels on the device, so one program at a time is
   # compiled ahead of the one that is timed.
   with concurrent.futures.ThreadPoolExecutor(1) as pool:
     found = {
       program: pool.submit(_compile, sizes, mesh, *program)
-      for program in programs
+      for program in sizes.programs
     }
-    for name, batch in programs:
+    for name, batch in sizes.programs:
       with record.trying(f"{name} {batch}"):
         peak = chip.rates[name] if chip else None
         run = found.pop((name, batch)).result()

@@ -3,7 +3,7 @@
 import time
 
 from benchmarks.gpu.record import Record
-from benchmarks.gpu.sizes import PRECISIONS, Sizes
+from benchmarks.gpu.sizes import Sizes
 
 
 def eager(record: Record, sizes: Sizes) -> None:
@@ -26,8 +26,7 @@ def _time(record: Record, sizes: Sizes, compiled: bool) -> None:
 
   on_gpu = torch.cuda.is_available()
   record["version"] = torch.__version__
-  order = [sizes.middle, *(b for b in sizes.batches if b != sizes.middle)]
-  programs = [(name, batch) for batch in order for name in PRECISIONS]
+  programs = sizes.programs
   if sizes.tiny:  # at full width, because PyTorch's network has no other
     programs = [] if compiled else [("bfloat16", 1)]
     record["of a trial"] = "eager at batch 1; nothing is compiled"
