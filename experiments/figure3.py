@@ -30,6 +30,7 @@ from experiments.common.outcome import (
   initial_net,
   load_net,
 )
+from experiments.common.statistics import LEVEL
 from experiments.two_towers import dense
 
 STAGES = {
@@ -96,7 +97,7 @@ def describe(result: dict) -> str:
   for name, found in result.items():
     if "p_value" not in found:
       continue
-    seen = found["p_value"] < specialisation.LEVEL
+    seen = found["p_value"] < LEVEL
     share = found["seen_share"]
     text = (
       f"{name}: |AUC - .5| {np.mean(found['apart']):.2f}, in random halves"

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from experiments.common.statistics import LEVEL, POWER
+
 DRAWS = 9_999  # studies drawn under the null hypothesis
 STUDIES = 300  # studies drawn for each planted share
-LEVEL, POWER = 0.05, 0.8
 
 
 def auc(scores: np.ndarray) -> float:

@@ -14,6 +14,7 @@ import numpy as np
 from scipy import optimize, stats
 
 CONFIDENCE = 0.95
+LEVEL = 0.05  # of a test
 POWER = 0.8
 
 

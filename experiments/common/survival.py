@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from scipy import stats
 
-LEVEL, POWER = 0.05, 0.8
+from experiments.common.statistics import LEVEL, POWER
 
 
 class Times(NamedTuple):
