@@ -5,6 +5,7 @@ A row is what `mesh_sweep.run_point` returns: `place`, `data`, `model`,
 """
 
 import csv
+import dataclasses
 import io
 import pathlib
 from collections.abc import Sequence
@@ -13,10 +14,20 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from alexnet_jax.analysis.roofline import Roofline
 from experiments.common import markdown
 
 HERE = "here"
-KINDS = ("measured", "estimated")
+# What limits an estimated step; the first estimates had no network.
+RESOURCES = tuple(field.name for field in dataclasses.fields(Roofline))
+# By kind of row, the headings of its table after those that both kinds have.
+HEADINGS = {
+  "measured": ("images/s, measured (least to most)",),
+  "estimated": (
+    *(f"{name}, ms" for name in RESOURCES),
+    "images/s, estimated (nothing overlaps to all does)",
+  ),
+}
 Row = dict[str, Any]
 Line = list[tuple[int, list[float]]]  # devices, and speeds as `speeds` says
 
@@ -97,45 +108,34 @@ def to_csv(rows: Sequence[Row]) -> str:
   return text.getvalue()
 
 
-RESOURCES = ("compute", "memory", "exchange", "gradients", "network")
-
-
 def to_markdown(rows: Sequence[Row]) -> list[str]:
   """A table of the measured points and one of the estimated ones, if any."""
   tables = []
-  for kind in KINDS:
-    cells = []
-    for row in rows:
-      if kind not in row:
-        continue
-      mesh = f"{row['data']} x {row['model']}"
-      seconds = row[kind]["seconds"]
-      text = _join(speeds(row))
-      bounds = []
-      if kind == "measured":
-        most, least = (
-          row["batch_size"] / seconds[name] for name in ("min", "max")
-        )
-        text = f"{text} ({least:.1f} to {most:.1f})"
-      else:
-        bounds = [f"{1e3 * seconds.get(name, 0):.2f}" for name in RESOURCES]
-      where = row["place"], mesh, f"{row['batch_size']:,}"
-      cells.append([*where, *bounds, text])
-    headings = ["place", "data x model", "batch"]
-    if kind == "measured":
-      headings += ["images/s, measured (least to most)"]
-    else:
-      headings += [f"{name}, ms" for name in RESOURCES]
-      headings += ["images/s, estimated (nothing overlaps to all does)"]
+  for kind, headings in HEADINGS.items():
+    cells = [_cells(row, kind) for row in rows if kind in row]
+    headings = ["place", "data x model", "batch", *headings]
     align = "ll" + "r" * (len(headings) - 2)
     if cells:
       tables.append(markdown.table(headings, cells, align))
   return tables
 
 
+def _cells(row: Row, kind: str) -> list[str]:
+  """The cells of a point below the headings of its table."""
+  seconds, text = row[kind]["seconds"], _join(speeds(row))
+  if kind == "measured":
+    most, least = (row["batch_size"] / seconds[name] for name in ("min", "max"))
+    cells = [f"{text} ({least:.1f} to {most:.1f})"]
+  else:
+    bounds = [f"{1e3 * seconds.get(name, 0):.2f}" for name in RESOURCES]
+    cells = [*bounds, text]
+  mesh = f"{row['data']} x {row['model']}"
+  return [row["place"], mesh, f"{row['batch_size']:,}", *cells]
+
+
 def print_tables(rows: Sequence[Row]) -> None:
   """Prints measured points, estimated ones, and where the exchange pays."""
-  for kind in KINDS:
+  for kind in HEADINGS:
     table = Table(title=f"{kind} images/s")
     for column in ("place", "mesh", "batch", "images/s", "exchanges"):
       table.add_column(column)
@@ -173,7 +173,7 @@ def plot(rows: Sequence[Row], path: pathlib.Path) -> None:
   matplotlib.use("Agg")
   from matplotlib import pyplot
 
-  kinds = [kind for kind in KINDS if any(kind in row for row in rows)]
+  kinds = [kind for kind in HEADINGS if any(kind in row for row in rows)]
   size = (14, 3.5 * len(kinds))
   figure, axes = pyplot.subplots(
     len(kinds), 3, figsize=size, layout="constrained", squeeze=False
