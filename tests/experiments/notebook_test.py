@@ -168,7 +168,7 @@ def test_what_this_session_has_loaded_needs_a_restart(tmp_path, monkeypatch):
 def test_the_notebook_runs_alone(project, tmp_path):
   """In a kernel, from a folder with nothing but the notebook."""
   pytest.importorskip("nbclient", reason="nbclient is not installed")
-  text = json.dumps(NOTEBOOK | {"cells": NOTEBOOK["cells"]})
+  text = json.dumps(NOTEBOOK)
   changes = SHORTER | {json.dumps(ADDRESS)[1:-1]: f"REPOSITORY = '{project}'"}
   for old, new in changes.items():
     assert text.count(old) == 1, old
