@@ -19,6 +19,7 @@ from alexnet_jax.runtime import values
 from alexnet_jax.runtime.command import UserError
 
 VIEWS = (1, 10)
+GREY = (0.299, 0.587, 0.114)  # of red, green and blue, ITU-R BT.601
 OWN_SHARE = 0.75  # of a mixed image in itself, in the 2012 source
 
 
@@ -279,10 +280,10 @@ def _exact_product(a: jax.Array, b: jax.Array) -> jax.Array:
 
 
 def _with_channels(images: jax.Array, channels: int) -> jax.Array:
-  """f32[B,H,W,3] -> f32[B,H,W,channels]; grey as in ITU-R BT.601."""
+  """f32[B,H,W,3] -> f32[B,H,W,channels]."""
   if channels == 3:
     return images
-  weights = jnp.array([0.299, 0.587, 0.114], images.dtype)
+  weights = jnp.array(GREY, images.dtype)
   return _exact_product(images, weights)[..., None]
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from alexnet_jax.data.augment import GREY
 from alexnet_jax.model.alexnet import AlexNet
 from alexnet_jax.model.grouped import Arrays
 from alexnet_jax.model.network import Network
@@ -141,7 +142,7 @@ class _Graph:
       scale = self.constant("scale", np.reshape(scale, (3, 1, 1)))
       x = self.add("Div", x, scale, output="scaled")
     if self._network.channels == 1:
-      weights = np.reshape((0.299, 0.587, 0.114), (1, 3, 1, 1))  # ITU-R BT.601
+      weights = np.reshape(GREY, (1, 3, 1, 1))
       weights = weights[:, ::-1] if order == "bgr" else weights
       weights = self.constant("grey.weight", weights)
       x = self.add("Conv", x, weights, output="grey")
