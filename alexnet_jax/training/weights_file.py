@@ -190,15 +190,23 @@ def read(path: str) -> Weights:
     ) from None
 
 
-def check_output(path: str, format: str = "safetensors") -> None:
-  """Raises UserError if a file to write has the name of another format."""
-  others = tuple(f".{name}" for name in FORMATS if name != format)
+def check_output(path: str, format: str = "") -> None:
+  """Raises UserError if a file to write has the name of another format.
+
+  Args:
+    path: of the file.
+    format: one of FORMATS that --format chose; "": safetensors, because there
+      is no choice.
+  """
+  written = format or "safetensors"
+  others = tuple(f".{name}" for name in FORMATS if name != written)
   if path.endswith(PYTORCH + CAFFE + others):
     file, ending = pathlib.Path(path), pathlib.Path(path).suffix
-    hint = f", or set --format={ending[1:]}" if ending in others else ""
+    can_choose = format and ending in others
+    hint = f", or set --format={ending[1:]}" if can_choose else ""
     raise UserError(
       f"--output={path} has the name of a {ending} file, but the format written"
-      f" is {format}: call it {file.with_suffix('.' + format)}{hint}."
+      f" is {written}: call it {file.with_suffix('.' + written)}{hint}."
     )
 
 

@@ -248,6 +248,9 @@ def test_the_output_is_not_called_as_another_format(run, tmp_path):
   for format, other in (("onnx", "safetensors"), ("safetensors", "onnx")):
     with pytest.raises(UserError, match=f"{format}, or set --format={other}"):
       weights.export_weights(run, str(tmp_path / f"x.{other}"), format=format)
+  # An import has no --format.
+  with pytest.raises(UserError, match=r"call it .*/x\.safetensors\.$"):
+    weights_file.convert("any", None, str(tmp_path / "x.onnx"))
   assert not list(tmp_path.glob("x.*"))
 
 
