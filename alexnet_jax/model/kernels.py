@@ -192,7 +192,10 @@ def convolve_blocks(
   padding: tuple[int, int],
   precision: lax.Precision = lax.Precision.HIGHEST,
 ) -> jax.Array:
-  """A convolution with a stride, as one over blocks of pixels without."""
+  """A convolution with a stride, as one over blocks of pixels without.
+
+  f32[B,H,W,C], f32[n,n,C,F] -> f32[B,H',W',F], as `convolve` without groups.
+  """
   x, kernel = _blocks(x, kernel, stride, padding)
   return _convolve_definition(x, kernel, 1, (0, 0), precision)
 

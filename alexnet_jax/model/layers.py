@@ -201,7 +201,10 @@ def apply_layers(
 
   Args:
     modules: the same layer of each tower of this device.
-    x: what each of them reads.
+    x: what each of them reads, f32[B,H,W,C] or f32[B,units].
+
+  Returns:
+    One result for each tower, f32[B,H',W',features] or f32[B,features].
   """
   same = all(maps is x[0] for maps in x)
   convolutions = isinstance(modules[0], Conv) and modules[0].layer.groups == 1
