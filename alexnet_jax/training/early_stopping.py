@@ -35,7 +35,8 @@ class EarlyStopping:
     """Why the run ends now; "" if it does not."""
     if not 0 < self.patience <= self.waited:
       return ""
+    count = f"{self.waited} evaluation{'s'[: self.waited != 1]}"
     return (
-      f"early stopping: {self.waited} evaluations without a lower validation"
-      f" top-1 error than {self.best_error:.2%}"
+      f"early stopping: {count} without a lower validation top-1 error than"
+      f" {self.best_error:.2%}"
     )
