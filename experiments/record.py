@@ -3,11 +3,13 @@
   python -m experiments.record --workdir=DIR --command="..." --output=FILE.json
 
 The file has the command, hardware, versions, commit and seed of the run, and
-its metrics: every evaluation, and the mean training loss between evaluations.
+its metrics: every evaluation, and the mean loss of the training lines between
+evaluations.
 """
 
 import json
 import pathlib
+import statistics
 from typing import Any
 
 from absl import flags
@@ -25,6 +27,7 @@ def evaluations(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
   """The validation lines, each with the mean loss of the training lines before.
 
   A training line has the loss of one step, so this is a sample of the steps.
+  Without a training line before it, an evaluation has neither loss nor speed.
 
   Args:
     lines: the lines of metrics.jsonl.
@@ -36,8 +39,8 @@ def evaluations(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
       speeds.append(line["images_per_second"] or 0.0)  # None: not measured
       continue
     row = {name: line[name] for name in KEPT}
-    row["train_loss"] = sum(losses) / len(losses)
-    row["images_per_second"] = max(speeds)
+    row["train_loss"] = statistics.fmean(losses) if losses else None
+    row["images_per_second"] = max(speeds, default=None)
     row["minutes"] = round(line["seconds"] / 60, 2)
     rows.append(row)
     losses, speeds = [], []

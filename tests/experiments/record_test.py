@@ -46,6 +46,15 @@ def test_losses_are_means_since_the_previous_evaluation():
   assert [row["minutes"] for row in rows] == [2, 4]
 
 
+def test_an_evaluation_without_a_training_line_before_it():
+  """With log_every_steps above the steps between two evaluations."""
+  lines = [_train(1, 3.0, None), _validation(1, 0.5), _validation(2, 0.25)]
+  rows = record.evaluations(lines)
+  assert [row["train_loss"] for row in rows] == [3.0, None]
+  assert [row["images_per_second"] for row in rows] == [0.0, None]
+  assert [row["top1_error"] for row in rows] == [0.5, 0.25]
+
+
 def test_a_folder_without_a_run_is_refused(tmp_path):
   with pytest.raises(UserError, match="has no config"):
     record.record(str(tmp_path), "none")

@@ -88,6 +88,13 @@ BOOLEANS = (
 )
 BIG = 2**31 - 1
 MUCH = 1e30
+
+
+def unused(kind: tuple) -> tuple:
+  """Of a key that nothing reads in this configuration: no value is legal."""
+  return None, st.one_of(kind)
+
+
 POSITIVE = numbers(1e-30, MUCH)
 FROM_0 = numbers(0.0, MUCH)
 PAIRS = tuples(
@@ -100,8 +107,9 @@ PAIRS = tuples(
   ),
 )
 
-# Of the configuration of the sandbox: 96 training images of ten classes, 72
-# pixels, crops of 64, batches of 16 on one device, two towers.
+# Every key; the layer conv4 stands for all. Of the sandbox's configuration: 96
+# training images of ten classes, 72 pixels, crops of 64, batches of 16 on one
+# device, two towers.
 KEYS = {
   "seed": integers(0, 2**63 - 1),
   "batch_size": (
@@ -117,17 +125,26 @@ KEYS = {
   "checkpoints_to_keep": integers(1, BIG),
   "max_undecodable": integers(0, BIG),
   "holdout": integers(0, 95),
+  "input_threads": integers(0, BIG, most=64),
   "num_classes": integers(10, 10),
   "image_size": integers(64, 4096, most=256),
   "eval_every_epochs": numbers(0.0, MUCH),
   "early_stopping": integers(0, BIG, most=1000),
   "stall_minutes": numbers(0.0, 1e6),
+  "report_at_end": BOOLEANS,
+  "random_streams": choices("separate", "shared"),
   "dataset": choices("faulty", "faulty:1.0.0", wrong=("patterns/-1", "/", ".")),
   "splits.train": choices(
     "train", "train[:50%]", wrong=("train[:0]", "train[")
   ),
   "splits.validation": choices("validation", "train", wrong=("a+b", "all ")),
+  # Training does not open it, so that every name is accepted.
+  "splits.test": (st.sampled_from(("test", "x")), st.sampled_from(("", " "))),
+  "data_dir": (st.just("data"), st.sampled_from(("gs://bucket/x", "s3://b"))),
   "start_from": (st.just(""), st.sampled_from(("none", "a\nb", "/", "."))),
+  "start_layers": unused(tuples(st.just("fc6"), 0, 1)),
+  "start_checkpoint": unused(choices("newest", "best", "3")),
+  "start_mean_image": unused(BOOLEANS),
   "centre_mean": BOOLEANS,
   "pixels.rescale": choices("crop", "warp", "torchvision", "caffe"),
   "pixels.order": choices("rgb", "bgr"),
@@ -154,6 +171,7 @@ KEYS = {
   "network.towers": integers(2, 1024, most=4),
   "network.exchange_dtype": choices("float32", "bfloat16", "float16"),
   "network.compute_dtype": choices("float32", "bfloat16"),
+  "network.precision": choices("float32", "tf32", "default"),
   "network.exchanges": (
     st.sampled_from(("('fc8',)", "('conv3', 'fc8')", "('conv4','fc8')")),
     st.sampled_from(
@@ -164,6 +182,12 @@ KEYS = {
   "network.lrn_n": integers(1, BIG, most=1000),
   "network.lrn_alpha": FROM_0,
   "network.lrn_beta": FROM_0,
+  "network.within_map_k": unused(POSITIVE),
+  "network.within_map_n": unused(integers(1, BIG)),
+  "network.within_map_alpha": unused(FROM_0),
+  "network.within_map_beta": unused(FROM_0),
+  "network.batch_norm_momentum": unused(numbers(0.0, 1.0)),
+  "network.batch_norm_epsilon": unused(POSITIVE),
   "network.pool_size": integers(1, 4096, most=3),
   "network.pool_stride": integers(1, 4096, most=2),
   "network.pool_overhang": BOOLEANS,
@@ -205,6 +229,9 @@ KEYS = {
   "schedule.bias_drops": choices("all", "once", "never"),
   "schedule.conv1_frozen_from": FROM_0,
   "schedule.boundaries": tuples(st.floats(0, MUCH), 0, 1, 3),
+  "schedule.patience": unused(integers(1, BIG)),
+  "schedule.drops": unused(integers(0, 30)),
+  "schedule.warmup_epochs": unused(FROM_0),
   "mesh.data": (
     st.sampled_from(("0", "1", "2", "4")),
     st.sampled_from((*NOT_INTEGERS, "-1", "3", "16", "9" * 30)),
@@ -377,7 +404,7 @@ def lines(draw) -> Line:
   """Half of the lines have a key of the configuration, half another flag."""
   if draw(st.booleans()):
     key = draw(st.sampled_from(sorted(KEYS)))
-    legal = draw(st.booleans())
+    legal = draw(st.booleans()) and KEYS[key][0] is not None
     value = draw(KEYS[key][not legal])
     flag = f"--config.{key}={value}"
     return Line("alexnet_jax.main", (CONFIG, "--workdir=new", flag), legal, key)

@@ -11,6 +11,7 @@ import pytest
 from jax._src import cloud_tpu_init
 from jax._src.clusters import cloud_tpu_cluster
 
+from alexnet_jax.model import sharding
 from alexnet_jax.runtime import cluster, processes
 from alexnet_jax.runtime.cluster import Place
 from alexnet_jax.runtime.command import UserError
@@ -214,7 +215,7 @@ def test_a_metadata_server_that_never_answers_holds_nobody(monkeypatch):
 
 
 def test_a_pod_that_was_not_joined_is_noticed(monkeypatch):
-  processes.check_joined()
+  sharding.make_mesh(1, 1)
   monkeypatch.setattr(jax, "process_count", lambda: 4)
   with pytest.raises(UserError, match="a pod of 4 hosts"):
-    processes.check_joined()
+    sharding.make_mesh(1, 1)

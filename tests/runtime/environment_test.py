@@ -111,10 +111,18 @@ def test_numbers_that_are_not_finite_are_explained(monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_command_with_values_that_jax_rejects():
+@pytest.mark.parametrize(
+  "command",
+  [
+    ["alexnet_jax.audit", "--config=quickstart"],
+    ["experiments.lrn"],
+    ["benchmarks.gpu"],
+  ],
+)
+def test_a_command_with_values_that_jax_rejects(command):
   """Ignored ones do not matter; the other one is a sentence, and status 2."""
   run = subprocess.run(
-    [sys.executable, "-m", "alexnet_jax.audit", "--config=quickstart"],
+    [sys.executable, "-m", *command],
     cwd=ROOT,
     env=os.environ
     | dict.fromkeys([*environment.IGNORED, "JAX_DEBUG_NANS"], "banana"),
@@ -130,10 +138,13 @@ def test_a_command_with_values_that_jax_rejects():
   assert run.stdout == ""
 
 
-def test_a_python_without_the_libraries_is_refused_with_a_sentence():
+@pytest.mark.parametrize(
+  "module", ["alexnet_jax.predict", "experiments.lrn", "benchmarks.gpu"]
+)
+def test_a_python_without_the_libraries_is_refused_with_a_sentence(module):
   ended = subprocess.run(
     # Without site-packages: as a Python whose environment is not activated.
-    [sys.executable, "-S", "-m", "alexnet_jax.predict", "--help"],
+    [sys.executable, "-S", "-m", module, "--help"],
     capture_output=True, text=True, cwd=ROOT,
   )  # fmt: skip
   assert ended.returncode == 2 and ended.stdout == ""

@@ -1,11 +1,13 @@
-"""A run on disk: its images, and whether it has ended."""
+"""A run on disk: its images, whether it has ended, or may begin again."""
 
 import json
 
 import pytest
+import tiny_runs
 from sample_data import write_checkpoint_metadata, write_tiny
 
 from alexnet_jax.data import sources
+from alexnet_jax.runtime.command import UserError
 from alexnet_jax.training import runs
 
 
@@ -65,3 +67,55 @@ def test_a_run_of_before_has_not_ended_early(tmp_path):
   assert runs.stopped_early(str(tmp_path), 1) == ""
   write_checkpoint_metadata(tmp_path, 5, config={"seed": 0})
   assert runs.stopped_early(str(tmp_path), 1) == ""
+
+
+LINE = '{"step": 812, "split": "train"}\n'
+
+
+@pytest.mark.parametrize(
+  "paths, problem",
+  [
+    (["first_checkpoint", "checkpoints/"], "has lost its checkpoints"),
+    (["first_checkpoint"], "has lost its checkpoints"),
+    ([], "has no folder checkpoints"),
+    (
+      ["checkpoints/damaged-5/", "checkpoints/damaged-8/"],
+      r"has only damaged checkpoints .damaged-5, damaged-8.",
+    ),
+  ],
+)
+def test_a_run_that_lost_its_checkpoints_does_not_begin_again(
+  tmp_path, paths, problem
+):
+  """It would replace its metrics."""
+  place, workdir = tmp_path, tmp_path / "run"
+  workdir.mkdir()
+  (workdir / "metrics.jsonl").write_text(LINE)
+  for path in paths:
+    if path.endswith("/"):
+      (workdir / path).mkdir(parents=True)
+    else:
+      (workdir / path).write_text("5\n")
+  before = sorted(workdir.rglob("*"))
+  with pytest.raises(UserError, match=rf"{problem}, .* reach step 812\. Noth"):
+    tiny_runs.train(place, "run")
+  assert sorted(workdir.rglob("*")) == before
+  assert (workdir / "metrics.jsonl").read_text() == LINE
+
+
+def test_a_run_that_never_had_a_checkpoint_may_begin_again(tmp_path):
+  """It was killed before its first save, or is new."""
+  runs.check_checkpoints(str(tmp_path))
+  (tmp_path / "metrics.jsonl").write_text(LINE)
+  (tmp_path / "checkpoints").mkdir()
+  (tmp_path / "checkpoints" / "5.orbax-checkpoint-tmp").mkdir()
+  runs.check_checkpoints(str(tmp_path))
+  runs.note_checkpoint(str(tmp_path))
+  assert not (tmp_path / "first_checkpoint").exists()
+  (tmp_path / "checkpoints" / "5").mkdir()
+  runs.note_checkpoint(str(tmp_path))
+  assert (tmp_path / "first_checkpoint").read_text() == "5\n"
+  runs.check_checkpoints(str(tmp_path))
+  (tmp_path / "checkpoints" / "5").rmdir()
+  with pytest.raises(UserError, match="has lost its checkpoints"):
+    runs.check_checkpoints(str(tmp_path))
