@@ -4,7 +4,7 @@
 """
 
 from benchmarks import compare, kernels, quickstart, starting, traffic
-from experiments import figure4, precision, ten_views
+from experiments import figure4, precision, rates, ten_views
 from experiments.common import markdown
 
 ILSVRC_2012 = 1_281_167 + 50_000  # training and validation images
@@ -380,6 +380,7 @@ TABLES = {
   "starting": starting.table,
   "precision": precision_table,
   "fine_tuning": fine_tuning_table,
+  "rates": lambda result: f"Rates: {rates.describe(result)}.",
   "ten_views": lambda result: f"Ten views: {ten_views.describe(result)}.",
   "figure3": figure3_table,
   "figure4": lambda result: f"Figure 4: {figure4.describe(result)}.",

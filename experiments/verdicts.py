@@ -142,13 +142,11 @@ ROWS = (
 def table() -> str:
   """All claims, beside the authors' log and what others measured."""
   headings = ("claim", "paper", "authors' log", "others", *OURS)
-  return markdown.table(
-    headings,
-    [
-      [row.claim, row.paper, row.log, row.others, *cells]
-      for row, cells in _measured(ROWS)
-    ],
-  )
+  cells = [
+    [row.claim, row.paper, row.log, row.others, *ours]
+    for row, ours in _measured(ROWS)
+  ]
+  return f"{markdown.table(headings, cells)}\n\n{_spent()}"
 
 
 def telling() -> str:
@@ -174,6 +172,22 @@ def _measured(rows: Iterable[Row]) -> list[tuple[Row, tuple[str, str, str]]]:
     verdict = primary.get((row.stage, row.contrast), values.get("verdict"))
     found.append((row, _ours(row, values, verdict)))
   return found
+
+
+def _spent() -> str:
+  """The trainings so far; several stages have those of the base."""
+  stages = ("rates", *(stage.name for stage in study.STAGES))
+  trainings = {
+    (training["run"], training["seed"]): training
+    for stage in stages
+    for training in _record(stage).get("trainings", [])
+  }
+  hours = sum(each["seconds"] for each in trainings.values()) / 3600
+  died = sum(bool(each.get("died")) for each in trainings.values())
+  return (
+    f"So far {len(trainings)} trainings, {hours:.1f} hours of one core;"
+    f" {died} died."
+  )
 
 
 def _record(stage: str) -> dict[str, Any]:
