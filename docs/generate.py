@@ -51,9 +51,7 @@ FROM_SOURCE: dict[str, Callable[[], str]] = {
 NOTES = {
   "quickstart_seeds": " Mean error, and that of the worst seed; chance is 90%.",
   "prepare": " All of ILSVRC-2012 is calculated from this sample.",
-  "readers": " Other programs used both cores all the time, so the images/s say"
-  " little, and processor times vary by a tenth and more. Four processes share"
-  " two cores.",
+  "readers": " Four processes share two cores.",
   "listing": " Other programs used both cores at the same time; the CPU seconds"
   " are near the seconds of an idle machine.",
 }
