@@ -213,6 +213,8 @@ def _ours(
     )
     text = f"{mean} {row.unit} ({low} to {high})"
     least = f"{d['detectable']:.{digits}f} {row.unit}"
-  if verdict == "undecided":
+  if verdict == "undecided" and found.get("verdict") != "undecided":
+    verdict = f"undecided ({found['verdict']} before the adjustment)"
+  elif verdict == "undecided":
     verdict = f"undecided ({least} would have been found)"
   return text, str(d["seeds"]), verdict or ""

@@ -26,7 +26,7 @@ def plant(folder, stage, contrast, *, mean, p_value, verdict):
 
 def rows(folder, monkeypatch):
   monkeypatch.setattr(verdicts, "RESULTS", folder)
-  lines = verdicts.table().splitlines()[2:]
+  lines = verdicts.table().partition("\n\n")[0].splitlines()[2:]
   cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
   return {row.contrast: c for row, c in zip(verdicts.ROWS, cells, strict=True)}
 
@@ -40,13 +40,16 @@ def test_a_planted_difference_is_shown_with_its_adjusted_verdict(
   )
   # Ten contrasts remain: .02 becomes .2, which supports nothing.
   plant(tmp_path, "depth", layers, mean=2, p_value=0.02, verdict="supported")
+  half = "two towers minus half"
+  plant(tmp_path, "two_towers", half, mean=0, p_value=1, verdict="undecided")
   found = rows(tmp_path, monkeypatch)
   assert found[crops][4:] == ["-3.0 points (-3.5 to -2.5)", "5", "supported"]
   assert found[layers][4:] == [
     "+2.0 points (+1.5 to +2.5)",
     "5",
-    "undecided (1.2 points would have been found)",
+    "undecided (supported before the adjustment)",
   ]
+  assert found[half][6] == "undecided (1.2 points would have been found)"
   assert found["LRN, source's start"][4:] == ["", "", "registered, not run"]
 
 
