@@ -7,6 +7,7 @@ these differences.
 """
 
 import math
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -209,8 +210,8 @@ def draw(found: Mapping[str, Mapping[str, Any]], axes) -> None:
     reach = values["margin"]
     axes.fill_betweenx([row - 0.3, row + 0.3], -reach, reach, color="0.9")
   axes.axvline(0, color="grey", linewidth=0.6)
-  axes.set_yticks(range(len(names)), names)
+  axes.set_yticks(range(len(names)), [textwrap.fill(n, 28) for n in names])
   axes.invert_yaxis()
   axes.set_xlabel(
-    "points\ndots: seeds, bar: 95% interval, x: paper, grey: counts as none"
+    "points\ndots: seeds, bar: 95% interval,\nx: paper, grey: counts as none"
   )
