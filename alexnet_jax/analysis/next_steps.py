@@ -15,6 +15,8 @@ from alexnet_jax.runtime.files import write_atomic
 from alexnet_jax.training import runs
 
 REPORT, PICTURES = "report.html", "pictures"
+# Not the folders that README's commands use, so that these follow without harm.
+EXAMPLE_DATA, EXAMPLE_RUN = "data/example", "runs/finetune_example"
 MAX_CLASSES = 10
 PER_CLASS = 10  # pictures of each class, so that prepare can hold out a tenth
 
@@ -52,10 +54,12 @@ def write(workdir: str, config: Mapping[str, Any], name: str) -> str:
 2. Classify a picture:
    {python}.predict --workdir={run} {file}
 3. Train on pictures of your own, in one folder for each class. {folder} is an
-   example; replace it and the number of classes with yours:
-   {python}.prepare --source=folder:{folder} --holdout=0.1 --data_dir=data
+   example; for yours, change it, both folders and the number of classes:
+   {python}.prepare --source=folder:{folder} --holdout=0.1 \
+--data_dir={EXAMPLE_DATA}
    {python}.main --config=configs/finetune.py:{name} --config.start_from={run} \
---config.data_dir=data --config.num_classes={num_classes}"""
+--config.data_dir={EXAMPLE_DATA} --config.num_classes={num_classes} \
+--workdir={EXAMPLE_RUN}"""
 
 
 def _write_pictures(

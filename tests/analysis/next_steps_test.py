@@ -38,6 +38,10 @@ def test_pictures_are_those_of_the_first_classes(tmp_path, monkeypatch):
   for path in re.findall(rf"{tmp_path}\S*", text):
     assert (tmp_path / path).exists(), path
   assert "--config.num_classes=10" in text
+  # README's commands prepare into data and train in runs/finetune_quickstart.
+  folders = re.findall(r"--(?:config.)?(?:data_dir|workdir)=(\S+)", text)
+  assert folders.count("data/example") == 2
+  assert "runs/finetune_example" in folders and "data" not in folders
   before = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*")}
   assert next_steps.write(str(tmp_path), {"dataset": "x"}, "quickstart") == text
   after = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*")}
