@@ -35,10 +35,7 @@ from alexnet_jax.training.loop import train_and_evaluate
 from experiments.common import contrasts, side_by_side
 from experiments.common.configuration import configure
 from experiments.common.experiment import Experiment, Options, Result, Run
-from experiments.common.outcome import DIVERGED, Outcome, Outcomes
-
-# Written to the workdir of a finished run.
-OUTCOME = "outcome.json"
+from experiments.common.outcome import DIVERGED, OUTCOME, Outcome, Outcomes
 
 # --help lists these flags as the experiment's own.
 flags.disclaim_key_flags()
@@ -73,7 +70,7 @@ def carry_out(experiment: Experiment, options: Options) -> dict[str, Any]:
       runs = _try_out(experiment, runs, outcomes, options)
     if options.parallel > 1 and not options.analyse:
       names = [run_name(run, seed) for seed in seeds for run in runs]
-      side_by_side.train(experiment, _without_outcome(names, options), options)
+      side_by_side.train(experiment, names, options)
     if options.analyse:
       return _analyse(experiment, runs, seeds, options)
     for seed in seeds:
@@ -107,12 +104,6 @@ def _count_devices(mesh: ConfigDict) -> int:
 def run_name(run: Run, seed: int) -> str:
   """The name of one run with one seed, and of its workdir."""
   return f"{run.name}-{seed}"
-
-
-def _without_outcome(names: Sequence[str], options: Options) -> list[str]:
-  """The runs that have not ended; a process for one that has takes seconds."""
-  folder = pathlib.Path(options.output)
-  return [name for name in names if not (folder / name / OUTCOME).exists()]
 
 
 def _measure(experiment: Experiment, outcomes: Outcomes) -> Result:
@@ -260,7 +251,7 @@ def _try_out(
   short = options._replace(overrides=overrides)
   if options.parallel > 1:
     names = [run_name(run, 0) for run in runs]
-    side_by_side.train(experiment, _without_outcome(names, options), short)
+    side_by_side.train(experiment, names, short)
   for run in runs:
     outcomes[run.name] = [train(experiment, run, 0, short)]
   chosen = experiment.trial.choose(outcomes)

@@ -18,6 +18,8 @@ from alexnet_jax.training import step
 from experiments.common.curves import running_mean
 from experiments.common.evaluations import Evaluation, evaluate
 
+# Written to the workdir of a finished run.
+OUTCOME = "outcome.json"
 # Written to the workdir of a run whose parameters became non-finite.
 DIVERGED = "diverged.json"
 # A network with an error above 1 - GUESSING / classes has learned nothing.

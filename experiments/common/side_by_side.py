@@ -3,12 +3,14 @@
 import csv
 import io
 import json
+import pathlib
 import sys
 from collections.abc import Sequence
 
 from alexnet_jax.runtime.command import UserError
 from experiments import launch
 from experiments.common.experiment import Experiment, Options
+from experiments.common.outcome import OUTCOME
 
 
 def train(
@@ -17,7 +19,8 @@ def train(
   """Trains the runs, `options.parallel` at a time, and waits for all of them.
 
   A process uses its share of the cores, so give the configuration a mesh of
-  one device. Two trainings on a core each are faster than one on both.
+  one device. Two trainings on a core each are faster than one on both. A run
+  that has ended gets no process, which would take seconds.
 
   Args:
     experiment: its module is `experiments.NAME`.
@@ -27,6 +30,8 @@ def train(
   Raises:
     UserError: a training failed.
   """
+  folder = pathlib.Path(options.output)
+  names = [name for name in names if not (folder / name / OUTCOME).exists()]
   outcomes = launch.run_all(
     {name: command(experiment, name, options) for name in names},
     executor="local",

@@ -192,9 +192,12 @@ def test_runs_side_by_side_are_commands_of_one_run_each(
 def test_runs_that_have_ended_start_no_process(trained, tmp_path, monkeypatch):
   options, started = Options(str(tmp_path)), []
   frame.carry_out(EXAMPLE, options)
-  monkeypatch.setattr(
-    side_by_side, "train", lambda _, names, options: started.extend(names)
-  )
+
+  def run_all(commands, **_):
+    started.extend(commands)
+    return {}
+
+  monkeypatch.setattr(side_by_side.launch, "run_all", run_all)
   frame.carry_out(EXAMPLE, options._replace(seeds=2, parallel=2))
   assert started == ["rate-0.5-1", "rate-0.25-1"]
 
