@@ -195,8 +195,7 @@ def check_output(path: str, format: str = "") -> None:
 
   Args:
     path: of the file.
-    format: one of FORMATS that --format chose; "": safetensors, because there
-      is no choice.
+    format: one of FORMATS, as --format names it; "": safetensors.
   """
   written = format or "safetensors"
   others = tuple(f".{name}" for name in FORMATS if name != written)
