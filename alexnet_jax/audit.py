@@ -47,7 +47,7 @@ def main() -> int:
     f" {config.batch_size}",
     file=sys.stderr,
   )
-  with waiting("compiling, which takes up to a minute"):
+  with waiting("compiling, which takes a minute, for TPUs up to ten"):
     result = programs.audit(make_recipe(config), mesh)
   values = programs.to_json(result)
   _print_collectives(result, f"Collectives of {configs.path()} on {where}")
