@@ -27,7 +27,7 @@ KINDS = {
 def test_faults(tmp_path):
   path = tmp_path / "faults.json"
   command = [sys.executable, "-m", "tests.faults", f"--json={path}"]
-  status = subprocess.run(command, cwd=ROOT, timeout=900).returncode
+  status = subprocess.run(command, cwd=ROOT, timeout=3600).returncode
   rows = json.loads(path.read_text())["result"]["faults"]
   results = {row["result"] for row in rows}
   assert status == 0 and results == {"equal", "as expected"}, rows
@@ -43,4 +43,4 @@ def test_the_generated_command_lines_have_every_key():
 @pytest.mark.slow
 def test_generated_command_lines():
   command = [sys.executable, "-m", "tests.faults.command_lines", "--count=200"]
-  assert subprocess.run(command, cwd=ROOT, timeout=1200).returncode == 0
+  assert subprocess.run(command, cwd=ROOT, timeout=3600).returncode == 0
