@@ -163,6 +163,27 @@ def end_to_end_table(result) -> str:
   )
 
 
+def tpu_step_table(result) -> str:
+  headings = [
+    *("slice", "batch", "operations", "bytes", "memory at the peak"),
+    *("ms at least: compute", "memory"),
+  ]
+  rows = []
+  for place, row in result.items():
+    memory = row["memory"]
+    cells = [
+      place,
+      f"{row['batch_size']}",
+      f"{row['flops'] / 1e9:,.0f} GFLOP",
+      f"{row['bytes_accessed'] / 1e9:.1f} GB",
+      f"{(memory['arguments'] + memory['temporary']) / 1e9:.2f} GB",
+      f"{1e3 * row['roofline']['compute']:.2f}",
+      f"{1e3 * row['roofline']['memory']:.2f}",
+    ]
+    rows.append(cells)
+  return markdown.table(headings, rows, "lrrrrrr")
+
+
 def precision_table(result) -> str:
   last = len(result["losses"]["float32"][0])
   places = [last * (i + 1) // 5 - 1 for i in range(5)]
@@ -368,6 +389,7 @@ TABLES = {
   "start_of_training_1": start_table,
   "kernels": kernels.table,
   "gpu_traffic": traffic.table,
+  "tpu_step": tpu_step_table,
   "compare": compare_table,
   "compare_epyc": compare_table,
   "compare_avx2": compare_table,
