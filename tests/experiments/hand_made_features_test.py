@@ -115,6 +115,23 @@ def test_patches_are_white_and_do_not_see_brightness(pictures):
   assert (whole[:, 1] != part[:, 1]).any()
 
 
+def test_the_linear_kernel_is_of_scaled_vectors():
+  rng = np.random.default_rng(0)
+  training = rng.normal(3, rng.uniform(1, 50, size=6), size=(40, 6))
+  other = rng.normal(3, 20, size=(5, 6))
+  mean, deviation = training.mean(axis=0), training.std(axis=0)
+  kernel = machines.linear(training)
+  expected = [
+    [
+      np.dot((x - mean) / deviation, (y - mean) / deviation) / 6
+      for y in training
+    ]
+    for x in other
+  ]
+  np.testing.assert_allclose(kernel(other), expected, rtol=1e-9)
+  assert np.diag(kernel(training)).mean() == pytest.approx(1)
+
+
 @pytest.fixture
 def small_samples(monkeypatch):
   """What descriptors are fitted to: enough for drawn images."""
