@@ -369,6 +369,10 @@ def figure3_table(result) -> str:
   )
 
 
+def figure4_table(result) -> str:
+  return f"Figure 4: {figure4.describe(result)}."
+
+
 def _rate(row) -> str:
   """Images per second; empty for a yardstick, which has no images."""
   rate = row["images_per_second"]
@@ -410,5 +414,6 @@ TABLES = {
   "rates": lambda result: f"Rates: {rates.describe(result)}.",
   "ten_views": lambda result: f"Ten views: {ten_views.describe(result)}.",
   "figure3": figure3_table,
-  "figure4": lambda result: f"Figure 4: {figure4.describe(result)}.",
+  "figure4": figure4_table,
+  "figure4_imagenette224": figure4_table,
 }
