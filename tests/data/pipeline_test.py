@@ -143,8 +143,8 @@ def test_two_batches_are_ahead_whatever_the_threads(
     nonlocal begun, most
     batch = take(self)
     memory.add(address(batch))
-    begun += 1
-    most = max(most, begun - finished)
+    most = max(most, begun + 1 - finished)
+    begun += 1  # last: the loop below waits for it
     return batch
 
   def decode(*arguments, original=pipeline.decode_into):
