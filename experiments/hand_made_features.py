@@ -7,12 +7,13 @@ vectors. Here trained runs, which differ in their seed, are compared with three
 such methods on their own training, validation and test images: Fisher vectors
 of SIFT and clusters of patches, each with a linear support vector machine, and
 visual words with a chi-squared kernel. A method draws its samples with the
-run's seed; the validation images choose the penalty; the test images are read
-once. A method sees whole images, the network their centre. Trains no network;
-it wants requirements-study.txt. About half an hour of a core a seed for 10,000
-training and 15,000 other images, most of it SIFT; FILE is written after each
-method and seed, and the same command continues. On a busy machine set
-OPENBLAS_NUM_THREADS=1: the products are small, and threads wait for each other.
+run's seed; the validation images choose the machine's cost; the test images are
+read once. A method sees whole images, the network their centre. Trains no
+network; it wants requirements-study.txt. Calculated from its parts, half an
+hour of a core a seed for 10,000 training and 15,000 other images, most of it
+SIFT. FILE is written after each method and seed, and the same command
+continues. On a busy machine set OPENBLAS_NUM_THREADS=1: the products are small,
+and threads wait for each other.
 """
 
 import importlib.metadata

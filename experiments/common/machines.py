@@ -1,6 +1,6 @@
 """Support vector machines on descriptors made by hand.
 
-`measure` trains a method on a run's training images, chooses its penalty by the
+`measure` trains a method on a run's training images, chooses its cost by the
 validation images, and tests it once.
 """
 
