@@ -98,11 +98,7 @@ if __name__ == "__main__":
   paths.DEFINE_path("workdir", "", "directory of the run")
   paths.DEFINE_path("weights", "", "file of weights, instead of a run")
   configs.DEFINE_config(required=False)
-  flags.DEFINE_string(
-    "checkpoint",
-    "newest",
-    "checkpoint to read: newest, best (lowest validation error) or a step",
-  )
+  command.DEFINE_checkpoint()
   paths.DEFINE_path("data_dir", "", "dataset directory, if it has moved")
   flags.DEFINE_integer(
     "search", SEARCH, "training images searched for the nearest ones; 0: all"

@@ -17,6 +17,8 @@ from absl import flags, logging
 from alexnet_jax.runtime import environment, libraries, output
 from alexnet_jax.runtime.watch import Watch, exit_now
 
+flags.disclaim_key_flags()  # a flag belongs to the command that defines it
+
 # Errors of standard output that lose what somebody wanted to keep.
 FULL_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 HELP_FLAGS = ("--help", "-help", "-h", "-?", "--helpshort", "--helpfull")

@@ -85,7 +85,7 @@ KEPT = ("random_streams", "network.precision")
 # saved configuration with another value is rejected.
 REMOVED: dict[str, Any] = {}
 
-flags.disclaim_key_flags()  # --config belongs to the command that defines it
+flags.disclaim_key_flags()  # a flag belongs to the command that defines it
 
 
 def DEFINE_config(required: bool = True) -> flags.FlagHolder[ConfigDict]:

@@ -9,6 +9,8 @@ from absl import flags
 
 from alexnet_jax.runtime.command import UserError
 
+flags.disclaim_key_flags()  # a flag belongs to the command that defines it
+
 
 def local_path(path: str, name: str) -> str:
   """`path` with `~` expanded, which no shell does in `--workdir=~/x`.

@@ -1,5 +1,9 @@
 """Paths of flags: the home directory, and addresses that are no paths."""
 
+import re
+import subprocess
+import sys
+
 import pytest
 from absl import flags
 
@@ -87,3 +91,32 @@ def test_an_output_that_cannot_be_written_is_refused_and_nothing_is_left(
     paths.check_output_folder("/proc/none/deep", "--output")
   assert [path.name for path in tmp_path.iterdir()] == ["file"]
   assert (tmp_path / "file").read_text() == "kept"
+
+
+@pytest.mark.parametrize(
+  "define",
+  [
+    paths.DEFINE_path,
+    paths.DEFINE_paths,
+    paths.DEFINE_output,
+    paths.DEFINE_output_folder,
+  ],
+)
+def test_help_lists_a_flag_as_the_commands_own(define):
+  """`--help` shows the flags of the module that called DEFINE_..., its own."""
+  define("planted", None, "help")
+  try:
+    keys = flags.FLAGS.get_key_flags_for_module(__name__)
+    assert "planted" in [flag.name for flag in keys]
+  finally:
+    del flags.FLAGS.planted
+
+
+def test_help_lists_config_and_checkpoint():
+  text = subprocess.run(
+    [sys.executable, "-m", "alexnet_jax.predict", "--help"],
+    capture_output=True,
+    text=True,
+  ).stdout
+  listed = set(re.findall(r"^  --(\w+):", text, re.MULTILINE))
+  assert {"config", "checkpoint", "workdir", "weights"} <= listed
