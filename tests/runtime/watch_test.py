@@ -25,7 +25,9 @@ class Run:
   """A process with a Watch; `reach` waits for a line that it prints."""
 
   def __init__(self, body, command=True):
-    script = STUCK + "import sys, time, threading\n"
+    script = STUCK + "import signal, sys, time, threading\n"
+    # Tests started by nohup ignore it, and so would their processes.
+    script += "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"
     script += "from alexnet_jax.runtime.watch import *\n"
     script += f"Watch.owns_process = {command}\n"
     script += "def say(x): print(x, flush=True)\n" + textwrap.dedent(body)
