@@ -205,5 +205,6 @@ def test_the_command_compares_with_runs(tmp_path, small_samples, monkeypatch):
     assert method["minus_network"]["mean"] == pytest.approx(mean)
     assert [row["seed"] for row in method["seeds"]] == [3, 5]
     shown = ", ".join(f"{error:.1%}" for error in errors)
-    assert shown in hand_made_features.table(done)
+    assert shown in (table := hand_made_features.table(done))
+    assert f"| {mean:+.1f} (" in table
   assert json.loads(json.dumps(done))["images"]["test"] == 10
