@@ -302,6 +302,26 @@ def contrasts_table(result) -> str:
   return markdown.table(headings.split("|"), rows)
 
 
+def depth_table(result) -> str:
+  """The contrasts, and the differences with each network's own rate."""
+  headings = "without|its rate|difference|95% interval|seeds|detectable"
+  rows = []
+  for name, found in result["tuned"].items():
+    d = found["difference"]
+    rows.append(
+      [
+        name.removeprefix("no_"),
+        f"{found['rate']:g} times the base's",
+        f"{d['mean']:+.2f}",
+        f"{d['low']:+.2f} to {d['high']:+.2f}",
+        str(d["seeds"]),
+        f"{d['detectable']:.2f}",
+      ]
+    )
+  tuned = markdown.table(headings.split("|"), rows)
+  return f"{contrasts_table(result)}\n\n{tuned}"
+
+
 def overfitting_table(result) -> str:
   headings = "run|seed|top-1 error on training images|on validation images|gap"
   rows = [
@@ -411,6 +431,7 @@ TABLES = {
   "starting": starting.table,
   "precision": precision_table,
   "fine_tuning": fine_tuning_table,
+  "depth": depth_table,
   "rates": lambda result: f"Rates: {rates.describe(result)}.",
   "ten_views": lambda result: f"Ten views: {ten_views.describe(result)}.",
   "figure3": figure3_table,

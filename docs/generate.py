@@ -72,7 +72,8 @@ def table(name: str) -> str:
   )
   result = record["result"]
   has_contrasts = isinstance(result, dict) and "contrasts" in result
-  make = tables.contrasts_table if has_contrasts else FROM_RESULTS[name]
+  contrasts = {name: tables.contrasts_table} if has_contrasts else {}
+  make = (contrasts | FROM_RESULTS)[name]
   return f"{make(result)}\n\n{source}\n"
 
 

@@ -25,7 +25,12 @@ from experiments.common.contrasts import (
   error_on_test_images,
 )
 from experiments.common.experiment import Analysis, Experiment, Quick
-from experiments.common.outcome import Outcomes, assert_learned, summary
+from experiments.common.outcome import (
+  Outcomes,
+  assert_learned,
+  draw_curves,
+  summary,
+)
 from experiments.common.statistics import paired_difference
 
 # The pooling of a removed layer follows the layer before it, so that the maps
@@ -85,6 +90,13 @@ def measure(outcomes: Outcomes) -> dict:
   return {"runs": summary(outcomes), "tuned": tuned(outcomes)}
 
 
+def draw(outcomes: Outcomes, axes) -> None:
+  """The curves at the base's rate; those of other rates would cover them."""
+  shown = Outcomes()
+  shown |= {name: o for name, o in outcomes.items() if "-rate" not in name}
+  draw_curves(shown, axes)
+
+
 def check(outcomes: Outcomes, result: dict) -> None:
   """At full size, the network without conv4 lacks conv4's parameters."""
   assert_learned(outcomes)
@@ -129,7 +141,7 @@ EXPERIMENT = Experiment(
     ),
   ],
   quick=Quick(check, runs=("source", "no_conv1", "no_conv4")),
-  analysis=Analysis(measure),
+  analysis=Analysis(measure, draw=draw),
   seeds=3,
 )
 
