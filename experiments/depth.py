@@ -92,9 +92,8 @@ def measure(outcomes: Outcomes) -> dict:
 
 def draw(outcomes: Outcomes, axes) -> None:
   """The curves at the base's rate; those of other rates would cover them."""
-  shown = Outcomes()
-  shown |= {name: o for name, o in outcomes.items() if "-rate" not in name}
-  draw_curves(shown, axes)
+  shown = {name: o for name, o in outcomes.items() if "-rate" not in name}
+  draw_curves(Outcomes(shown), axes)
 
 
 def check(outcomes: Outcomes, result: dict) -> None:
