@@ -1,5 +1,6 @@
 """What the experiments compute from outcomes, on outcomes made by hand."""
 
+import json
 import math
 
 import numpy as np
@@ -31,7 +32,12 @@ def outcome(losses=(), errors=(), batch_size=10, classes=10, epoch=10):
 def evaluated(*errors, name="x", seed=0):
   """An outcome with these training errors in evaluation, one an epoch."""
   lines = [
-    {"split": "validation", "epoch": float(epoch), "top1_error": error}
+    {
+      "step": 79 * epoch,
+      "split": "validation",
+      "epoch": float(epoch),
+      "top1_error": error,
+    }
     for epoch, error in enumerate(errors, 1)
   ]
   return Outcome(name, seed, "", {"num_classes": 10}, lines)
@@ -72,6 +78,28 @@ def test_the_ratio_of_figure_1_has_the_rates_that_seed_0_chose_at_the_bound():
   assert [outcome.seed for outcome in arms["tanh-source"]] == [1, 2]
   logs = [relu_tanh.log_epochs(arm[0]) for arm in arms.values()]
   assert math.exp(logs[1] - logs[0]) == pytest.approx(ratio)
+
+
+def test_a_rate_ends_when_another_has_reached_the_bound_no_later(tmp_path):
+  def run(rate, *errors, seed=0):
+    outcome = evaluated(*errors, name=f"tanh-source-{rate}", seed=seed)
+    workdir = tmp_path / f"{outcome.name}-{seed}"
+    workdir.mkdir(exist_ok=True)
+    lines = "".join(json.dumps(line) + "\n" for line in outcome.lines)
+    (workdir / "metrics.jsonl").write_text(lines)
+    return outcome._replace(workdir=str(workdir))
+
+  slow = run(0.001, 0.8, 0.7)
+  assert not relu_tanh.is_decided(slow)
+  run(0.002, 0.6, 0.4, 0.2)  # reaches 25% at epoch 2.75
+  assert not relu_tanh.is_decided(slow)  # it may reach it at 2.5
+  assert relu_tanh.is_decided(run(0.001, 0.8, 0.7, 0.6))
+  assert relu_tanh.is_decided(run(0.002, 0.6, 0.4, 0.2))  # itself
+  # Not by another unit; and other seeds end at the lowest bound.
+  other = slow._replace(name="relu-source-0.001")
+  assert not relu_tanh.is_decided(other)
+  assert not relu_tanh.is_decided(run(0.002, 0.6, 0.4, 0.22, seed=1))
+  assert relu_tanh.is_decided(run(0.002, 0.6, 0.4, 0.2, seed=1))
 
 
 def test_the_best_rate_is_that_of_the_lowest_validation_loss():
