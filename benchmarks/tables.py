@@ -4,7 +4,14 @@
 """
 
 from benchmarks import compare, kernels, quickstart, starting, traffic
-from experiments import figure3, figure4, precision, rates, ten_views
+from experiments import (
+  figure3,
+  figure4,
+  hand_made_features,
+  precision,
+  rates,
+  ten_views,
+)
 from experiments.common import markdown
 
 ILSVRC_2012 = 1_281_167 + 50_000  # training and validation images
@@ -437,4 +444,5 @@ TABLES = {
   "figure3": figure3_table,
   "figure4": figure4_table,
   "figure4_imagenette224": figure4_table,
+  "hand_made_features": hand_made_features.table,
 }

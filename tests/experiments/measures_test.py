@@ -68,6 +68,7 @@ def test_the_ratio_of_figure_1_has_the_rates_that_seed_0_chose_at_the_bound():
   result = relu_tanh.measure(outcomes)
   assert result["chosen"]["relu-source"]["learning_rate"] == 0.002
   assert result["chosen"]["tanh-source"]["learning_rate"] == 0.002
+  assert not result["chosen"]["tanh-source"]["at_an_edge"]
   # Seed 0 chose and does not count; .8125 of the way from .9 to .1.
   ratio = 4.8125 / 1.8125
   assert result["ratios"]["source"]["25%"] == pytest.approx(ratio)
@@ -78,6 +79,9 @@ def test_the_ratio_of_figure_1_has_the_rates_that_seed_0_chose_at_the_bound():
   assert [outcome.seed for outcome in arms["tanh-source"]] == [1, 2]
   logs = [relu_tanh.log_epochs(arm[0]) for arm in arms.values()]
   assert math.exp(logs[1] - logs[0]) == pytest.approx(ratio)
+  edge = {"tanh-source-0.016": runs("e", (0.9, 0.1))}
+  result = relu_tanh.measure(Outcomes(outcomes | edge))
+  assert result["chosen"]["tanh-source"]["at_an_edge"]
 
 
 def test_a_rate_ends_when_another_has_reached_the_bound_no_later(tmp_path):
