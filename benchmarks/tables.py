@@ -3,7 +3,14 @@
 `python -m docs.generate` writes them into README.md and docs/.
 """
 
-from benchmarks import compare, kernels, quickstart, starting, traffic
+from benchmarks import (
+  compare,
+  contrast_tables,
+  kernels,
+  quickstart,
+  starting,
+  traffic,
+)
 from experiments import (
   figure3,
   figure4,
@@ -234,7 +241,7 @@ def plateau_table(result) -> str:
   return markdown.table(headings.split("|"), rows)
 
 
-def relu_tanh_table(result) -> str:
+def relu_tanh_50000_table(result) -> str:
   headings = (
     "units|learning rate|epochs to 25% training error, by seed|mean|times"
     " ReLU's"
@@ -283,50 +290,6 @@ def fine_tuning_table(result) -> str:
   ]
   headings = "run|validation error|error on training batches|minutes"
   return markdown.table(headings.split("|"), rows)
-
-
-def contrasts_table(result) -> str:
-  """The contrasts of an experiment, and what died in its arms."""
-  headings = (
-    "contrast|paper|difference|95% interval|seeds|p, adjusted|verdict|"
-    "detectable|deaths"
-  )
-  rows = []
-  for name, found in result["contrasts"].items():
-    claimed = "" if found["claimed"] is None else str(found["claimed"])
-    cells, deaths = [""] * 6, sum(found["deaths"].values())
-    if "difference" in found:
-      d = found["difference"]
-      cells = [
-        f"{d['mean']:+.2f}",
-        f"{d['low']:+.2f} to {d['high']:+.2f}",
-        str(d["seeds"]),
-        f"{found['adjusted_p_value']:.3f}",
-        found.get("verdict", ""),
-        f"{d['detectable']:.2f}",
-      ]
-    rows.append([name, claimed, *cells, str(deaths)])
-  return markdown.table(headings.split("|"), rows)
-
-
-def depth_table(result) -> str:
-  """The contrasts, and the differences with each network's own rate."""
-  headings = "without|its rate|difference|95% interval|seeds|detectable"
-  rows = []
-  for name, found in result["tuned"].items():
-    d = found["difference"]
-    rows.append(
-      [
-        name.removeprefix("no_"),
-        f"{found['rate']:g} times the base's",
-        f"{d['mean']:+.2f}",
-        f"{d['low']:+.2f} to {d['high']:+.2f}",
-        str(d["seeds"]),
-        f"{d['detectable']:.2f}",
-      ]
-    )
-  tuned = markdown.table(headings.split("|"), rows)
-  return f"{contrasts_table(result)}\n\n{tuned}"
 
 
 def overfitting_table(result) -> str:
@@ -429,7 +392,8 @@ TABLES = {
   "step": step_table,
   "end_to_end": end_to_end_table,
   "plateau": plateau_table,
-  "relu_tanh": relu_tanh_table,
+  "relu_tanh": contrast_tables.relu_tanh,
+  "relu_tanh_50000": relu_tanh_50000_table,
   "released_source": released_source_table,
   "lrn_cifar10": lrn_cifar10_table,
   "dropout_imagenette224": overfitting_table,
@@ -438,7 +402,7 @@ TABLES = {
   "starting": starting.table,
   "precision": precision_table,
   "fine_tuning": fine_tuning_table,
-  "depth": depth_table,
+  "depth": contrast_tables.depth,
   "rates": lambda result: f"Rates: {rates.describe(result)}.",
   "ten_views": lambda result: f"Ten views: {ten_views.describe(result)}.",
   "figure3": figure3_table,

@@ -55,6 +55,7 @@ EXPERIMENT = Experiment(
       claimed="less",
       margin=0.02,
       measure=early_loss,
+      unit="nats",
       primary=True,
     ),
     Contrast(
@@ -63,6 +64,7 @@ EXPERIMENT = Experiment(
       claimed="less",
       margin=0.02,
       measure=early_loss,
+      unit="nats",
     ),
     Contrast(
       "biases 1 minus 0, test error",

@@ -274,6 +274,7 @@ EXPERIMENT = Experiment(
       claimed=CLAIMED,
       margin=math.log(1.5),
       measure=log_epochs,
+      unit="",
       primary=start == "source",
     )
     for start in STARTS

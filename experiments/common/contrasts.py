@@ -48,6 +48,7 @@ class Contrast(NamedTuple):
     margin: the largest difference that counts as none.
     measure: of one run.
     primary: whether its verdict counts in the study (docs/study.md).
+    unit: of the measure, or "" if the name says it.
   """
 
   name: str
@@ -56,6 +57,7 @@ class Contrast(NamedTuple):
   margin: float
   measure: Callable[[Outcome], float] = error_on_test_images
   primary: bool = False
+  unit: str = "points"
 
 
 def difference(treatment: str, base: str) -> dict[str, float]:
@@ -121,13 +123,14 @@ def _compare(contrast: Contrast, outcomes: Outcomes) -> dict[str, Any]:
     "claimed": contrast.claimed,
     "margin": contrast.margin,
     "primary": contrast.primary,
+    "unit": contrast.unit,
     "by_seed": values,
     "deaths": {
       name: sum(arm[seed].died for seed in seeds) for name, arm in arms.items()
     },
   }
   if len(seeds) > 1:
-    result |= _conclude(contrast, values)
+    result |= conclude(contrast, values)
   if contrast.measure is error_on_test_images:
     result["image_intervals"] = {
       seed: _image_interval(contrast, arms, seed) for seed in seeds
@@ -138,13 +141,12 @@ def _compare(contrast: Contrast, outcomes: Outcomes) -> dict[str, Any]:
     if not any(arm[seed].died for arm in arms.values())
   }
   if 1 < len(alive) < len(seeds):
-    result["survivors"] = _conclude(contrast, alive)
+    result["survivors"] = conclude(contrast, alive)
   return result
 
 
-def _conclude(
-  contrast: Contrast, values: Mapping[int, float]
-) -> dict[str, Any]:
+def conclude(contrast: Contrast, values: Mapping[int, float]) -> dict[str, Any]:
+  """The difference, from at least two seeds' values, and the verdict."""
   found = statistics.paired_difference(values, dict.fromkeys(values, 0.0))
   result = {
     "difference": found._asdict(),
@@ -180,17 +182,19 @@ def describe(found: Mapping[str, Mapping[str, Any]]) -> str:
       parts.append(f"{name}: one seed, no interval")
       continue
     d = values["difference"]
-    text = (
-      f"{name}: {d['mean']:+.1f} points ({d['low']:+.1f} to {d['high']:+.1f},"
-      f" {d['seeds']} seeds)"
+    digits = 1 if values["unit"] == "points" else 2
+    mean, low, high, least = (
+      f"{d[key]:+.{digits}f}" for key in ("mean", "low", "high", "detectable")
     )
+    unit = f" {values['unit']}".rstrip()
+    text = f"{name}: {mean}{unit} ({low} to {high}, {d['seeds']} seeds)"
     if values["claimed"]:
       paper = values["claimed"]
-      text += f", paper {paper if paper in DIRECTIONS else f'{paper:+g}'}"
+      text += f", paper {paper if paper in DIRECTIONS else f'{paper:+.3g}'}"
     if "verdict" in values:
       text += f": {values['verdict']}"
     if values.get("verdict") == "undecided":
-      text += f", detectable {d['detectable']:.1f}"
+      text += f", detectable {least.removeprefix('+')}"
     parts.append(text)
   return "; ".join(parts)
 
@@ -212,6 +216,8 @@ def draw(found: Mapping[str, Mapping[str, Any]], axes) -> None:
   axes.axvline(0, color="grey", linewidth=0.6)
   axes.set_yticks(range(len(names)), [textwrap.fill(n, 28) for n in names])
   axes.invert_yaxis()
+  units = dict.fromkeys(values["unit"] for values in found.values())
   axes.set_xlabel(
-    "points\ndots: seeds, bar: 95% interval,\nx: paper, grey: counts as none"
+    f"{' or '.join(filter(None, units))}\ndots: seeds, bar: 95% interval,"
+    "\nx: paper, grey: counts as none"
   )

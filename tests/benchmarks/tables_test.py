@@ -124,7 +124,7 @@ def test_a_bound_not_reached_has_no_mean_and_no_ratio():
     },
     "ratio_to_relu": {"relu": 1.0},
   }
-  assert tables.relu_tanh_table(result).splitlines()[2:] == [
+  assert tables.relu_tanh_50000_table(result).splitlines()[2:] == [
     "| relu | 0.001 | 6.0, 6.0 | 6.0 | 1.0 |",
     "| tanh | 0.01 | not reached, 30.0 |  |  |",
   ]

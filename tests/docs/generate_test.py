@@ -4,7 +4,6 @@ import json
 
 import pytest
 
-from benchmarks import tables
 from docs import generate, rooms
 from tests.imports_test import MODULES, ROOMS, room
 
@@ -30,27 +29,6 @@ def test_a_record_has_its_origin(name):
   for key in ("what", "hardware", "versions", "seed", "command", "commit"):
     assert key in record
   assert record["result"]
-
-
-def test_a_record_with_contrasts_has_a_table_of_them():
-  difference = {
-    **{"mean": -1.234, "low": -2.0, "high": -0.5},
-    **{"seeds": 5, "detectable": 1.1},
-  }
-  found = {
-    "claimed": -1.4,
-    "deaths": {"a": 1, "b": 0},
-    "difference": difference,
-    "adjusted_p_value": 0.0123,
-    "verdict": "supported",
-  }
-  one_seed = {"claimed": None, "deaths": {"a": 0, "b": 0}}
-  result = {"contrasts": {"LRN": found, "other": one_seed}}
-  *_, first, second = tables.contrasts_table(result).splitlines()
-  assert first == (
-    "| LRN | -1.4 | -1.23 | -2.00 to -0.50 | 5 | 0.012 | supported | 1.10 | 1 |"
-  )
-  assert second.startswith("| other |") and second.endswith("| 0 |")
 
 
 def test_an_unknown_table_is_an_error():

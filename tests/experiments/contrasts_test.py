@@ -1,6 +1,7 @@
 """Contrasts on outcomes made by hand, against numbers of statsmodels."""
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -136,9 +137,17 @@ def test_words_and_figure(outcomes):
   assert contrasts.describe(found) == (
     "less: +0.8 points (+0.3 to +1.3, 5 seeds), paper -1.4: contradicted"
   )
+  nats = LESS._replace(claimed=math.log(6), unit="nats")
+  found["nats"] = contrasts.compare([nats], outcomes(a=TREATMENT, b=BASE))[
+    "less"
+  ]
+  assert contrasts.describe(found).endswith(
+    "; nats: +0.80 nats (+0.26 to +1.34, 5 seeds), paper +1.79: supported"
+  )
   figure = Figure()
   axes = figure.subplots()
   contrasts.draw(found, axes)
+  assert axes.get_xlabel().startswith("points or nats\n")
   dots = axes.lines[0].get_xdata()
   assert sorted(dots) == pytest.approx([0.1, 0.7, 0.9, 1.1, 1.2])
   assert axes.lines[1].get_xdata() == pytest.approx(

@@ -192,12 +192,13 @@ def test_the_command_compares_with_runs(tmp_path, small_samples, monkeypatch):
     *_, (name, method) = done["methods"].items()
     *_, row = method["seeds"]
     last = dict(row), np.ones(10, bool)
-    again = hand_made_features.compare(workdirs, json.loads(saved[-2]))
+    again = hand_made_features.compare(workdirs, json.loads(saved[-3]))
     assert measured == [(machines.METHODS[name], 5)]
     assert len(again["methods"][name]["seeds"]) == 2
     with pytest.raises(UserError, match="both have the seed 3"):
       hand_made_features.compare([workdirs[0], workdirs[0]])
   assert set(done["methods"]) == set(machines.METHODS)
+
   network = [row["test_top1_error"] for row in done["network"]]
   for method in done["methods"].values():
     errors = [row["test_top1_error"] for row in method["seeds"]]
@@ -208,3 +209,30 @@ def test_the_command_compares_with_runs(tmp_path, small_samples, monkeypatch):
     assert shown in (table := hand_made_features.table(done))
     assert f"| {mean:+.1f} (" in table
   assert json.loads(json.dumps(done))["images"]["test"] == 10
+
+
+def test_the_method_that_validates_best_is_compared_with_the_network():
+  def rows(validation, *errors):
+    return {
+      "seeds": [
+        {
+          "seed": seed,
+          "test_top1_error": error,
+          "validation_top1_errors": {"1.0": validation, "10.0": 0.9},
+        }
+        for seed, error in enumerate(errors)
+      ]
+    }
+
+  result = {
+    "network": [{"test_top1_error": error} for error in (0.5, 0.52, 0.54)],
+    # The test images would choose the first.
+    "methods": {"a": rows(0.4, 0.1, 0.1, 0.1), "b": rows(0.3, 0.4, 0.44, 0.42)},
+  }
+  found = hand_made_features._contrast(result)
+  assert found["method"] == "b" and found["verdict"] == "contradicted"
+  assert found["by_seed"] == pytest.approx({0: -10, 1: -8, 2: -12})
+  # By scipy.stats.ttest_1samp.
+  d = found["difference"]
+  assert (d["low"], d["high"]) == pytest.approx((-14.96828, -5.03172))
+  assert found["adjusted_p_value"] == pytest.approx(0.01307, abs=1e-4)

@@ -3,7 +3,7 @@
 import json
 import math
 
-from experiments import study, verdicts
+from experiments import hand_made_features, study, verdicts
 
 
 def plant(folder, stage, contrast, *, mean, p_value, verdict):
@@ -73,6 +73,7 @@ def test_every_row_is_a_contrast_and_every_primary_one_a_row():
     for stage in study.STAGES
     for contrast in study.load(stage.name).contrasts
   }
+  known["hand_made_features", hand_made_features.BEST.name] = False
   shown = {(row.stage, row.contrast) for row in verdicts.ROWS}
   assert shown <= known.keys()
   assert {name for name, primary in known.items() if primary} <= shown
