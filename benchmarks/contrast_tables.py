@@ -18,12 +18,12 @@ def contrasts(result) -> str:
       claimed = f"{claimed:.3g}"
     cells, deaths = [""] * 6, sum(found["deaths"].values())
     if "difference" in found:
-      d = found["difference"]
+      d, p_value = found["difference"], found["adjusted_p_value"]
       cells = [
         f"{d['mean']:+.2f}",
         f"{d['low']:+.2f} to {d['high']:+.2f}",
         str(d["seeds"]),
-        f"{found['adjusted_p_value']:.3f}",
+        f"{p_value:.3f}" if p_value >= 0.001 else "below 0.001",
         found.get("verdict", ""),
         f"{d['detectable']:.2f}",
       ]

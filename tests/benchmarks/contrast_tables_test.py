@@ -15,12 +15,14 @@ def test_a_record_with_contrasts_has_a_table_of_them():
     "adjusted_p_value": 0.0123,
     "verdict": "supported",
   }
+  clear = found | {"adjusted_p_value": 3e-6, "claimed": None}
   one_seed = {"claimed": None, "deaths": {"a": 0, "b": 0}}
-  result = {"contrasts": {"LRN": found, "other": one_seed}}
-  *_, first, second = contrast_tables.contrasts(result).splitlines()
+  result = {"contrasts": {"LRN": found, "x": clear, "other": one_seed}}
+  *_, first, x, second = contrast_tables.contrasts(result).splitlines()
   assert first == (
     "| LRN | -1.4 | -1.23 | -2.00 to -0.50 | 5 | 0.012 | supported | 1.10 | 1 |"
   )
+  assert x.startswith("| x |  | -1.23 |") and "| 5 | below 0.001 |" in x
   assert second.startswith("| other |") and second.endswith("| 0 |")
 
 
