@@ -11,6 +11,16 @@ def test_claims_of_the_results_are_claims_of_the_paper():
     assert {"what", "hardware", "versions", "command", "commit"} <= set(record)
 
 
+def test_a_claim_has_one_result():
+  """Of two, the later file would answer for the paper's number unseen."""
+  claimed = [
+    key
+    for record in readme.results().values()
+    for key in record.get("claims", {})
+  ]
+  assert len(claimed) == len(set(claimed))
+
+
 def test_a_link_to_the_figure_if_there_is_one(tmp_path, monkeypatch):
   monkeypatch.setattr(readme, "FOLDER", tmp_path)
   (tmp_path / "results").mkdir()
