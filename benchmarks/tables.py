@@ -5,14 +5,13 @@
 
 from benchmarks import (
   compare,
-  contrast_tables,
   kernels,
   quickstart,
   starting,
+  study_tables,
   traffic,
 )
 from experiments import (
-  figure3,
   figure4,
   hand_made_features,
   precision,
@@ -339,9 +338,7 @@ def lrn_cifar10_table(result) -> str:
   return markdown.table(headings, rows)
 
 
-def figure3_table(result) -> str:
-  if "seeds" not in result:  # by topology, with the test of random halves
-    return f"Figure 3: {figure3.describe(result)}."
+def figure3_imagenette224_table(result) -> str:
   rows = [
     [
       f"{seed['seed']}",
@@ -392,7 +389,7 @@ TABLES = {
   "step": step_table,
   "end_to_end": end_to_end_table,
   "plateau": plateau_table,
-  "relu_tanh": contrast_tables.relu_tanh,
+  "relu_tanh": study_tables.relu_tanh,
   "relu_tanh_50000": relu_tanh_50000_table,
   "released_source": released_source_table,
   "lrn_cifar10": lrn_cifar10_table,
@@ -402,10 +399,11 @@ TABLES = {
   "starting": starting.table,
   "precision": precision_table,
   "fine_tuning": fine_tuning_table,
-  "depth": contrast_tables.depth,
+  "depth": study_tables.depth,
   "rates": lambda result: f"Rates: {rates.describe(result)}.",
   "ten_views": lambda result: f"Ten views: {ten_views.describe(result)}.",
-  "figure3": figure3_table,
+  "figure3": study_tables.figure3,
+  "figure3_imagenette224": figure3_imagenette224_table,
   "figure4": figure4_table,
   "figure4_imagenette224": figure4_table,
   "hand_made_features": hand_made_features.table,

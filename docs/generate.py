@@ -20,7 +20,7 @@ from alexnet_jax.analysis import collectives, tower_diagram
 from alexnet_jax.model.network import Network
 from alexnet_jax.model.sharding import DATA, MODEL
 from alexnet_jax.runtime.files import write_atomic
-from benchmarks import compare, contrast_tables, tables
+from benchmarks import compare, study_tables, tables
 from docs import rooms
 from experiments import quickstart_seeds, readme, verdicts
 from tests.faults import __main__ as faults
@@ -72,7 +72,7 @@ def table(name: str) -> str:
   )
   result = record["result"]
   has_contrasts = isinstance(result, dict) and "contrasts" in result
-  contrasts = {name: contrast_tables.contrasts} if has_contrasts else {}
+  contrasts = {name: study_tables.contrasts} if has_contrasts else {}
   make = (contrasts | FROM_RESULTS)[name]
   return f"{make(result)}\n\n{source}\n"
 

@@ -74,8 +74,8 @@ real GPU takes longer. JPEGs are decoded more slowly than that
 at a time, resumable.
 
 `python -m docs.generate` writes this table from `results/*.json`. A command
-belongs to the commit of its row: `augmentation`, `dropout` and `figure4` on
-imagenette224, `figure3`, `plateau` and the older row of `relu_tanh` were
+belongs to the commit of its row: `augmentation`, `dropout`, `figure3` and
+`figure4` on imagenette224, `plateau` and the older row of `relu_tanh` were
 measured with other arms than the experiments have now. All results come from
 small datasets; [docs/results.md](../docs/results.md) says what they do not
 show. The other measurements in that folder are in [docs/](../docs/).

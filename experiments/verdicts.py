@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from experiments import study
 from experiments.common import markdown
+from experiments.common.statistics import LEVEL
 
 RESULTS = pathlib.Path(__file__).parent / "results"
 OURS = ("here, with 95% interval", "seeds", "verdict")
@@ -154,6 +155,8 @@ def table() -> str:
     [row.claim, row.paper, row.log, row.others, *ours]
     for row, ours in _measured(ROWS)
   ]
+  claim = "One of two towers takes the colours (6.1)"
+  cells.append([claim, "in every run", "", "", *_figure3()])
   return f"{markdown.table(headings, cells)}\n\n{_spent()}"
 
 
@@ -182,12 +185,29 @@ def _measured(rows: Iterable[Row]) -> list[tuple[Row, tuple[str, str, str]]]:
   return found
 
 
+def _figure3() -> tuple[str, str, str]:
+  """It has a test against random halves instead of a difference."""
+  found = _record("figure3").get("result", {}).get("source")
+  if not found:
+    return "", "", "registered, not run"
+  apart = sum(found["apart"]) / len(found["apart"])
+  text = (
+    f"AUC of the colours {apart:.2f} from .5; in random halves"
+    f" {found['null_mean']:.2f} (p = {found['p_value']:.2g})"
+  )
+  share = found["seen_share"]
+  least = f"{share:.0%} of the kernels" if share else "not even all kernels"
+  verdict = f"undecided ({least} dealt by colour would have been found)"
+  seen = found["p_value"] < LEVEL
+  return text, str(len(found["seeds"])), "supported" if seen else verdict
+
+
 def _spent() -> str:
-  """The trainings so far; several stages have those of the base."""
-  stages = ("rates", *(stage.name for stage in study.STAGES))
+  """The trainings so far; the stages of the study share those of the base."""
+  shared = ("rates", *(stage.name for stage in study.STAGES))
   trainings = {
-    (training["run"], training["seed"]): training
-    for stage in stages
+    (stage not in shared and stage, training["run"], training["seed"]): training
+    for stage in (*shared, "figure3", "plateau")
     for training in _record(stage).get("trainings", [])
   }
   hours = sum(each["seconds"] for each in trainings.values()) / 3600

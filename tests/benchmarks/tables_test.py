@@ -190,13 +190,13 @@ def test_cifar_table_shows_the_epochs():
   )
 
 
-def test_figure3_table_shows_each_seed():
+def test_figure3_imagenette224_table_shows_each_seed():
   seeds = [
     {"seed": 0, "means": [0.5, 0.25], "p_value": 0.004, "appears": True},
     {"seed": 1, "means": [0.375, 0.5], "p_value": 0.75, "appears": False},
   ]
   result = {"seeds": seeds, "appears_in": 1, "coloured_tower": [0]}
-  lines = tables.figure3_table(result).splitlines()
+  lines = tables.figure3_imagenette224_table(result).splitlines()
   assert lines[2:4] == [
     "| 0 | 0.500 | 0.250 | 0.004 |",
     "| 1 | 0.375 | 0.500 | 0.75 |",

@@ -36,7 +36,8 @@ def test_auc_counts_pairs():
 
 def test_planted_colours_are_found_and_the_least_share_is_told():
   found = specialisation.compare(halves(share=1.0), DENSE)
-  assert found["apart"] == [0.5] * 5 and found["p_value"] < 0.001
+  assert found["auc"] == [1.0] * 5 and found["apart"] == [0.5] * 5
+  assert found["p_value"] < 0.001
   assert 0.2 <= found["seen_share"] <= 0.8
   # More networks find less.
   few = specialisation.compare(halves()[:2], DENSE)["seen_share"]

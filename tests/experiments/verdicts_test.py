@@ -28,7 +28,8 @@ def rows(folder, monkeypatch):
   monkeypatch.setattr(verdicts, "RESULTS", folder)
   lines = verdicts.table().partition("\n\n")[0].splitlines()[2:]
   cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
-  return {row.contrast: c for row, c in zip(verdicts.ROWS, cells, strict=True)}
+  names = [*(row.contrast for row in verdicts.ROWS), "figure 3"]
+  return dict(zip(names, cells, strict=True))
 
 
 def test_a_planted_difference_is_shown_with_its_adjusted_verdict(
@@ -65,6 +66,37 @@ def test_a_logarithm_is_shown_as_a_ratio(tmp_path, monkeypatch):
   )
   ratio = rows(tmp_path, monkeypatch)[name][4]
   assert ratio == "4.0 times (2.4 to 6.6)"  # 4 times or over exp(.5)
+
+
+def test_figure3_has_its_test_and_what_would_have_been_found(
+  tmp_path, monkeypatch
+):
+  assert rows(tmp_path, monkeypatch)["figure 3"][4:] == [
+    *("", "", "registered, not run")
+  ]
+  source = {
+    "seeds": [0, 1],
+    "apart": [0.25, 0.5],
+    "null_mean": 0.125,
+    "p_value": 0.25,
+    "seen_share": 0.4,
+  }
+  training = {"run": "source", "seed": 0, "seconds": 1800}
+  record = {"result": {"source": source}, "trainings": [training]}
+  (tmp_path / "figure3.json").write_text(json.dumps(record))
+  for stage in ("lrn", "pooling"):  # they share a training, not Figure 3's
+    shared = json.dumps({"trainings": [training]})
+    (tmp_path / f"{stage}.json").write_text(shared)
+  found = rows(tmp_path, monkeypatch)["figure 3"]
+  assert found[4:] == [
+    "AUC of the colours 0.38 from .5; in random halves 0.12 (p = 0.25)",
+    "2",
+    "undecided (40% of the kernels dealt by colour would have been found)",
+  ]
+  assert "So far 2 trainings, which ran for 1.0 hours" in verdicts.table()
+  source["p_value"] = 0.04
+  (tmp_path / "figure3.json").write_text(json.dumps(record))
+  assert rows(tmp_path, monkeypatch)["figure 3"][6] == "supported"
 
 
 def test_every_row_is_a_contrast_and_every_primary_one_a_row():

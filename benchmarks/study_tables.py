@@ -1,5 +1,7 @@
 """Markdown tables of the registered study, from the `result` of a record."""
 
+import numpy as np
+
 from experiments.common import markdown
 
 START_WEIGHTS = {"source": "cuda-convnet's", "glorot": "Glorot's"}
@@ -71,6 +73,61 @@ def relu_tanh(result) -> str:
   headings = "units, initial weights|rate|epochs to 40%|30%|25%|20%"
   epochs = markdown.table(headings.split("|"), rows)
   return f"{contrasts(result)}\n\n{epochs}"
+
+
+def figure3(result) -> str:
+  """The test of each topology of two towers, then every network."""
+  tests, networks = [], []
+  for name, found in result.items():
+    if "p_value" in found:
+      share = found["seen_share"]
+      tests.append(
+        [
+          name,
+          f"{np.mean(found['apart']):.3f}",
+          f"{found['null_mean']:.3f}",
+          f"{found['p_value']:.2g}",
+          f"{share:.0%} of the kernels" if share else "not even all kernels",
+        ]
+      )
+    rows = zip(
+      found["seeds"],
+      found["means"],
+      found.get("auc", [None] * len(found["seeds"])),
+      found["noise_share"],
+      strict=True,
+    )
+    networks += [
+      [
+        name,
+        str(seed),
+        ", ".join(f"{mean:.2f}" for mean in means),
+        f"{auc:.2f}" if auc is not None else "",
+        f"{noise:.0%}",
+      ]
+      for seed, means, auc, noise in rows
+    ]
+  test = markdown.table(
+    [
+      "topology",
+      "distance of the AUC from .5",
+      "in random halves",
+      "p",
+      "would be found",
+    ],
+    tests,
+  )
+  network = markdown.table(
+    [
+      "topology",
+      "seed",
+      "mean colour score by tower",
+      "AUC of tower 1",
+      "initial noise left",
+    ],
+    networks,
+  )
+  return f"{test}\n\n{network}"
 
 
 def _epochs(epochs) -> str:
