@@ -214,14 +214,13 @@ def precision_table(result) -> str:
   return f"{markdown.table(headings, rows)}\n\n{text}."
 
 
-def plateau_table(result) -> str:
+def plateau_64000_table(result) -> str:
   headings = (
     "cell|left|after images, by seed|loss at the end|spread of the scores"
     " before training|correlation in fc7"
   )
   rows = []
-  # The committed record is of an earlier form, without tests of the factors.
-  for name, cell in result.get("cells", result).items():
+  for name, cell in result.items():
     left, trained = cell["images_to_leave"], cell["images_trained"]
     images = (
       f"{at:,}" if at else f"not in {count:,}"
@@ -388,7 +387,8 @@ TABLES = {
   "compare_quiet": compare_table,
   "step": step_table,
   "end_to_end": end_to_end_table,
-  "plateau": plateau_table,
+  "plateau": study_tables.plateau,
+  "plateau_64000": plateau_64000_table,
   "relu_tanh": study_tables.relu_tanh,
   "relu_tanh_50000": relu_tanh_50000_table,
   "released_source": released_source_table,

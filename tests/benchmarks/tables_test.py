@@ -102,7 +102,7 @@ def test_runs_that_did_not_leave_the_plateau():
     "first_score_spread": [0.003, 0.004, 0.005],
     "first_fc7_correlation": [],
   }
-  assert tables.plateau_table({"text": cell}).splitlines()[-1] == (
+  assert tables.plateau_64000_table({"text": cell}).splitlines()[-1] == (
     "| `text` | 1 of 3 | not in 64,000, 12,800, not in 64,000 |"
     " 6.900, 6.500, 6.800 | 0.0030, 0.0040, 0.0050 | not measured |"
   )
