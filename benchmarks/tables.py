@@ -12,6 +12,7 @@ from benchmarks import (
   traffic,
 )
 from experiments import (
+  costs,
   figure4,
   hand_made_features,
   precision,
@@ -20,7 +21,7 @@ from experiments import (
 )
 from experiments.common import markdown
 
-ILSVRC_2012 = 1_281_167 + 50_000  # training and validation images
+ILSVRC_2012 = costs.IMAGES + 50_000  # training and validation images
 TARGET = 0.95  # of the rate of the training step alone
 
 
