@@ -113,14 +113,18 @@ def describe(result: dict) -> str:
 
 def draw(outcomes: Outcomes, axes) -> None:
   """The kernels of each network of two towers, tower 0 above tower 1."""
-  rows = []
+  rows, places, labels = [], [], []
   for name in ("source", "apart"):
     for outcome in outcomes.get(name, []):
       kernels = figures.kernels(load_net(outcome))
-      rows += [figures.kernel_grid(tower, scale=3) for tower in kernels]
-      rows.append(np.full_like(rows[0][:24], 255))
+      towers = [figures.kernel_grid(tower, scale=3) for tower in kernels]
+      places.append(sum(map(len, rows)) + len(towers[0]))
+      labels.append(f"{name}, seed {outcome.seed}")
+      rows += [*towers, np.full_like(towers[0][:24], 255)]
   axes.imshow(np.concatenate(rows[:-1]))
-  axes.set_axis_off()
+  axes.set(xticks=[], yticks=places, yticklabels=labels)
+  axes.tick_params(length=0, labelsize=7)
+  axes.spines[:].set_visible(False)
 
 
 def check(outcomes: Outcomes, result: dict) -> None:
