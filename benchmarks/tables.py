@@ -388,7 +388,6 @@ TABLES = {
   "compare_quiet": compare_table,
   "step": step_table,
   "end_to_end": end_to_end_table,
-  "plateau": study_tables.plateau,
   "plateau_64000": plateau_64000_table,
   "relu_tanh": study_tables.relu_tanh,
   "relu_tanh_50000": relu_tanh_50000_table,
