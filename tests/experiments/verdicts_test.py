@@ -65,7 +65,7 @@ def test_a_logarithm_is_shown_as_a_ratio(tmp_path, monkeypatch):
     verdict="supported",
   )
   ratio = rows(tmp_path, monkeypatch)[name][4]
-  assert ratio == "4.0 times (2.4 to 6.6)"  # 4 times or over exp(.5)
+  assert ratio == "4.00 times (2.43 to 6.59)"  # 4 times or over exp(.5)
 
 
 def test_figure3_has_its_test_and_what_would_have_been_found(
