@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from experiments.common import markdown
+from experiments.common import markdown, specialisation
 
 START_WEIGHTS = {"source": "cuda-convnet's", "glorot": "Glorot's"}
 
@@ -80,14 +80,13 @@ def figure3(result) -> str:
   tests, networks = [], []
   for name, found in result.items():
     if "p_value" in found:
-      share = found["seen_share"]
       tests.append(
         [
           name,
           f"{np.mean(found['apart']):.3f}",
           f"{found['null_mean']:.3f}",
           f"{found['p_value']:.2g}",
-          f"{share:.0%} of the kernels" if share else "not even all kernels",
+          specialisation.share_in_words(found),
         ]
       )
     rows = zip(
@@ -135,47 +134,3 @@ def _epochs(epochs) -> str:
   return ", ".join(
     "never" if each is None else f"{each:.1f}" for each in epochs
   )
-
-
-def plateau(result) -> str:
-  """Every cell and seed; then the log-rank test of each factor."""
-  cells, factors = [], []
-  for name, cell in result["cells"].items():
-    left, median = cell["images_to_leave"], cell["median"]
-    died = sum(cell["diverged"])
-    cells.append(
-      [
-        f"`{name}`",
-        f"{sum(map(bool, left))} of {len(left)}",
-        str(died),
-        f"{median / 1e3:.0f}" if median else "more than half stayed",
-        ", ".join(f"{at / 1e3:.0f}" if at else "stayed" for at in left),
-        _range(cell["first_score_spread"]),
-        _range(cell["first_fc7_correlation"]),
-      ]
-    )
-  for name, test in result["factors"].items():
-    ratio, p_value = test["detectable_ratio"], test["adjusted_p_value"]
-    factors.append(
-      [
-        name,
-        *(f"{level}: {count}" for level, count in test["left"].items()),
-        f"{p_value:.3f}" if p_value >= 0.001 else "below 0.001",
-        f"{ratio:.1f}" if ratio else "none, without an event",
-      ]
-    )
-  headings = (
-    "cell|left|died|median, thousands of images|by seed|spread of the scores"
-    " before training|correlation in fc7"
-  )
-  tests = (
-    "factor|left: the text's|the other|p, adjusted|ratio that would be found"
-  )
-  return (
-    f"{markdown.table(headings.split('|'), cells)}\n\n"
-    f"{markdown.table(tests.split('|'), factors)}"
-  )
-
-
-def _range(values) -> str:
-  return f"{min(values):.4f} to {max(values):.4f}"

@@ -98,14 +98,13 @@ def describe(result: dict) -> str:
     if "p_value" not in found:
       continue
     seen = found["p_value"] < LEVEL
-    share = found["seen_share"]
     text = (
       f"{name}: |AUC - .5| {np.mean(found['apart']):.2f}, in random halves"
       f" {found['null_mean']:.2f} (p = {found['p_value']:.2g},"
       f" {len(found['seeds'])} seeds)"
     )
     if not seen:
-      least = f"{share:.0%} of the kernels" if share else "not even all kernels"
+      least = specialisation.share_in_words(found)
       text += f"; no difference found ({least} dealt by colour would be seen)"
     texts.append(text)
   return "; ".join(texts)

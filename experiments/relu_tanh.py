@@ -101,6 +101,11 @@ def arm_of(name: str) -> str:
   return name.rpartition("-")[0]
 
 
+def start_of(name: str) -> str:
+  """ "relu-glorot-0.001" -> "glorot"."""
+  return name.split("-")[1]
+
+
 def curve(outcome: Outcome) -> list[tuple[float, float]]:
   """(epoch, training error) of every evaluation."""
   lines = [line for line in outcome.lines if line["split"] == "validation"]
@@ -138,9 +143,8 @@ def is_decided(outcome: Outcome) -> bool:
     return epochs_to(outcome, BOUNDS[-1]) is not None
   epoch = max((epoch for epoch, _ in curve(outcome)), default=0.0)
   folder = pathlib.Path(outcome.workdir).parent
-  arm = arm_of(outcome.name)
-  rates = RATES[arm.partition("-")[2]]
-  names = [f"{arm}-{rate:g}-0" for rate in rates]
+  rates = RATES[start_of(outcome.name)]
+  names = [f"{arm_of(outcome.name)}-{rate:g}-0" for rate in rates]
   lines = [metrics.read(str(folder / name)) for name in names]
   reached = [epochs_to(outcome._replace(lines=each), BOUND) for each in lines]
   return any(each is not None and each <= epoch for each in reached)
@@ -180,7 +184,7 @@ def measure(outcomes: Outcomes) -> dict:
   for name in choose(outcomes):
     arm = by_arm(outcomes)[arm_of(name)]
     rate = float(name.rpartition("-")[2])
-    rates = RATES[name.split("-")[1]]
+    rates = RATES[start_of(name)]
     chosen[arm_of(name)] = {
       "learning_rate": rate,
       "seeds": [outcome.seed for outcome in arm],
@@ -261,8 +265,9 @@ def check(outcomes: Outcomes, result: dict) -> None:
   assert_learned(outcomes)
   first = first_losses(outcomes)
   assert first["tanh-source-0.001"] == first["tanh-source-0.002"]
-  # Scores of the size of the inputs would have a loss of about 60.
-  assert first["tanh-source-0.001"] != first["relu-glorot-0.004"] < 5
+  assert first["relu-source-0.004"] != first["relu-glorot-0.004"]
+  # With pixels from 0 to 255 it would be about 60.
+  assert first["relu-glorot-0.004"] < 5
   assert set(result["chosen"]) == {"relu-source", "tanh-source", "relu-glorot"}
 
 

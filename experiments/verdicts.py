@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from experiments import study
-from experiments.common import markdown
+from experiments.common import markdown, specialisation
 from experiments.common.statistics import LEVEL
 
 RESULTS = pathlib.Path(__file__).parent / "results"
@@ -204,8 +204,7 @@ def _figure3() -> tuple[str, str, str]:
     f"AUC of the colours {apart:.2f} from .5; in random halves"
     f" {found['null_mean']:.2f} (p = {found['p_value']:.2g})"
   )
-  share = found["seen_share"]
-  least = f"{share:.0%} of the kernels" if share else "not even all kernels"
+  least = specialisation.share_in_words(found)
   verdict = f"undecided ({least} dealt by colour would have been found)"
   seen = found["p_value"] < LEVEL
   return text, str(len(found["seeds"])), "supported" if seen else verdict
@@ -215,7 +214,9 @@ def _spent() -> str:
   """The trainings so far; the stages of the study share those of the base."""
   shared = ("rates", *(stage.name for stage in study.STAGES))
   trainings = {
-    (stage not in shared and stage, training["run"], training["seed"]): training
+    ("" if stage in shared else stage, training["run"], training["seed"]): (
+      training
+    )
     for stage in (*shared, "figure3", "plateau")
     for training in _record(stage).get("trainings", [])
   }
@@ -223,7 +224,8 @@ def _spent() -> str:
   died = sum(bool(each.get("died")) for each in trainings.values())
   return (
     f"So far {len(trainings)} trainings, which ran for {hours:.1f} hours in"
-    f" all, each on one core or a share of it; {died} died."
+    f" all, each on one core or a share of it; {died} died. Repeats, and what"
+    " [study.md](study.md) discards, are not counted."
   )
 
 

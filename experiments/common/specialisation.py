@@ -5,7 +5,7 @@ network. The towers are compared with halves dealt at random from networks of
 one tower that were trained alike.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -68,6 +68,12 @@ def compare(
     "p_value": (1 + as_much) / (1 + DRAWS),
     "seen_share": next(seen, None),
   }
+
+
+def share_in_words(found: Mapping[str, Any]) -> str:
+  """The `seen_share` of `compare`, such as "40% of the kernels"."""
+  share = found["seen_share"]
+  return f"{share:.0%} of the kernels" if share else "not even all kernels"
 
 
 def _studies(

@@ -86,35 +86,3 @@ def test_figure3_has_its_tests_and_every_network():
   assert first == "| source | 0 | 0.25, 0.50 | 0.75 | 12% |"
   assert second == "| source | 1 | 0.50, 0.38 | 0.38 | 50% |"
   assert last == "| dense | 0 | 0.50 |  | 25% |"
-
-
-def test_the_plateau_has_a_row_a_cell_and_a_row_a_factor():
-  text = {
-    "images_to_leave": [None, 64_000, None],
-    "diverged": [True, False, False],
-    "median": None,
-    "first_score_spread": [0.25, 0.125, 0.5],
-    "first_fc7_correlation": [0.75, 0.875, 0.5],
-  }
-  other = text | {"images_to_leave": [8_000, 64_000, 1_000], "median": 8_000}
-  std = {
-    "left": {"0.01": "1 of 3", "0.03": "3 of 3"},
-    "adjusted_p_value": 0.0123,
-    "detectable_ratio": 2.345,
-  }
-  none = {"adjusted_p_value": 1, "detectable_ratio": None}
-  result = {
-    "cells": {"a": text, "b": other},
-    "factors": {"std": std, "k": none | {"left": {"2": "0", "1": "0"}}},
-  }
-  cells, factors = study_tables.plateau(result).split("\n\n")
-  spread = "0.1250 to 0.5000 | 0.5000 to 0.8750 |"
-  assert cells.splitlines()[2:] == [
-    "| `a` | 1 of 3 | 1 | more than half stayed | stayed, 64, stayed |"
-    f" {spread}",
-    f"| `b` | 3 of 3 | 1 | 8 | 8, 64, 1 | {spread}",
-  ]
-  assert factors.splitlines()[2:] == [
-    "| std | 0.01: 1 of 3 | 0.03: 3 of 3 | 0.012 | 2.3 |",
-    "| k | 2: 0 | 1: 0 | 1.000 | none, without an event |",
-  ]

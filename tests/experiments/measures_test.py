@@ -106,6 +106,27 @@ def test_a_rate_ends_when_another_has_reached_the_bound_no_later(tmp_path):
   assert relu_tanh.is_decided(run(0.002, 0.6, 0.4, 0.2, seed=1))
 
 
+def test_a_rate_is_compared_with_those_of_its_start(tmp_path):
+  def run(name, *errors):
+    outcome = evaluated(*errors, name=name, seed=0)
+    workdir = tmp_path / f"{name}-0"
+    workdir.mkdir()
+    lines = "".join(json.dumps(line) + "\n" for line in outcome.lines)
+    (workdir / "metrics.jsonl").write_text(lines)
+    return outcome._replace(workdir=str(workdir))
+
+  run("tanh-glorot-0.064", 0.6, 0.2)  # a rate of Glorot's weights alone
+  assert relu_tanh.is_decided(run("tanh-glorot-0.016", 0.8, 0.7))
+  assert not relu_tanh.is_decided(run("tanh-source-0.016", 0.8, 0.7))
+  edges = {
+    name: [evaluated(0.9, 0.1, name=name, seed=0)]
+    for name in ("tanh-glorot-0.016", "relu-glorot-0.064")
+  }
+  chosen = relu_tanh.measure(Outcomes(edges))["chosen"]
+  assert not chosen["tanh-glorot"]["at_an_edge"]
+  assert chosen["relu-glorot"]["at_an_edge"]
+
+
 def test_the_best_rate_is_that_of_the_lowest_validation_loss():
   def run(rate, loss):
     lines = [
