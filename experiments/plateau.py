@@ -5,7 +5,7 @@
 All combinations of three factors, each as the text of the paper has it and
 changed: initial deviations of .01 or .03 in conv3 to conv5, biases of 1 or .1,
 k of 2 or 1. Each is trained with eight seeds on generated images of a thousand
-classes at 128 pixels, at a sixteenth of the width, for at most 200,000 images.
+classes at 128 pixels, at a sixteenth of the width, for at most 150,000 images.
 A run has left the plateau, and ends, when the mean loss of 10 steps is below
 ln(classes) - 0.05. Kaplan-Meier curves show the share of runs that are still on
 it; log-rank tests compare both levels of each factor. A run that died never
@@ -27,7 +27,7 @@ from experiments.common.outcome import Outcome, Outcomes
 from experiments.common.survival import Times
 
 WINDOW = 10  # steps; a hundred of them would hide when a run leaves
-IMAGES, BATCH = 200_000, 128
+IMAGES, BATCH = 150_000, 128
 BIASED = ("conv2", "conv4", "conv5", "fc6", "fc7")
 # The level of the text, then the other one.
 FACTORS = {"std": (0.01, 0.03), "bias": (1.0, 0.1), "k": (2.0, 1.0)}
