@@ -1,5 +1,6 @@
 """What the experiments compute from outcomes, on outcomes made by hand."""
 
+import functools
 import json
 import math
 
@@ -84,14 +85,19 @@ def test_the_ratio_of_figure_1_has_the_rates_that_seed_0_chose_at_the_bound():
   assert result["chosen"]["tanh-source"]["at_an_edge"]
 
 
+def written(folder, name, *errors, seed=0):
+  """A run whose metrics lie in `folder`, beside those of other rates."""
+  outcome = evaluated(*errors, name=name, seed=seed)
+  workdir = folder / f"{name}-{seed}"
+  workdir.mkdir(exist_ok=True)
+  lines = "".join(json.dumps(line) + "\n" for line in outcome.lines)
+  (workdir / "metrics.jsonl").write_text(lines)
+  return outcome._replace(workdir=str(workdir))
+
+
 def test_a_rate_ends_when_another_has_reached_the_bound_no_later(tmp_path):
   def run(rate, *errors, seed=0):
-    outcome = evaluated(*errors, name=f"tanh-source-{rate}", seed=seed)
-    workdir = tmp_path / f"{outcome.name}-{seed}"
-    workdir.mkdir(exist_ok=True)
-    lines = "".join(json.dumps(line) + "\n" for line in outcome.lines)
-    (workdir / "metrics.jsonl").write_text(lines)
-    return outcome._replace(workdir=str(workdir))
+    return written(tmp_path, f"tanh-source-{rate}", *errors, seed=seed)
 
   slow = run(0.001, 0.8, 0.7)
   assert not relu_tanh.is_decided(slow)
@@ -107,14 +113,7 @@ def test_a_rate_ends_when_another_has_reached_the_bound_no_later(tmp_path):
 
 
 def test_a_rate_is_compared_with_those_of_its_start(tmp_path):
-  def run(name, *errors):
-    outcome = evaluated(*errors, name=name, seed=0)
-    workdir = tmp_path / f"{name}-0"
-    workdir.mkdir()
-    lines = "".join(json.dumps(line) + "\n" for line in outcome.lines)
-    (workdir / "metrics.jsonl").write_text(lines)
-    return outcome._replace(workdir=str(workdir))
-
+  run = functools.partial(written, tmp_path)
   run("tanh-glorot-0.064", 0.6, 0.2)  # a rate of Glorot's weights alone
   assert relu_tanh.is_decided(run("tanh-glorot-0.016", 0.8, 0.7))
   assert not relu_tanh.is_decided(run("tanh-source-0.016", 0.8, 0.7))
