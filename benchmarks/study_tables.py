@@ -106,27 +106,16 @@ def figure3(result) -> str:
       ]
       for seed, means, auc, noise in rows
     ]
-  test = markdown.table(
-    [
-      "topology",
-      "distance of the AUC from .5",
-      "in random halves",
-      "p",
-      "would be found",
-    ],
-    tests,
+  test = (
+    "topology|distance of the AUC from .5|in random halves|p|would be found"
   )
-  network = markdown.table(
-    [
-      "topology",
-      "seed",
-      "mean colour score by tower",
-      "AUC of tower 1",
-      "initial noise left",
-    ],
-    networks,
+  network = (
+    "topology|seed|mean colour score by tower|AUC of tower 1|initial noise left"
   )
-  return f"{test}\n\n{network}"
+  return (
+    f"{markdown.table(test.split('|'), tests)}\n\n"
+    f"{markdown.table(network.split('|'), networks)}"
+  )
 
 
 def _epochs(epochs) -> str:
